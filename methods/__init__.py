@@ -1,0 +1,1 @@
+"""One short PyTorch reimplementation per paper, and the kit that they share."""

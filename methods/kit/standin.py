@@ -1,0 +1,153 @@
+"""The embedded stand-in for CIFAR-10: ten kinds of shapes, drawn from a seed in seconds and cached.
+
+Each 32x32 image shows one shape at any place, size, angle and colour over a shaded background, with a stroke
+and specks of other colours as clutter, and noise. It is no benchmark; it is hard enough that damage to a network
+and its recovery show (tests/test_standin.py holds the figures). Whatever was measured on it says `standin`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from platformdirs import user_cache_path
+
+from methods.kit.task import Split, Task, normalise
+
+CONTRAST = 0.6  # of the shape against the paper it lies on
+NOISE = 0.10  # deviation per pixel and colour, of 1
+Array = np.ndarray[Any, Any]
+SIZE = 32
+SEED = 2017
+COUNTS = {"train": 10_000, "validation": 2_000, "test": 4_000}
+
+
+def _polygon(sides: int) -> Callable[[Array, Array], Array]:
+    """Regular polygon of circumradius 1: negative inside."""
+
+    def level(u: Array, v: Array) -> Array:
+        sector = 2 * np.pi / sides
+        angle = np.mod(np.arctan2(v, u), sector) - sector / 2
+        return np.hypot(u, v) * np.cos(angle) - np.cos(sector / 2)
+
+    return level
+
+
+def _star(points: int, depth: float) -> Callable[[Array, Array], Array]:
+    """A rounded star whose radius swings by `depth` around 1 - depth."""
+    return lambda u, v: np.hypot(u, v) - (1 - depth) - depth * np.cos(points * np.arctan2(v, u))
+
+
+def _crescent(u: Array, v: Array) -> Array:
+    return np.maximum(np.hypot(u, v) - 1, 0.75 - np.hypot(u - 0.5, v))
+
+
+def _half_disc(u: Array, v: Array) -> Array:
+    return np.maximum(np.hypot(u, v) - 1, u - 0.1)
+
+
+def _bars(u: Array, v: Array) -> Array:
+    return np.maximum(abs(abs(u) - 0.5) - 0.25, abs(v) - 0.9)
+
+
+SHAPES: dict[str, Callable[[Array, Array], Array]] = {
+    "disc": lambda u, v: np.hypot(u, v) - 0.9,
+    "ring": lambda u, v: abs(np.hypot(u, v) - 0.75) - 0.22,
+    "triangle": _polygon(3),
+    "square": _polygon(4),
+    "hexagon": _polygon(6),
+    "star": _star(5, 0.3),
+    "clover": _star(4, 0.3),
+    "crescent": _crescent,
+    "half disc": _half_disc,
+    "bars": _bars,
+}
+
+
+def _colour_of(rng: np.random.Generator, count: int) -> Array:
+    return rng.random((count, 3, 1, 1), np.float32)
+
+
+def draw(count: int, seed: int) -> tuple[Array, Array]:
+    """`count` images (N, 3, 32, 32) uint8 with labels (N,) int64 in equal shares, in an order drawn from `seed`."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(count) % len(SHAPES)).astype(np.int64)
+    rows, columns = np.mgrid[:SIZE, :SIZE].astype(np.float32)
+
+    def number(low: float, high: float) -> Array:
+        return (low + (high - low) * rng.random((count, 1, 1), np.float32)).astype(np.float32)
+
+    def frame(spread: float, low: float, high: float) -> tuple[Array, Array, Array]:
+        """Coordinates turned by any angle about any place, in units of a size, which is the third value."""
+        angle, size = number(0, 2 * np.pi), number(low, high)
+        x = columns - SIZE / 2 + 0.5 - number(-spread, spread)
+        y = rows - SIZE / 2 + 0.5 - number(-spread, spread)
+        return (x * np.cos(angle) + y * np.sin(angle)) / size, (y * np.cos(angle) - x * np.sin(angle)) / size, size
+
+    def cover(level: Array, size: Array) -> Array:
+        """How much of each pixel lies inside: (N, 1, 32, 32), edges one pixel soft."""
+        return np.clip(0.5 - level * size, 0, 1)[:, None]
+
+    along, across, _ = frame(0, SIZE, SIZE)
+    paper, shade = _colour_of(rng, count), _colour_of(rng, count) - 0.5
+    ripple = 0.12 * np.sin(along * number(2, 24) + number(0, 6))[:, None]
+    images = 0.25 + 0.5 * paper + 0.6 * shade * across[:, None] + ripple
+
+    u, v, size = frame(16, 8, 20)
+    stroke = cover(np.maximum(abs(v) - 0.08, abs(u) - 1), size)
+    images += stroke * (_colour_of(rng, count) - images)
+
+    u, v, size = frame(7, 5.5, 10)
+    level = np.empty((count, SIZE, SIZE), np.float32)
+    for kind, shape in enumerate(SHAPES.values()):
+        chosen = labels == kind
+        level[chosen] = shape(u[chosen], v[chosen])
+    ink = paper + CONTRAST * np.sign(_colour_of(rng, count) - 0.5) * (0.6 + 0.4 * _colour_of(rng, count))
+    images += cover(level, size) * (0.25 + 0.5 * ink - images)
+
+    for _ in range(2):
+        u, v, size = frame(15, 1.5, 3.5)
+        images += cover(np.hypot(u, v) - 0.8, size) * (_colour_of(rng, count) - images)
+    images += NOISE * rng.standard_normal(images.shape, np.float32)
+    return (np.clip(images, 0, 1) * 255).astype(np.uint8), labels
+
+
+def _cached() -> dict[str, Array]:
+    """All three splits, from the cache or drawn now (and cached where the folder can be written)."""
+    version = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    path = user_cache_path("smallprint") / f"standin-{version}.npz"
+    try:
+        with np.load(path) as stored:
+            return {key: stored[key] for key in stored.files}
+    except (OSError, ValueError, EOFError, KeyError):
+        pass
+    arrays: dict[str, Array] = {}
+    for offset, (split, count) in enumerate(COUNTS.items()):
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = draw(count, SEED + offset)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
+        np.savez(part, allow_pickle=False, **arrays)
+        os.replace(part, path)
+    except OSError:
+        pass  # no cache: it is drawn again next time
+    return arrays
+
+
+def standin(
+    *, train: int = COUNTS["train"], validation: int = COUNTS["validation"], test: int = COUNTS["test"], steps: int, seed: int = 0
+) -> Task:
+    """The stand-in as a task: the first images of each split, as many as asked for."""
+    arrays = _cached()
+    summary = hashlib.sha256(f"{train} {validation} {test}".encode())
+    splits = []
+    for split, count in (("train", train), ("validation", validation), ("test", test)):
+        images, labels = arrays[f"{split}_images"][:count], arrays[f"{split}_labels"][:count]
+        summary.update(images.tobytes() + labels.tobytes())
+        splits.append(Split(normalise(images), torch.from_numpy(labels)))
+    return Task("standin", *splits, steps=steps, seed=seed, digest=summary.hexdigest()[:16])

@@ -1,0 +1,64 @@
+"""Training: one loop for every method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.kit.task import Task
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The ordinary loss: mean over the batch, in float32 whatever the forward pass ran in."""
+    return F.cross_entropy(model(x).float(), y)
+
+
+def fast_bfloat16(device: str) -> bool:
+    """Whether half-width floats are native here; emulated ones would be slower than float32."""
+    return device != "cpu" or bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+def fit(
+    model: nn.Module,
+    task: Task,
+    loss: Loss = cross_entropy,
+    *,
+    share: float = 1.0,
+    lr: float = 0.02,
+    weight_decay: float = 5e-4,
+    params: Iterable[nn.Parameter] | None = None,
+    after_step: Callable[[float], None] | None = None,
+) -> nn.Module:
+    """Train `model` in place for a `share` of the task's steps and return it in evaluation mode.
+
+    SGD with Nesterov momentum 0.9; the rate rises to `lr` over the first tenth of the steps and falls to zero
+    along a cosine. `params` limits what is trained (default: everything). `after_step(progress)` runs after every
+    step with progress in (0, 1], to project weights or anneal something. Same task, same seed, same result.
+    """
+    chosen = [p for p in (model.parameters() if params is None else params) if p.requires_grad]
+    if not chosen:
+        raise ValueError("fit: nothing to train (no parameter requires a gradient)")
+    total = max(1, round(share * task.steps))
+    warm = max(1, total // 10)
+    optimiser = torch.optim.SGD(chosen, lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda k: min((k + 1) / warm, (1 + math.cos(math.pi * max(0, k - warm) / max(1, total - warm))) / 2)
+    )
+    torch.manual_seed(task.seed)
+    model.to(task.device, memory_format=torch.channels_last).train()
+    for step, (x, y) in enumerate(task.batches(share), 1):
+        with torch.autocast(task.device.split(":")[0], torch.bfloat16, enabled=fast_bfloat16(task.device)):
+            value = loss(model, x, y)
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        rate.step()
+        if after_step is not None:
+            after_step(step / total)
+    return model.eval()

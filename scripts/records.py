@@ -1,0 +1,85 @@
+"""Measured results: tidy rows in catalog/measured/<family>/<slug>.csv, one number a row, with where it comes from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number.
+
+    `subject` is "reference", "method", "control_<name>" (then `metric` is a quantity such as "accuracy") or
+    "claim_<id>" or "claim_<id>[<case>]" (then `metric` is "value"), or "bite" (then "killed" or "planted").
+    """
+
+    tier: str
+    subject: str
+    metric: str
+    value: float
+    data: str  # cifar10, cifar10-jpeg75, standin; "none" for exact claims
+    data_digest: str
+    seed: int
+    device: str
+    threads: int
+    python: str
+    torch: str
+    commit: str
+    code: str  # digest of method, Config and kit
+    date: str  # ISO, UTC
+
+
+COLUMNS = [column.name for column in fields(Row)]
+
+
+class RecordError(ValueError):
+    """A results file that is not ours; the message names file, line and cure."""
+
+
+def path_of(root: Path, family: str, slug: str) -> Path:
+    return root / "catalog" / "measured" / family / f"{slug}.csv"
+
+
+def read(path: Path) -> list[Row]:
+    """All rows of a file, none where there is no file. Raises `RecordError`."""
+    if not path.exists():
+        return []
+    cure = "this file is machine-written: restore it with git, or record again with `smallprint smoke --record`"
+    lines = csv.DictReader(path.read_text().splitlines())
+    if lines.fieldnames != COLUMNS:
+        raise RecordError(f"{path}:1: the columns must be {','.join(COLUMNS)}; {cure}")
+    rows = []
+    for number, line in enumerate(lines, 2):
+        try:
+            rows.append(Row(**{**line, "value": float(line["value"]), "seed": int(line["seed"]), "threads": int(line["threads"])}))
+        except (TypeError, ValueError) as problem:
+            raise RecordError(f"{path}:{number}: {problem}; {cure}") from problem
+    return rows
+
+
+def key(row: Row) -> tuple[str, str, str, str, int]:
+    """What a newer measurement of the same thing replaces."""
+    return row.tier, row.subject, row.metric, row.data, row.seed
+
+
+def write(path: Path, new: Iterable[Row]) -> None:
+    """Add rows, replacing older ones of the same key. The file is written whole or not at all."""
+    merged = {key(row): row for row in read(path)}
+    merged.update({key(row): row for row in new})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in sorted(merged.values(), key=key):
+        writer.writerow({**asdict(row), "value": f"{row.value:.6g}"})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text.getvalue())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
