@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -19,6 +20,7 @@ from catalog.schema import KINDS, Comparison, Entry, Executable, Vocabulary
 HERE = Path(__file__).parent
 FAMILIES = tuple(KINDS)
 Place = tuple[str | int, ...]
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, order=True)
@@ -79,53 +81,102 @@ class Unreadable(Exception):
 
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_SCALARS = yaml.constructor.SafeConstructor()
 LARGEST = 1_000_000  # bytes; a longer file is a mistake
+DEEPEST = 50  # levels; libyaml's own composer overflows the stack instead of raising
 
 
 def parse(text: str) -> tuple[Any, dict[Place, int]]:
     """YAML text to plain data and the line of every field. Raises `Unreadable` for bad syntax, repeated keys and aliases."""
-    lines: dict[Place, int] = {}
-
-    def build(node: yaml.Node, place: Place) -> Any:
-        lines.setdefault(place, node.start_mark.line + 1)
-        if isinstance(node, yaml.MappingNode):
-            result: dict[str, Any] = {}
-            for key_node, value_node in node.value:
-                line = key_node.start_mark.line + 1
-                if not isinstance(key_node, yaml.ScalarNode):
-                    raise Unreadable(line, "a field's name must be a word")
-                key = key_node.value
-                if key in result:
-                    raise Unreadable(line, f"{key} is given twice; keep one")
-                lines[(*place, key)] = line
-                result[key] = build(value_node, (*place, key))
-            return result
-        if isinstance(node, yaml.SequenceNode):
-            return [build(child, (*place, index)) for index, child in enumerate(node.value)]
-        try:
-            return _SCALARS.construct_object(node)  # type: ignore[no-untyped-call]
-        except (yaml.YAMLError, ValueError, OverflowError) as problem:
-            raise Unreadable(node.start_mark.line + 1, f"cannot read the value: {_first_line(problem)}") from problem
-
-    loader = _LOADER(text)
     try:
-        for event in yaml.parse(text, _LOADER) if "*" in text else ():
-            if isinstance(event, yaml.AliasEvent):
-                raise Unreadable(event.start_mark.line + 1, "aliases (*name) are not used here; write the value out")
-        node = loader.get_single_node()
-        if node is None:
-            raise Unreadable(1, "the file is empty")
-        return build(node, ()), lines
+        loader = _LOADER(text)
+        try:
+            return _document(loader)
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as problem:
-        mark = problem.problem_mark or problem.context_mark
-        raise Unreadable(mark.line + 1 if mark else 1, f"not YAML: {problem.problem or problem.context}") from problem
-    except yaml.YAMLError as problem:
-        raise Unreadable(1, f"not YAML: {_first_line(problem)}") from problem
-    except RecursionError as problem:
-        raise Unreadable(1, "nested too deeply") from problem
-    finally:
-        loader.dispose()
+        raise Unreadable(_line(problem, text), f"not YAML: {_syntax(problem, text)}") from problem
+    except yaml.reader.ReaderError as problem:
+        raise Unreadable(1, f"not YAML: {_first_line(problem)}; remove that character") from problem
+    except UnicodeEncodeError as problem:
+        raise Unreadable(1, "not YAML: half a surrogate pair; remove that character") from problem
+
+
+def _document(loader: Any) -> tuple[Any, dict[Place, int]]:
+    """The one document of a file, built event by event, which also shows aliases and the depth before they do harm."""
+    lines: dict[Place, int] = {}
+    scalars = yaml.constructor.SafeConstructor()
+
+    def build(event: Any, place: Place) -> Any:
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise Unreadable(line, "aliases (*name) are not used here; write the value out")
+        if len(place) > DEEPEST:
+            raise Unreadable(line, f"nested more than {DEEPEST} levels deep; flatten it")
+        lines.setdefault(place, line)
+        if isinstance(event, yaml.MappingStartEvent):
+            return mapping(place)
+        if isinstance(event, yaml.SequenceStartEvent):
+            items: list[Any] = []
+            while not isinstance(event := loader.get_event(), yaml.SequenceEndEvent):
+                items.append(build(event, (*place, len(items))))
+            return items
+        return scalar(event, line)
+
+    def mapping(place: Place) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        while not isinstance(event := loader.get_event(), yaml.MappingEndEvent):
+            line = event.start_mark.line + 1
+            if not isinstance(event, yaml.ScalarEvent):
+                raise Unreadable(line, "a field's name must be a word; put text that begins with [, { or * in quotes")
+            if event.value in result:
+                raise Unreadable(line, f"{event.value} is given twice; keep one")
+            lines[(*place, event.value)] = line
+            result[event.value] = build(loader.get_event(), (*place, event.value))
+        return result
+
+    def scalar(event: Any, line: int) -> Any:
+        tag = event.tag if event.tag not in (None, "!") else loader.resolve(yaml.ScalarNode, event.value, event.implicit)
+        try:
+            return scalars.construct_object(yaml.ScalarNode(tag, event.value))  # type: ignore[no-untyped-call]
+        except Exception as problem:  # PyYAML raises KeyError, IndexError or AttributeError for `!!bool x`, `!!int ""`, `!!timestamp x`
+            raise Unreadable(line, f"cannot read the value: {_first_line(problem)}; put it in quotes") from problem
+
+    loader.get_event()  # the stream's start
+    if isinstance(loader.get_event(), yaml.StreamEndEvent):
+        raise Unreadable(1, "the file is empty; write its fields or delete it")
+    data = build(loader.get_event(), ())
+    loader.get_event()  # the document's end
+    if not isinstance(after := loader.get_event(), yaml.StreamEndEvent):
+        raise Unreadable(after.start_mark.line + 1, "a second document begins here; remove the line ---")
+    return data, lines
+
+
+_SYNTAX = {
+    "mapping values are not allowed": "put text that holds ': ' in quotes, or correct the indentation",
+    "could not find expected ':'": "a field is written name: value",
+    "unexpected end of stream": "close the quote",
+    "cannot start any token": "put text that begins with @, ` or % in quotes",
+    "while parsing a flow": "close the bracket, and put a comma between items",
+    "while parsing a block": "give all fields of one level the same indentation",
+}
+
+
+def _line(problem: yaml.MarkedYAMLError, text: str) -> int:
+    """Where the mistake is; for what is never closed, where it was opened."""
+    mark = problem.problem_mark
+    if mark is None or (problem.context_mark and mark.line >= len(text.splitlines())):
+        mark = problem.context_mark
+    return int(mark.line) + 1 if mark else 1
+
+
+def _syntax(problem: yaml.MarkedYAMLError, text: str) -> str:
+    """What libyaml says, and the cure where the mistake is a common one."""
+    said = ", ".join(part for part in (problem.context, problem.problem) if part)
+    mark = problem.problem_mark
+    rows = text.splitlines()
+    if mark and "cannot start any token" in said and mark.line < len(rows) and "\t" in rows[mark.line][: mark.column + 1]:
+        return "a tab; indent with spaces"
+    return said + next((f"; {cure}" for sign, cure in _SYNTAX.items() if sign in said), "; correct it")
 
 
 def _first_line(problem: Exception) -> str:
@@ -137,9 +188,9 @@ def read(path: Path) -> tuple[Any, dict[Place, int]]:
     try:
         raw = path.read_bytes()
     except OSError as problem:
-        raise Unreadable(1, f"cannot be opened: {problem.strerror}") from problem
+        raise Unreadable(1, f"cannot be opened: {problem.strerror}; restore it") from problem
     if len(raw) > LARGEST:
-        raise Unreadable(1, f"{len(raw)} bytes are too many for one entry (at most {LARGEST})")
+        raise Unreadable(1, f"{len(raw)} bytes are too many for one entry (at most {LARGEST}); split or shorten it")
     try:
         return parse(raw.decode("utf-8"))
     except UnicodeDecodeError as problem:
@@ -147,7 +198,7 @@ def read(path: Path) -> tuple[Any, dict[Place, int]]:
         raise Unreadable(line, "not UTF-8; save the file in that encoding") from problem
 
 
-def nearest(word: str, words: Iterator[str] | list[str]) -> str:
+def nearest(word: str, words: Iterable[str]) -> str:
     """ "; did you mean X?" or nothing."""
     close = difflib.get_close_matches(word, list(words), 1, 0.6)
     return f"; did you mean {close[0]}?" if close else ""
@@ -182,15 +233,29 @@ def explain(model: type[BaseModel], error: Any) -> str:
     if kind == "string_type":
         return f"must be text, got {given!r}; put it in quotes"
     if kind == "literal_error":
-        return f"{given!r} is not one of {context['expected']}"
+        return f"{given!r} is not one of {context['expected']}{nearest(str(given), re.findall("'([^']+)'", context['expected']))}"
     if kind == "string_pattern_mismatch":
-        return f"{given!r} does not have the form {_FORMS.get(context['pattern'], context['pattern'])}"
+        return f"{given!r} does not have the form {_FORMS.get(context['pattern'], context['pattern'])}; correct it"
+    if kind == "float_type" and isinstance(given, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", given):
+        return f"{given!r} is text to YAML, which wants a point in such a number; write {given.lower().replace('e', '.0e')}"
+    if kind in _KINDS:
+        return f"must be {_KINDS[kind]}, got {given!r}; correct it"
+    if kind == "too_short":
+        return "is empty; add at least one"
     if kind == "string_too_long":
         return f"has {len(given)} characters, at most {context['max_length']} are allowed; shorten it"
     if kind == "value_error":
         return str(context["error"])
-    return f"{error['msg'][0].lower()}{error['msg'][1:]}, got {given!r}"
+    return f"{error['msg'][0].lower()}{error['msg'][1:]}, got {given!r}; correct it"
 
+
+_KINDS = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "list_type": "a list",
+    "dict_type": "names with values",
+    "model_type": "fields and values",
+}
 
 _FORMS = {
     r"^[a-z][a-z0-9_]*$": "of a slug: small letters, digits and _",
@@ -200,20 +265,25 @@ _FORMS = {
 }
 
 
-def validate[M: BaseModel](model: type[M], data: Any, lines: dict[Place, int], path: str, problems: list[Problem]) -> M | None:
+def validate(model: type[M], data: Any, lines: dict[Place, int], path: str, problems: list[Problem]) -> M | None:
     """Data as a model, or None with the problems added."""
     if not isinstance(data, dict):
-        problems.append(Problem(path, 1, "", f"must be fields and values, got {type(data).__name__}"))
+        problems.append(Problem(path, 1, "", f"must be fields and values, got {type(data).__name__}; write name: value"))
         return None
     try:
         return model.model_validate(data)
     except ValidationError as refusal:
+        seen = set()  # each branch of a union has its own error; the first says enough
         for error in refusal.errors(include_url=False):
-            place = tuple(step for step in error["loc"] if step not in ("float", "str") and not str(step).startswith("function-"))
+            place = error["loc"]
+            while place and place not in lines and place[-1] in ("float", "str", "[key]"):
+                place = place[:-1]
             known = place
             while known and known not in lines:
                 known = known[:-1]
-            problems.append(Problem(path, lines.get(known, 1), ".".join(map(str, place)), explain(model, {**error, "loc": place})))
+            if (place, error["type"] == "extra_forbidden") not in seen:
+                problems.append(Problem(path, lines.get(known, 1), ".".join(map(str, place)), explain(model, {**error, "loc": place})))
+            seen.add((place, error["type"] == "extra_forbidden"))
     return None
 
 
@@ -222,7 +292,7 @@ def load(root: Path = HERE) -> Catalogue:
     problems: list[Problem] = []
     places: dict[str, dict[Place, int]] = {}
 
-    def item[M: BaseModel](model: type[M], path: Path) -> tuple[M | None, dict[Place, int]]:
+    def item(model: type[M], path: Path) -> tuple[M | None, dict[Place, int]]:
         name = str(path.relative_to(root.parent))
         try:
             data, lines = read(path)
@@ -246,10 +316,18 @@ def load(root: Path = HERE) -> Catalogue:
             elif entry is not None:
                 entries[path.stem] = Record(path.stem, family, path, entry, lines)
     comparisons: dict[str, Comparison] = {}
-    for path in sorted((root / "comparisons").glob("*.yaml")):
+    for path in sorted((root / "comparisons").glob("*.y*ml")):
         table, _ = item(Comparison, path)
-        if table is not None:
+        if path.suffix != ".yaml" or not _is_slug(path.stem):
+            name = str(path.relative_to(root.parent))
+            problems.append(Problem(name, 1, "", "a table's file is called <slug>.yaml: small letters, digits and _; rename it"))
+        elif table is not None:
             comparisons[path.stem] = table
+    for path in root.glob("**/*.y*ml"):
+        folder = str(path.parent.relative_to(root))
+        if folder not in (*KINDS, "comparisons") and path != root / "vocabulary.yaml":
+            cure = f"is in none of the folders {', '.join(KINDS)}, comparisons; move or remove it{nearest(folder, KINDS)}"
+            problems.append(Problem(str(path.relative_to(root.parent)), 1, "", cure))
     empty = Vocabulary(datasets={}, models={}, metrics={}, tags={})
     return Catalogue(entries, comparisons, vocabulary or empty, sorted(problems), places)
 

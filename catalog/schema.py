@@ -117,9 +117,9 @@ class Claim(Bound):
             at = f" in case {case}" if case else ""
             given = [name for name in ("at_least", "at_most", "within") if getattr(bound, name) is not None]
             if len(given) != 1:
-                raise ValueError(f"needs exactly one of at_least, at_most, within{at}, has {' and '.join(given) or 'none'}")
+                raise ValueError(f"needs exactly one of at_least, at_most, within{at}, has {' and '.join(given) or 'none'}; keep one")
             if bound.within is not None and bound.paper is None:
-                raise ValueError(f"within needs paper{at}: the number to be within of")
+                raise ValueError(f"within needs paper{at}: add the number to be within of")
             if (bound.expected == "fails") != (bound.because is not None):
                 raise ValueError(f"expected: fails and because go together{at}: say why it fails, or drop both")
         return self
@@ -171,7 +171,7 @@ class Entry(Strict):
             values = getattr(self, name)
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
-                raise ValueError(f"{name} names {', '.join(twice)} twice")
+                raise ValueError(f"{name} names {', '.join(twice)} twice; keep one")
         return self
 
 
@@ -187,7 +187,7 @@ class Executable(Entry):
     @model_validator(mode="after")
     def _start_and_returns(self) -> Self:
         if self.claims and (self.start is None or self.returns is None):
-            raise ValueError("an entry with claims says start: trained | scratch and returns: smaller | same | larger")
+            raise ValueError("has claims but not both start and returns; add start: trained | scratch and returns: smaller | same | larger")
         return self
 
 
@@ -199,7 +199,7 @@ class Paper(Executable):
     @model_validator(mode="after")
     def _findable(self) -> Self:
         if not (self.arxiv or self.doi or self.url):
-            raise ValueError("a paper needs one of arxiv, doi, url")
+            raise ValueError("a paper needs one of arxiv, doi, url; add one")
         return self
 
 
@@ -278,7 +278,7 @@ class Comparison(Strict):
         for row in self.rows:
             extra = set(row.values) - known
             if extra:
-                raise ValueError(f"row {row.method!r} has values for {', '.join(sorted(extra))}, which is no column")
+                raise ValueError(f"row {row.method!r} has values for {', '.join(sorted(extra))}, which is no column; add the column or remove the value")
         return self
 
 

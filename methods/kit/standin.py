@@ -20,7 +20,7 @@ from platformdirs import user_cache_path
 from methods.kit.task import Split, Task, normalise
 
 CONTRAST = 0.6  # of the shape against the paper it lies on
-NOISE = 0.10  # deviation per pixel and colour, of 1
+NOISE = 0.08  # deviation per pixel and colour, of 1
 Array = np.ndarray[Any, Any]
 SIZE = 32
 SEED = 2017

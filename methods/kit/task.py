@@ -44,7 +44,7 @@ def accuracy(model: nn.Module, split: Split) -> float:
     mode, device = model.training, next((p.device for p in model.parameters()), torch.device("cpu"))
     model.eval()
     with torch.no_grad():
-        right = sum(int((model(x.to(device)).argmax(1).cpu() == y).sum()) for x, y in split.chunks())
+        right = sum(int((model(x.to(device, memory_format=torch.channels_last)).argmax(1).cpu() == y).sum()) for x, y in split.chunks())
     model.train(mode)
     return right / len(split)
 

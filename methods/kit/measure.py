@@ -1,0 +1,220 @@
+"""What a network costs and how well it does, read off the network itself: nothing here is declared by a method."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from methods.kit import pack as packing
+from methods.kit.task import Task
+
+
+@dataclass(frozen=True)
+class Stats:
+    """One network's numbers. `latency` is its time over the reference's; the rest are absolute."""
+
+    accuracy: float  # share of test images
+    parameters: int  # numbers in parameters and in buffers called weight or bias
+    nonzeros: int
+    bits: float  # stored bits per weight of two or more dimensions, scales and codebooks counted, zeros in line
+    multiply_adds: float  # executed for one image
+    bit_operations: float  # multiply-adds, each times its weight's bits and its input's bits
+    file_bytes: int  # of a file written and read back
+    latency: float = float("nan")
+
+
+QUANTITIES = [quantity.name for quantity in fields(Stats)]
+
+
+def measure(
+    model: nn.Module,
+    task: Task,
+    reference: nn.Module | None = None,
+    *,
+    pack: Callable[[nn.Module], bytes] | None = None,
+    unpack: Callable[[bytes, nn.Module], nn.Module] | None = None,
+) -> Stats:
+    """Measure a network on a task's test images; `pack` and `unpack` are the method's own file, else the kit's.
+
+    Raises ValueError when the file, read back, is not the network.
+    """
+    model.eval()
+    numbers = list(_numbers(model))
+    images = task.test.images[:16].to(task.device)
+    multiply_adds, bit_operations = executed_work(model, images)
+    return Stats(
+        accuracy=task.score(model, task.test),
+        parameters=sum(n.numel() for n in numbers),
+        nonzeros=sum(int(n.count_nonzero()) for n in numbers),
+        bits=weight_bits(model),
+        multiply_adds=multiply_adds,
+        bit_operations=bit_operations,
+        file_bytes=len(round_trip(model, images, pack or packing.pack, unpack or packing.unpack)),
+        latency=float("nan") if reference is None else latency(model, reference, images),
+    )
+
+
+def _numbers(model: nn.Module) -> Iterator[Tensor]:
+    """Each shared tensor once."""
+    yield from model.parameters()
+    for name, buffer in model.named_buffers():
+        if name.rsplit(".")[-1] in ("weight", "bias"):
+            yield buffer
+
+
+def weight_bits(model: nn.Module) -> float:
+    """Stored bits per weight, over all weights of two or more dimensions."""
+    codes = packing.weight_codes(model).values()
+    count = sum(weight.numel() for weight, _, _ in codes)
+    return sum(8 * (len(coded.body) + scales) for _, coded, scales in codes) / count if count else float("nan")
+
+
+def round_trip(
+    model: nn.Module, images: Tensor, pack: Callable[[nn.Module], bytes], unpack: Callable[[bytes, nn.Module], nn.Module]
+) -> bytes:
+    """The network's file, after checking that a network read from it answers the same."""
+    file = pack(model)
+    blank = copy.deepcopy(model)
+    with torch.no_grad():
+        for value in blank.state_dict().values():
+            value.zero_()
+        again = unpack(file, blank).eval()
+        same = torch.equal(again(images), model(images))
+    if not same:
+        raise ValueError(f"the file of {type(model).__name__}, read back, gives other outputs than the network that was written")
+    return file
+
+
+class _Work(TorchDispatchMode):
+    """Counts multiply-adds as they are executed, and bit operations by the levels that weights and inputs really take."""
+
+    def __init__(self, weight_bits: dict[int, int]) -> None:
+        super().__init__()
+        self.weight_bits = weight_bits
+        self.done: dict[tuple[int, int], float] = {}  # (weight, its bits) -> multiply-adds
+        self.levels: dict[int, Tensor] = {}  # weight -> distinct input values seen, until they are too many
+        self.seen: dict[int, int] = {}
+        self.other = self.other_bits = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None and isinstance(result, Tensor):
+            work = count(*args, **(kwargs or {}), out_val=result) / 2  # it counts multiply and add apart
+            bias_first = func._overloadpacket in (torch.ops.aten.addmm, torch.ops.aten.baddbmm)
+            inputs, weight = args[1:3] if bias_first else args[:2]
+            self.add(work, inputs, weight)
+        return result
+
+    def add(self, work: float, inputs: Tensor, weight: Tensor) -> None:
+        key = weight.data_ptr()
+        bits = self.weight_bits.get(key)
+        if bits is None:
+            bits = self.weight_bits[key] = _level_bits(weight.unique(), int(weight.count_nonzero()))
+        self.done[key, bits] = self.done.get((key, bits), 0.0) + work
+        seen = self.levels.get(key)
+        if seen is None or len(seen) <= 1 << 16:
+            values = inputs.detach().reshape(-1)
+            self.levels[key] = (values if seen is None else torch.cat([seen, values])).unique()
+        self.seen[key] = self.seen.get(key, 0) + int(inputs.count_nonzero())
+
+    def totals(self) -> tuple[float, float]:
+        """Multiply-adds and bit operations."""
+        plain, bits = self.other, self.other_bits
+        for (key, wide), work in self.done.items():
+            plain += work
+            bits += work * wide * _level_bits(self.levels[key], self.seen[key])
+        return plain, bits
+
+
+def _level_bits(levels: Tensor, count: int) -> int:
+    """Bits that tell the levels apart; 32 where they are so many, or repeat so little, that they are plain floats.
+
+    `count` is how many values other than zero were seen: what a ReLU switched off repeats without being quantized.
+    """
+    return 32 if len(levels) > 1 << 16 or 2 * len(levels) > count > 1 else max(1, packing.width(len(levels)))
+
+
+_COUNTING: list[_Work] = []
+
+
+def executed(multiply_adds: float, weight_bits: int, input_bits: int) -> None:
+    """Called by a kernel that torch cannot see (integer, bit-packed, numpy): adds its work where work is being counted."""
+    for work in _COUNTING:
+        work.other += multiply_adds
+        work.other_bits += multiply_adds * weight_bits * input_bits
+
+
+@contextmanager
+def _counting(model: nn.Module) -> Iterator[_Work]:
+    known = {weight.data_ptr(): max(1, coded.bits) for weight, coded, _ in packing.weight_codes(model).values()}
+    work = _Work(known)
+    _COUNTING.append(work)
+    try:
+        with torch.no_grad(), work:
+            yield work
+    finally:
+        _COUNTING.remove(work)
+
+
+def executed_work(model: nn.Module, images: Tensor) -> tuple[float, float]:
+    """Multiply-adds and bit operations for one image: the mean over `images` (N, C, H, W), each run alone."""
+    model.eval()
+    with _counting(model) as work:
+        for image in images.split(1):
+            model(image)
+    plain, bits = work.totals()
+    return plain / len(images), bits / len(images)
+
+
+def multiply_adds(model: nn.Module, image: Tensor) -> float:
+    """Multiply-adds of one forward pass; works on the meta device, where bits have no meaning."""
+    total = 0.0
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+            nonlocal total
+            result = func(*args, **(kwargs or {}))
+            count = flop_registry.get(func._overloadpacket)
+            if count is not None:
+                total += count(*args, **(kwargs or {}), out_val=result) / 2
+            return result
+
+    model.eval()
+    with torch.no_grad(), Count():
+        model(image)
+    return total
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def latency(model: nn.Module, reference: nn.Module, images: Tensor, pairs: int = 9) -> float:
+    """Time of `model` over that of `reference` on the same images, one thread: the median over interleaved pairs."""
+
+    def seconds(network: nn.Module) -> float:
+        start = time.perf_counter()
+        network(images)
+        return time.perf_counter() - start
+
+    with one_thread(), torch.no_grad():
+        for network in (model, reference):
+            network.eval()(images)
+        return statistics.median(seconds(model) / seconds(reference) for _ in range(pairs))
