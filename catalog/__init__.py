@@ -37,6 +37,13 @@ class Problem:
         return f"{self.path}:{self.line}: {where}{self.message}"
 
 
+def line_of(lines: dict[Place, int], place: Place) -> int:
+    """Line of a field, or of the nearest thing around it that has one."""
+    while place and place not in lines:
+        place = place[:-1]
+    return lines.get(place, 1)
+
+
 @dataclass(frozen=True)
 class Record:
     """An entry with what its place in the tree says about it."""
@@ -48,10 +55,7 @@ class Record:
     lines: dict[Place, int] = field(repr=False, compare=False)
 
     def line(self, *place: str | int) -> int:
-        """Line of a field, or of the nearest thing around it that has one."""
-        while place and place not in self.lines:
-            place = place[:-1]
-        return self.lines.get(place, 1)
+        return line_of(self.lines, place)
 
     @property
     def executable(self) -> Executable | None:
@@ -96,7 +100,8 @@ def parse(text: str) -> tuple[Any, dict[Place, int]]:
     except yaml.MarkedYAMLError as problem:
         raise Unreadable(_line(problem, text), f"not YAML: {_syntax(problem, text)}") from problem
     except yaml.reader.ReaderError as problem:
-        raise Unreadable(1, f"not YAML: {_first_line(problem)}; remove that character") from problem
+        line = text[: text.find(chr(problem.character))].count("\n") + 1
+        raise Unreadable(line, f"not YAML: {_first_line(problem)}; remove that character") from problem
     except UnicodeEncodeError as problem:
         raise Unreadable(1, "not YAML: half a surrogate pair; remove that character") from problem
 
@@ -137,7 +142,7 @@ def _document(loader: Any) -> tuple[Any, dict[Place, int]]:
     def scalar(event: Any, line: int) -> Any:
         tag = event.tag if event.tag not in (None, "!") else loader.resolve(yaml.ScalarNode, event.value, event.implicit)
         try:
-            return scalars.construct_object(yaml.ScalarNode(tag, event.value))  # type: ignore[no-untyped-call]
+            return scalars.construct_object(yaml.ScalarNode(tag, event.value))
         except Exception as problem:  # PyYAML raises KeyError, IndexError or AttributeError for `!!bool x`, `!!int ""`, `!!timestamp x`
             raise Unreadable(line, f"cannot read the value: {_first_line(problem)}; put it in quotes") from problem
 
@@ -163,10 +168,10 @@ _SYNTAX = {
 
 def _line(problem: yaml.MarkedYAMLError, text: str) -> int:
     """Where the mistake is; for what is never closed, where it was opened."""
-    mark = problem.problem_mark
-    if mark is None or (problem.context_mark and mark.line >= len(text.splitlines())):
+    mark, last = problem.problem_mark, max(1, len(text.splitlines()))
+    if mark is None or (problem.context_mark and mark.line >= last):
         mark = problem.context_mark
-    return int(mark.line) + 1 if mark else 1
+    return min(int(mark.line) + 1, last) if mark else 1
 
 
 def _syntax(problem: yaml.MarkedYAMLError, text: str) -> str:
@@ -222,6 +227,11 @@ def _fields(model: type[BaseModel], place: Place) -> list[str]:
     return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
 
 
+def _shown(given: Any) -> str:
+    whole = repr(given)
+    return whole if len(whole) <= 80 else f"{whole[:77]}..."
+
+
 def explain(model: type[BaseModel], error: Any) -> str:
     """One of pydantic's errors in our words: what is wrong, and the cure."""
     kind, given, place = error["type"], error["input"], error["loc"]
@@ -231,22 +241,23 @@ def explain(model: type[BaseModel], error: Any) -> str:
     if kind == "missing":
         return "is missing; add it"
     if kind == "string_type":
-        return f"must be text, got {given!r}; put it in quotes"
+        return f"must be text, got {_shown(given)}; put it in quotes"
     if kind == "literal_error":
-        return f"{given!r} is not one of {context['expected']}{nearest(str(given), re.findall("'([^']+)'", context['expected']))}"
+        close = nearest(str(given), re.findall(r"'([^']+)'", context["expected"]))
+        return f"{_shown(given)} is not one of {context['expected']}{close or '; correct it'}"
     if kind == "string_pattern_mismatch":
-        return f"{given!r} does not have the form {_FORMS.get(context['pattern'], context['pattern'])}; correct it"
+        return f"{_shown(given)} does not have the form {_FORMS.get(context['pattern'], context['pattern'])}; correct it"
     if kind == "float_type" and isinstance(given, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", given):
         return f"{given!r} is text to YAML, which wants a point in such a number; write {given.lower().replace('e', '.0e')}"
     if kind in _KINDS:
-        return f"must be {_KINDS[kind]}, got {given!r}; correct it"
+        return f"must be {_KINDS[kind]}, got {_shown(given)}; correct it"
     if kind == "too_short":
         return "is empty; add at least one"
     if kind == "string_too_long":
         return f"has {len(given)} characters, at most {context['max_length']} are allowed; shorten it"
     if kind == "value_error":
         return str(context["error"])
-    return f"{error['msg'][0].lower()}{error['msg'][1:]}, got {given!r}; correct it"
+    return f"{error['msg'][0].lower()}{error['msg'][1:]}, got {_shown(given)}; correct it"
 
 
 _KINDS = {
@@ -278,12 +289,9 @@ def validate(model: type[M], data: Any, lines: dict[Place, int], path: str, prob
             place = error["loc"]
             while place and place not in lines and place[-1] in ("float", "str", "[key]"):
                 place = place[:-1]
-            known = place
-            while known and known not in lines:
-                known = known[:-1]
-            if (place, error["type"] == "extra_forbidden") not in seen:
-                problems.append(Problem(path, lines.get(known, 1), ".".join(map(str, place)), explain(model, {**error, "loc": place})))
-            seen.add((place, error["type"] == "extra_forbidden"))
+            if place not in seen:
+                problems.append(Problem(path, line_of(lines, place), ".".join(map(str, place)), explain(model, {**error, "loc": place})))
+            seen.add(place)
     return None
 
 

@@ -22,7 +22,7 @@ Expected = Literal["holds", "fails"]
 
 def _finite(value: float) -> float:
     if not math.isfinite(value):
-        raise ValueError("must be a finite number")
+        raise ValueError("must be a finite number; correct it")
     return value
 
 
@@ -31,12 +31,23 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 def _tolerance(value: float | str) -> float | str:
-    if isinstance(value, str) and not re.fullmatch(r"\d+(\.\d+)?%", value):
+    if not (re.fullmatch(r"\d+(\.\d+)?%", value) if isinstance(value, str) else 0 <= value < math.inf):
         raise ValueError('must be a number (absolute) or a percentage such as "2%" (relative)')
     return value
 
 
 Tolerance = Annotated[float | str, AfterValidator(_tolerance)]
+
+
+def _once(values: list[str]) -> list[str]:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"names {', '.join(twice)} twice; keep one")
+    return values
+
+
+Names = Annotated[list[Line], AfterValidator(_once)]
+Slugs = Annotated[list[Slug], AfterValidator(_once)]
 
 
 class Strict(BaseModel):
@@ -57,12 +68,12 @@ class Link(Strict):
 class Bound(Strict):
     """A number that the paper prints, and what our number must be. Exactly one of the three bounds."""
 
-    paper: Number | None = Field(None, description="The number that the paper prints")
+    paper: Number | None = Field(default=None, description="The number that the paper prints")
     at_least: Number | None = None
     at_most: Number | None = None
-    within: Tolerance | None = Field(None, description='Largest distance from `paper`: absolute, or relative as in "2%"')
+    within: Tolerance | None = Field(default=None, description='Largest distance from `paper`: absolute, or relative as in "2%"')
     expected: Expected = "holds"
-    because: Prose | None = Field(None, description="Why it is expected to fail at our scale")
+    because: Prose | None = Field(default=None, description="Why it is expected to fail at our scale")
 
     def admits(self, value: float) -> bool:
         """Whether a measured value meets the bound. NaN never does."""
@@ -134,13 +145,13 @@ class Result(Strict):
     baseline: Number | None = None
     result: Number
     delta: Number | None = None
-    params_before: Number | None = Field(None, gt=0, description="Parameters in millions")
-    params_after: Number | None = Field(None, gt=0)
+    params_before: Number | None = Field(default=None, gt=0, description="Parameters in millions")
+    params_after: Number | None = Field(default=None, gt=0)
     params_kept: Share | None = None
-    madds_before: Number | None = Field(None, gt=0, description="Multiply-adds in millions")
-    madds_after: Number | None = Field(None, gt=0)
+    madds_before: Number | None = Field(default=None, gt=0, description="Multiply-adds in millions")
+    madds_after: Number | None = Field(default=None, gt=0)
     madds_kept: Share | None = None
-    setting: Line | None = Field(None, description='Operating point in a few words: "4-bit weights", "70% of channels"')
+    setting: Line | None = Field(default=None, description='Operating point in a few words: "4-bit weights", "70% of channels"')
     where: Line
 
 
@@ -149,7 +160,7 @@ class Entry(Strict):
 
     name: Line
     title: Line
-    authors: list[Line] = []
+    authors: Names = []
     year: int = Field(ge=1980, le=2100)
     venue: Line | None = None
     arxiv: Arxiv | None = None
@@ -157,22 +168,13 @@ class Entry(Strict):
     url: Web | None = None
     code: list[Code] = []
     links: list[Link] = []
-    tags: list[Slug] = []
-    builds_on: list[Slug] = []
-    compared_with: list[Slug] = []
-    formerly: list[Slug] = []
+    tags: Slugs = []
+    builds_on: Slugs = []
+    compared_with: Slugs = []
+    formerly: Slugs = []
     summary: Prose
     when_to_use: Prose | None = None
     when_not: Prose | None = None
-
-    @model_validator(mode="after")
-    def _no_repeats(self) -> Self:
-        for name in ("authors", "tags", "builds_on", "compared_with", "formerly"):
-            values = getattr(self, name)
-            twice = sorted({value for value in values if values.count(value) > 1})
-            if twice:
-                raise ValueError(f"{name} names {', '.join(twice)} twice; keep one")
-        return self
 
 
 class Executable(Entry):
@@ -182,7 +184,7 @@ class Executable(Entry):
     returns: Literal["smaller", "same", "larger"] | None = None
     claims: dict[Slug, Claim] = {}
     results: list[Result] = []
-    covers: list[Slug] = []
+    covers: Slugs = []
 
     @model_validator(mode="after")
     def _start_and_returns(self) -> Self:
@@ -194,7 +196,7 @@ class Executable(Entry):
 class Paper(Executable):
     """A paper with a technique."""
 
-    authors: list[Line] = Field(min_length=1)
+    authors: Names = Field(min_length=1)
 
     @model_validator(mode="after")
     def _findable(self) -> Self:
@@ -227,8 +229,8 @@ class Framework(Executable):
 class Overview(Entry):
     """A survey, thesis or book chapter: lists what it covers."""
 
-    authors: list[Line] = Field(min_length=1)
-    covers: list[Slug] = []
+    authors: Names = Field(min_length=1)
+    covers: Slugs = []
 
 
 class Listing(Entry):
@@ -248,7 +250,7 @@ class Column(Strict):
     name: Line
     unit: Line
     direction: Literal["higher", "lower", "none"]
-    delta_of: Slug | None = Field(None, description="The `baseline` value that this column is the change from")
+    delta_of: Slug | None = Field(default=None, description="The `baseline` value that this column is the change from")
 
 
 class Row(Strict):
@@ -278,7 +280,8 @@ class Comparison(Strict):
         for row in self.rows:
             extra = set(row.values) - known
             if extra:
-                raise ValueError(f"row {row.method!r} has values for {', '.join(sorted(extra))}, which is no column; add the column or remove the value")
+                names = ", ".join(sorted(extra))
+                raise ValueError(f"row {row.method!r} has values for {names}, which is no column; add the column or remove the value")
         return self
 
 

@@ -1,7 +1,8 @@
 """The embedded stand-in for CIFAR-10: ten kinds of shapes, drawn from a seed in seconds and cached.
 
-Each 32x32 image shows one shape at any place, size, angle and colour over a shaded background, with a stroke
-and specks of other colours as clutter, and noise. It is no benchmark; it is hard enough that damage to a network
+Each 32x32 image shows one shape at any place, size, angle and colour over a shaded background, whose hue hints at
+the class in most images, with a stroke and
+specks of other colours as clutter, and noise. It is no benchmark; it is hard enough that damage to a network
 and its recovery show (tests/test_standin.py holds the figures). Whatever was measured on it says `standin`.
 """
 
@@ -20,7 +21,10 @@ from platformdirs import user_cache_path
 from methods.kit.task import Split, Task, normalise
 
 CONTRAST = 0.6  # of the shape against the paper it lies on
-NOISE = 0.08  # deviation per pixel and colour, of 1
+NOISE = 0.10  # deviation per pixel and colour, of 1
+HUE_TELLS = 0.7  # share of images whose background has its class's usual hue, as ships lie on blue in photographs
+HUE_SPREAD = 0.4  # radians around the usual hue
+_THIRDS = (2 * np.pi / 3 * np.arange(3, dtype=np.float32)).reshape(1, 3, 1, 1)
 Array = np.ndarray[Any, Any]
 SIZE = 32
 SEED = 2017
@@ -94,7 +98,10 @@ def draw(count: int, seed: int) -> tuple[Array, Array]:
         return np.clip(0.5 - level * size, 0, 1)[:, None]
 
     along, across, _ = frame(0, SIZE, SIZE)
-    paper, shade = _colour_of(rng, count), _colour_of(rng, count) - 0.5
+    usual = 2 * np.pi * labels[:, None, None] / len(SHAPES) + HUE_SPREAD * rng.standard_normal((count, 1, 1), np.float32)
+    hue = np.where(number(0, 1) < HUE_TELLS, usual, number(0, 2 * np.pi))[:, None]
+    paper = 0.7 * (0.5 + 0.5 * np.cos(hue - _THIRDS)) + 0.3 * _colour_of(rng, count)
+    shade = _colour_of(rng, count) - 0.5
     ripple = 0.12 * np.sin(along * number(2, 24) + number(0, 6))[:, None]
     images = 0.25 + 0.5 * paper + 0.6 * shade * across[:, None] + ripple
 

@@ -1,0 +1,45 @@
+# make            environment, check, smoke tests on the stand-in, site
+# make test       environment, the whole test suite
+# make serve      the site on http://127.0.0.1:8000, rebuilt when something changes
+# make smoke METHOD=network_slimming
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+JOBS ?= 2
+
+.PHONY: all test test-clone lint serve smoke check site clean
+.DELETE_ON_ERROR:
+
+all: $(READY)
+	@$(BIN)/smallprint check
+	@SMALLPRINT_CIFAR10= $(BIN)/smallprint smoke -j $(JOBS)
+	@$(BIN)/smallprint site
+
+test: $(READY) lint
+	@$(BIN)/python -m pytest
+
+lint: $(READY)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+
+test-clone: $(READY)
+	@$(BIN)/python -m pytest -m clone -o addopts=
+
+check site: $(READY)
+	@$(BIN)/smallprint $@
+
+smoke: $(READY)
+	@$(BIN)/smallprint smoke $(METHOD)
+
+serve: $(READY)
+	@$(BIN)/smallprint site --serve
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("smallprint needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing the environment into .venv (minutes the first time, then never again)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,site]'
+	@touch $@
+
+clean:
+	rm -rf build .venv

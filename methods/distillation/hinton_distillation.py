@@ -1,0 +1,166 @@
+"""Distilling the Knowledge in a Neural Network (Hinton, Vinyals and Dean, NIPS 2014 workshop).
+
+A small network learns from the probabilities of a large one, both softened by a temperature: how the teacher ranks
+the wrong classes tells more than the label. The soft term is multiplied by T^2, so that the balance with the hard
+labels does not move when the temperature is changed.
+
+Departures: a residual teacher and student on images instead of dense networks on digits and speech; one teacher
+instead of an ensemble; the specialist networks of the paper's second part are left out.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from scipy.special import log_softmax, rel_entr
+from torch import Tensor, nn
+
+from methods.kit import nets
+from methods.kit.lab import Lab
+from methods.kit.task import Split, Task
+from methods.kit.train import fit
+
+
+@dataclass(frozen=True)
+class Config:
+    temperature: float = 2.0  # T, best of 1, 2, 5 and 10, §4.1
+    hard_weight: float = 0.5  # relative weight of the hard labels, §4.1
+    lr: float = 0.1  # the student starts from random weights
+
+
+def reference(task: Task) -> nn.Module:
+    """The teacher."""
+    return nets.trained("resnet20", task.name)
+
+
+def student(task: Task) -> nn.Module:
+    """The small network, from random weights."""
+    return nets.resnet(8, task.classes)
+
+
+def soft_loss(z: Tensor, v: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(p || q) of student logits z and teacher logits v (N, classes); mean over images, sum over classes.
+
+    KL differs from the paper's cross-entropy of p and q by the entropy of p, which no student can change.
+    """
+    q = F.log_softmax(z / temperature, dim=1)  # q_i = exp(z_i / T) / sum_j exp(z_j / T), Eq. 1
+    p = F.log_softmax(v / temperature, dim=1)
+    return temperature**2 * F.kl_div(q, p, reduction="batchmean", log_target=True)  # T^2: end of §2
+
+
+def loss(z: Tensor, v: Tensor, y: Tensor, config: Config) -> Tensor:
+    """Soft targets at temperature T and hard labels at temperature 1, §2."""
+    return soft_loss(z, v, config.temperature) + config.hard_weight * F.cross_entropy(z, y)
+
+
+def distil(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
+    """Train any student with any frozen teacher for the task's budget."""
+    teacher.to(task.device).eval().requires_grad_(False)
+    return fit(learner, task, lambda m, x, y: loss(m(x).float(), teacher(x).float(), y, config), lr=config.lr)
+
+
+def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
+    """`model` is the teacher; returns the trained student."""
+    return distil(student(task), model, task, config)
+
+
+def control_alone(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """The same student from the same random weights on the same batches, without a teacher."""
+    return fit(student(task), task, lr=config.lr)
+
+
+def _logits(classes: int = 10, count: int = 32) -> tuple[Tensor, Tensor]:
+    """Random zero-mean student and teacher logits, float64."""
+    z, v = torch.randn(2, count, classes, dtype=torch.float64)
+    return (z - z.mean(1, keepdim=True)).requires_grad_(), v - v.mean(1, keepdim=True)
+
+
+def _gradient(z: Tensor, v: Tensor, temperature: float) -> Tensor:
+    """Of the soft loss by one image's logits."""
+    return torch.autograd.grad(soft_loss(z, v, temperature), z)[0] * len(z)
+
+
+def claim_soft_loss_is_kl(lab: Lab) -> float:
+    """Largest difference from T^2 KL computed by scipy, over temperatures."""
+    z, v = _logits()
+    differences = []
+    for t in (1.0, 2.0, 20.0):
+        q, p = (log_softmax(x.detach().numpy() / t, axis=1) for x in (z, v))
+        oracle = t**2 * rel_entr(torch.tensor(p).exp().numpy(), torch.tensor(q).exp().numpy()).sum(1).mean()
+        differences.append(abs(soft_loss(z, v, t).item() - oracle))
+    return max(differences)
+
+
+def claim_gradient_is_difference_of_probabilities(lab: Lab) -> float:
+    """Largest difference between T^2 (q - p) / T (Eq. 2) and the derivative, by central differences."""
+    z, v = _logits(4, 1)
+    t, step = 3.0, 1e-5
+    shifts = step * torch.eye(4, dtype=torch.float64)
+    numeric = torch.stack([(soft_loss(z + d, v, t) - soft_loss(z - d, v, t)) / (2 * step) for d in shifts])
+    stated = t**2 * ((z / t).softmax(1) - (v / t).softmax(1)) / t
+    return float((numeric - stated).detach().abs().max())
+
+
+def claim_high_temperature_matches_logits(lab: Lab) -> float:
+    """Largest difference, relative to the largest entry, from (z - v) / N at T = 1000 (Eq. 4 times T^2)."""
+    z, v = _logits()
+    limit = (z - v).detach() / z.shape[1]
+    return float((_gradient(z, v, 1000.0) - limit).abs().max() / limit.abs().max())
+
+
+def claim_t2_keeps_gradient_scale(lab: Lab) -> float:
+    """Gradient norm of the soft term at T = 20 over that at T = 40."""
+    z, v = _logits()
+    return float(_gradient(z, v, 20.0).norm() / _gradient(z, v, 40.0).norm())
+
+
+def claim_equal_logits_cost_nothing(lab: Lab) -> float:
+    """Soft loss of a student that says what its teacher says."""
+    _, v = _logits()
+    return float(soft_loss(v, v, 4.0).abs())
+
+
+def _toy(seed: int = 0) -> tuple[nn.Module, nn.Module, Task]:
+    """A teacher and a student with batch norm, and a task of random images, for a few steps."""
+    torch.manual_seed(seed)
+    teacher, learner = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3)) for _ in range(2))
+    part = Split(torch.randn(64, 3, 8, 8), torch.randint(3, (64,)))
+    return teacher, learner, Task("toy", part, part, part, steps=8, batch=16, augmented=False)
+
+
+def claim_teacher_stays_still(lab: Lab) -> float:
+    """Largest change of the teacher's weights and batch-norm statistics while a student learns from it."""
+    teacher, learner, task = _toy()
+    teacher.train()
+    before = copy.deepcopy(teacher.state_dict())
+    distil(learner, teacher, task, Config())
+    grown = sum(p.grad is not None for p in teacher.parameters())
+    return grown + max(float((value.double() - before[key].double()).abs().max()) for key, value in teacher.state_dict().items())
+
+
+def claim_student_follows_teacher(lab: Lab) -> float:
+    """KL from teacher to student after a few steps without hard labels, over that before."""
+    teacher, learner, task = _toy()
+    x = task.train.images
+
+    def gap() -> float:
+        with torch.no_grad():
+            return float(soft_loss(learner.eval()(x), teacher.eval()(x), 1.0))
+
+    before = gap()
+    distil(learner, teacher, task, Config(hard_weight=0.0))
+    return gap() / before
+
+
+def claim_hard_labels_count(lab: Lab) -> float:
+    """Loss of a student that agrees with its teacher, less half of the labels' negative log-likelihood from scipy."""
+    v, y = _logits()[1], torch.arange(32) % 10
+    likelihood = log_softmax(v.numpy(), axis=1)[range(32), y.numpy()].mean()
+    return abs(loss(v, v, y, Config(hard_weight=0.5)).item() + 0.5 * likelihood)
+
+
+def claim_beats_student_alone(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("alone").accuracy

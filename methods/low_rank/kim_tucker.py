@@ -1,0 +1,292 @@
+"""Tucker-2 with ranks from VBMF (Kim et al., ICLR 2016).
+
+Compress a whole network in one shot. Variational Bayesian matrix factorisation says how many directions of a kernel's
+input and output channels stand out from noise; a Tucker decomposition of the two channel modes keeps those, which turns
+one D x D convolution into a 1x1, a narrow D x D and a 1x1 convolution; fine-tuning the whole network repairs the rest.
+
+Departures: the noise variance is sought on a logarithmic scale, over a grid before the bounded minimisation, so that the
+ranks do not depend on the scale of the weights; the threshold is solved for, where its authors tabulate a constant. A
+layer is left alone where VBMF finds no rank at all or the factors would cost as much as the layer. Convolutions of 1x1
+are split in two like dense layers. The rate falls along a cosine instead of in steps.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorly as tl
+import torch
+from scipy.optimize import brentq, minimize, minimize_scalar
+from tensorly.decomposition import partial_tucker
+from torch import nn
+
+from methods.kit.lab import Lab
+from methods.kit.measure import multiply_adds
+from methods.kit.nets import count
+from methods.kit.task import Task
+from methods.kit.train import fit
+
+Matrix = np.ndarray[Any, Any]
+Ranks = tuple[int | None, int]  # R3 and R4 of Tucker-2; R3 is None for Tucker-1
+
+
+@dataclass(frozen=True)
+class Config:
+    rate: float = 1e-3  # base rate of fine-tuning, §3.3
+
+
+def threshold(alpha: float) -> float:
+    """gamma^2 / (M sigma^2) above which a component is kept: (1 + tau)(1 + alpha / tau), phi(tau) + phi(tau / alpha) = 0."""
+    tau = brentq(lambda t: sum(math.log1p(z) / z - 0.5 for z in (t, t / alpha)), alpha, 2.52)
+    return float((1 + tau) * (1 + alpha / tau))
+
+
+def evbmf(matrix: Matrix) -> tuple[int, float]:
+    """Rank and noise variance of the global analytic solution of empirical VBMF (Nakajima et al., JMLR 2013 and 2015)."""
+    small, large = sorted(matrix.shape)  # L <= M
+    alpha, limit = small / large, threshold(small / large)
+    energy = np.linalg.svd(matrix, compute_uv=False) ** 2
+    if not energy[0] > 0:
+        return 0, 0.0
+    energy = np.maximum(energy, 1e-24 * energy[0])
+
+    def free_energy(log_variance: float) -> float:
+        # 2 F / M = sum_h psi(x_h), psi(x) = x - log x + [x > limit] (log(tau + 1) + alpha log(tau / alpha + 1) - tau)
+        x = energy / (large * math.exp(log_variance))
+        kept = x[x > limit] - 1 - alpha
+        tau = (kept + np.sqrt(kept**2 - 4 * alpha)) / 2
+        return float((x - np.log(x)).sum() + (np.log1p(tau) + alpha * np.log1p(tau / alpha) - tau).sum())
+
+    most = math.ceil(small / (1 + alpha)) - 1  # components that can be kept at all
+    lowest = max(energy[most] / limit, energy[most:].mean()) / large
+    grid = np.linspace(math.log(lowest), math.log(energy.mean() / large), 200)
+    best = int(np.argmin([free_energy(point) for point in grid]))
+    around = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
+    variance = math.exp(minimize_scalar(free_energy, bounds=around, method="bounded").x)
+    return int((energy > large * variance * limit).sum()), variance
+
+
+def evbmf_rank(matrix: Matrix) -> int:
+    """How many components of a matrix stand out from noise."""
+    return evbmf(matrix)[0]
+
+
+def choose_ranks(layer: nn.Conv2d | nn.Linear, first: bool) -> Ranks:
+    """VBMF on the mode-3 and mode-4 unfoldings (§3.2); on the output mode only for the first layer and for matrices."""
+    kernel = layer.weight.detach().double().cpu()
+    matrix = first or kernel[0, 0].numel() == 1
+    return (None if matrix else evbmf_rank(kernel.transpose(0, 1).flatten(1).numpy()), evbmf_rank(kernel.flatten(1).numpy()))
+
+
+def work(layer: nn.Conv2d | nn.Linear, ranks: Ranks) -> int:
+    """Multiply-adds for one output position: stride^2 S R3 + D^2 R3 R4 + R4 T; the parameters where the stride is one."""
+    (outputs, inputs), (r3, r4) = layer.weight.shape[:2], ranks
+    area, stride = layer.weight[0, 0].numel(), math.prod(getattr(layer, "stride", ()))
+    return (stride * inputs * r3 if r3 else 0) + area * (r3 or inputs) * r4 + r4 * outputs
+
+
+def plan(model: nn.Module) -> tuple[dict[str, Ranks], dict[str, str]]:
+    """The ranks of every layer that gets cheaper, and the reason why each other layer stays as it is."""
+    ranks: dict[str, Ranks] = {}
+    kept: dict[str, str] = {}
+    first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
+    for name, layer in model.named_modules():
+        if type(layer) in (nn.Conv2d, nn.Linear) and getattr(layer, "groups", 1) == 1:
+            chosen = choose_ranks(layer, layer is first)
+            if 0 in chosen:
+                kept[name] = "VBMF finds nothing that stands out from noise"
+            elif work(layer, chosen) >= layer.weight.numel():
+                kept[name] = f"ranks {chosen} save nothing"
+            else:
+                ranks[name] = chosen
+        elif isinstance(getattr(layer, "weight", None), torch.Tensor) and layer.weight.ndim > 1:
+            kept[name] = "a grouped convolution" if isinstance(layer, nn.Conv2d) else f"{type(layer).__name__} is no plain Conv2d or Linear"
+    return ranks, kept
+
+
+def factored(layer: nn.Conv2d | nn.Linear, ranks: Ranks) -> nn.Sequential:
+    """A decomposition's layers before they get their weights: 1x1 S -> R3 (Tucker-2 only), D x D -> R4, 1x1 R4 -> T with the bias."""
+    (outputs, inputs), (r3, r4), bias = layer.weight.shape[:2], ranks, layer.bias is not None
+    if isinstance(layer, nn.Linear):
+        return nn.Sequential(nn.Linear(inputs, r4, bias=False), nn.Linear(r4, outputs, bias)).to(layer.weight)
+    shape = {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
+    reduce = [nn.Conv2d(inputs, r3, 1, bias=False)] if r3 else []
+    core = nn.Conv2d(r3 or inputs, r4, **shape, bias=False)
+    return nn.Sequential(*reduce, core, nn.Conv2d(r4, outputs, 1, bias=bias)).to(layer.weight)
+
+
+def tucker2(layer: nn.Conv2d | nn.Linear, ranks: Ranks) -> nn.Sequential:
+    """K(i, j, s, t) = sum C(i, j, r3, r4) U3(s, r3) U4(t, r4) by alternating orthogonal iterations; Tucker-1 where R3 is None."""
+    (r3, r4), kernel = ranks, layer.weight.detach().double().cpu().numpy()
+    with tl.backend_context("numpy"):
+        (core, (u4, *u3)), _ = partial_tucker(kernel, rank=[r4, r3] if r3 else [r4], modes=[0, 1] if r3 else [0], init="svd", tol=1e-8)
+    layers = factored(layer, ranks)
+    with torch.no_grad():
+        for part, weight in zip(layers, [*(u.T for u in u3), core, u4], strict=True):
+            part.weight.copy_(torch.from_numpy(weight.copy()).view_as(part.weight))
+        if layer.bias is not None:
+            layers[-1].bias.copy_(layer.bias)
+    return layers
+
+
+def replace(model: nn.Module, ranks: dict[str, Ranks], build: Any = tucker2) -> nn.Module:
+    """A copy of the network with the named layers decomposed."""
+    model = copy.deepcopy(model)
+    for name, chosen in ranks.items():
+        model.set_submodule(name, build(model.get_submodule(name), chosen))
+    return model
+
+
+def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
+    """Choose ranks, decompose every layer at once, fine-tune the whole network."""
+    ranks, kept = plan(model)
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in kept.items())
+    if not ranks:
+        raise ValueError(f"Tucker-2 needs a convolution or dense layer of low rank, there is none ({reasons or 'no layer with weights'})")
+    logging.getLogger(__name__).info("left as they are: %s", reasons)
+    return fit(replace(model, ranks), task, lr=config.rate)
+
+
+def control_uniform(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """The same layers at one share of their full ranks, chosen so that the multiply-adds are those of `like`; same steps."""
+    image, chosen = task.train.images[:1].to(task.device), plan(model)[0]
+    weights = {name: model.get_submodule(name).weight for name in chosen}
+
+    def ranks(share: float) -> dict[str, Ranks]:
+        part = {name: [max(1, round(share * full)) for full in (w.shape[1], min(w.flatten(1).shape))] for name, w in weights.items()}
+        return {name: (part[name][0] if r3 else None, part[name][1]) for name, (r3, _) in chosen.items()}
+
+    def cost(share: float) -> float:
+        return multiply_adds(replace(model, ranks(share), factored), image)
+
+    goal, shares = multiply_adds(like, image), np.linspace(0, 1, 1001)
+    above = bisect_left(shares, goal, key=cost)
+    nearest = min(shares[max(above - 1, 0) : above + 1], key=lambda share: abs(cost(share) - goal))
+    return fit(replace(model, ranks(nearest)), task, lr=config.rate)
+
+
+def control_scratch(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """The same factors from random weights, trained for the same steps."""
+    model = copy.deepcopy(like)
+    for layer in model.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
+    return fit(model, task, lr=config.rate)
+
+
+def planted(rank: int, shape: tuple[int, int], noise: float, scale: float) -> Matrix:
+    """A random matrix of the rank, under white noise."""
+    chance = np.random.default_rng(0)
+    signal = chance.standard_normal((shape[0], rank)) @ chance.standard_normal((rank, shape[1]))
+    return scale * (signal + noise * chance.standard_normal(shape))
+
+
+PLANTED = [(5, (40, 90), 1.0, 1e-4), (12, (64, 64), 0.5, 1.0), (30, (128, 576), 2.0, 1e3), (3, (90, 40), 1.5, 1.0), (0, (50, 200), 1.0, 1e-2)]
+
+
+def claim_recovers_planted_rank(lab: Lab) -> float:
+    """Largest distance from the planted rank."""
+    return max(abs(evbmf_rank(planted(*case)) - case[0]) for case in PLANTED)
+
+
+def claim_estimates_the_noise(lab: Lab) -> float:
+    """Largest relative error of the noise variance."""
+    return max(abs(evbmf(planted(*case))[1] / (case[2] * case[3]) ** 2 - 1) for case in PLANTED)
+
+
+def claim_threshold_minimises_free_energy(lab: Lab) -> float:
+    """Relative distance to the gamma^2 from which one component's free energy, minimised numerically, is below that of none."""
+
+    def lowest(x: float, alpha: float) -> float:
+        def energy(logs: Matrix) -> float:  # 2 F / M over both factors' signal-to-noise ratios, prior variances at their best
+            u, v = np.exp(logs)
+            return float(np.log1p(u) + alpha * np.log1p(v) - x * u * v / (1 + u) / (1 + v))
+
+        return float(minimize(energy, [1.0, 2.0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-10}).fun)
+
+    def oracle(alpha: float) -> float:
+        edge = (1 + math.sqrt(alpha)) ** 2  # of the spectrum of pure noise
+        return float(brentq(lambda x: lowest(x, alpha), 1.1 * edge, 2 * edge))
+
+    return max(abs(threshold(alpha) / oracle(alpha) - 1) for alpha in (0.05, 0.3, 1.0))
+
+
+@torch.no_grad()
+def claim_full_rank_reproduces_layer(lab: Lab) -> float:
+    """Largest difference of the outputs, relative to the largest output."""
+    torch.manual_seed(0)
+    layers: list[tuple[nn.Conv2d | nn.Linear, Ranks]] = [
+        (nn.Conv2d(6, 8, 3, stride=2, padding=1), (6, 8)),
+        (nn.Conv2d(6, 9, 3, padding=2, dilation=2, bias=False), (6, 9)),
+        (nn.Conv2d(6, 5, (3, 1), stride=(1, 2), padding="valid"), (6, 5)),
+        (nn.Conv2d(6, 8, 3, padding=1, padding_mode="reflect"), (None, 8)),
+        (nn.Conv2d(6, 10, 1, stride=2), (None, 6)),
+        (nn.Linear(11, 7), (None, 7)),
+    ]
+    x = torch.randn(2, 6, 11, 11)
+    return max(float((tucker2(layer, ranks)(x) - layer(x)).abs().max() / layer(x).abs().max()) for layer, ranks in layers)
+
+
+@torch.no_grad()
+def claim_no_worse_than_hosvd(lab: Lab) -> float:
+    """Largest ratio of the kernel's error to that of the truncated higher-order SVD, computed here on its own."""
+    torch.manual_seed(0)
+    layer, ratios = nn.Conv2d(8, 12, 3).double(), []
+    for r3, r4 in ((2, 3), (5, 4), (7, 11)):
+        ours = torch.einsum("asxy,baij,tbxy->tsij", *(part.weight for part in tucker2(layer, (r3, r4))))
+        u4, u3 = (torch.linalg.svd(layer.weight.transpose(0, mode).flatten(1))[0][:, :r] for mode, r in ((0, r4), (1, r3)))
+        theirs = torch.einsum("tsij,tb,ub,sa,va->uvij", layer.weight, u4, u4, u3, u3)
+        ratios.append(float((layer.weight - ours).norm() / (layer.weight - theirs).norm()))
+    return max(ratios)
+
+
+def claim_cost_formula(lab: Lab) -> float:
+    """Largest difference from S R3 + D^2 R3 R4 + R4 T parameters and H W S R3 + H'W' (D^2 R3 R4 + R4 T) multiply-adds."""
+    worst = 0.0
+    for s, t, d, r3, r4, stride in ((16, 32, 3, 5, 7, 2), (8, 8, 5, 3, 2, 1), (12, 24, 3, 12, 24, 1)):
+        shipped = tucker2(layer := nn.Conv2d(s, t, d, stride, d // 2, bias=False), (r3, r4))
+        places, formula = (12 // stride) ** 2, (s * r3, d**2 * r3 * r4 + r4 * t)
+        executed = 12 * 12 * formula[0] + places * formula[1]
+        found = multiply_adds(shipped, torch.zeros(1, s, 12, 12))
+        worst = max(worst, abs(count(shipped) - sum(formula)), abs(found - executed), abs(work(layer, (r3, r4)) * places - executed))
+    return worst
+
+
+def claim_each_layer_its_decomposition(lab: Lab) -> float:
+    """How many layers of a network with planted ranks are planned wrongly."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(8, 24, 3), nn.Conv2d(24, 32, 3, stride=2), nn.Conv2d(32, 32, 3, groups=2), nn.Conv2d(32, 32, 3), nn.Conv2d(32, 48, 1),
+        nn.Conv2d(48, 8, 3, stride=4), nn.ConvTranspose2d(8, 40, 3), nn.Linear(40, 30),
+    )  # fmt: skip
+    wanted: dict[str, Ranks] = {"0": (None, 4), "1": (5, 6), "4": (None, 7), "7": (None, 3)}
+    for name, (r3, r4) in {**wanted, "5": (20, 6)}.items():  # "5" would be smaller, but slower: its first factor comes before the stride
+        weight = model.get_submodule(name).weight
+        core = torch.randn(r4, r3 or weight.shape[1], *weight.shape[2:])
+        inward = torch.randn(r3, weight.shape[1]) if r3 else torch.eye(weight.shape[1])
+        weight.data = torch.einsum("tb,ba...,as->ts...", torch.randn(len(weight), r4), core, inward) + 0.1 * torch.randn_like(weight)
+    ranks, kept = plan(model)
+    return sum(ranks.get(name) != wanted.get(name) or (name in kept) == (name in wanted) for name, _ in model.named_children())
+
+
+def claim_saves_multiply_adds(lab: Lab) -> float:
+    return lab.after.multiply_adds / lab.before.multiply_adds
+
+
+def claim_fine_tuning_restores(lab: Lab) -> float:
+    """Accuracy after fine-tuning minus accuracy right after the decomposition."""
+    return lab.after.accuracy - lab.task.score(replace(lab.reference, plan(lab.reference)[0]), lab.task.test)
+
+
+def claim_beats_uniform_ranks(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("uniform").accuracy
+
+
+def claim_beats_scratch(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("scratch").accuracy

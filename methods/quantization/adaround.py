@@ -1,0 +1,232 @@
+"""AdaRound (Nagel et al., ICML 2020).
+
+Rounding every weight to the nearest level is not the rounding that hurts a layer's output least: errors of weights
+that see the same inputs can cancel. One soft variable a weight, between down and up, learns from a few unlabelled
+images which way to go; a penalty that sharpens with time drives it to 0 or 1. Layer after layer, each making up for
+what the layers before it did.
+
+Departures: batch norm is folded into its layer first; the activation function in a layer's loss is the ReLU that alone
+follows it, where one does; in a smoke run fewer images, iterations and images a batch, and a larger learning rate.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from scipy.special import expit
+from torch import Tensor, nn
+
+from methods.kit import nets, quant
+from methods.kit.lab import Lab
+from methods.kit.task import Task
+
+
+@dataclass(frozen=True)
+class Config:
+    bits: int = 4  # of every layer's weights, Table 7
+    images: int = 1024  # unlabelled, §5
+    iterations: int = 10_000  # a layer, §5
+    batch: int = 32  # images, §5
+    lr: float = 1e-2  # Adam; as in the authors' toolkit (AIMET)
+    penalty: float = 0.01  # lambda of Eq. 21 and 25
+    zeta: float = 1.1  # stretch of the rectified sigmoid, Eq. 23
+    gamma: float = -0.1
+    sharpest: float = 2.0  # beta of Eq. 24 at the end; beta and warm-up as in the authors' toolkit
+    flattest: float = 20.0  # and at the start
+    warm_up: float = 0.2  # share of the iterations without penalty
+
+
+SMOKE = Config(bits=3, images=256, iterations=150, batch=4, lr=0.1)  # resnet8 shrugs 4 bits off, and 10,000 steps a layer take minutes
+
+
+def rectified_sigmoid(v: Tensor, config: Config) -> Tensor:
+    """h(V) = clip(sigmoid(V) (zeta - gamma) + gamma, 0, 1)  (Eq. 23)."""
+    return (torch.sigmoid(v) * (config.zeta - config.gamma) + config.gamma).clamp(0, 1)
+
+
+def starting_point(weight: Tensor, scale: Tensor, config: Config) -> Tensor:
+    """V with h(V) = W / s - floor(W / s): the soft weight starts as the weight."""
+    rest = weight / scale - (weight / scale).floor()
+    return torch.logit((rest - config.gamma) / (config.zeta - config.gamma))
+
+
+def soft_weight(weight: Tensor, up: Tensor, grid: quant.Grid) -> Tensor:
+    """W~ = s clip(floor(W / s) + h(V), n, p)  (Eq. 22)."""
+    return grid.scale * ((weight / grid.scale).floor() + up).clamp(grid.low, grid.high)
+
+
+def undecided(up: Tensor, beta: float) -> Tensor:
+    """f_reg(V) = sum of 1 - |2 h(V) - 1|^beta  (Eq. 24)."""
+    return (1 - (2 * up - 1).abs() ** beta).sum()
+
+
+def annealed(progress: float, config: Config) -> float | None:
+    """beta at a share of the iterations: none while warming up, then from flat to sharp along a cosine."""
+    if progress < config.warm_up:
+        return None
+    turn = math.pi * (progress - config.warm_up) / (1 - config.warm_up)
+    return config.sharpest + (config.flattest - config.sharpest) * (1 + math.cos(turn)) / 2
+
+
+def distance(answer: Tensor, target: Tensor) -> Tensor:
+    """Squared Frobenius norm over channels, mean over images and positions."""
+    return (answer - target).square().sum(1).mean()
+
+
+def learn_rounding(place: quant.Place, grid: quant.Grid, config: Config, seed: int) -> Tensor:
+    """min over V of || f_a(W x) - f_a(W~ x^) ||^2 + lambda f_reg(V)  (Eq. 25). Returns h(V)."""
+    weight = place.layer.weight.detach()
+    v = starting_point(weight, grid.scale, config).requires_grad_()
+    optimiser = torch.optim.Adam([v], config.lr)
+    chance = torch.Generator().manual_seed(seed)
+    for iteration in range(config.iterations):
+        pick = torch.randint(len(place.inputs), (config.batch,), generator=chance)
+        up = rectified_sigmoid(v, config)
+        answer = place.activation(quant.run(place.layer, soft_weight(weight, up, grid), place.inputs[pick]))
+        loss = distance(answer, place.target[pick])
+        if (beta := annealed(iteration / config.iterations, config)) is not None:
+            loss = loss + config.penalty * undecided(up, beta)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return rectified_sigmoid(v.detach(), config)
+
+
+def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
+    """Learn layer by layer which weights to round up, round them, go on with the rounded layer's output (§3.3)."""
+    network, _ = quant.fold_batch_norm(model)
+    for place in quant.in_order(network, task.train.images[: config.images].to(task.device)):
+        grid = quant.least_squares_grid(place.layer.weight, config.bits)
+        up = learn_rounding(place, grid, config, task.seed)
+        quant.ship(place.layer, soft_weight(place.layer.weight.detach(), (up >= 0.5).float(), grid), grid.scale)
+    return network
+
+
+def control_nearest(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """Every weight to the nearest level of the same grid."""
+    network, _ = quant.fold_batch_norm(model)
+    for layer in quant.layer_nodes(network).values():
+        grid = quant.least_squares_grid(layer.weight, config.bits)
+        quant.ship(layer, grid.nearest(layer.weight.detach()), grid.scale)
+    return network
+
+
+def fractions(lab: Lab) -> list[Tensor]:
+    """h(V) of the first two layers as it is before hard rounding."""
+    network, _ = quant.fold_batch_norm(lab.reference)
+    places = itertools.islice(quant.in_order(network, lab.task.train.images[: lab.config.images]), 2)
+    return [learn_rounding(p, quant.least_squares_grid(p.layer.weight, lab.config.bits), lab.config, lab.task.seed) for p in places]
+
+
+def claim_ends_binary(lab: Lab) -> float:
+    """Share of rounding variables that are 0 or 1 by themselves."""
+    up = torch.cat([h.flatten() for h in fractions(lab)])
+    return float(((up == 0) | (up == 1)).float().mean())
+
+
+def claim_beats_nearest(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("nearest").accuracy
+
+
+def claim_smaller_layer_error(lab: Lab) -> float:
+    """E || dW x ||^2 over that of nearest rounding: the geometric mean over layers."""
+    network, _ = quant.fold_batch_norm(lab.reference)
+    ratios = []
+    for place in quant.in_order(network, lab.task.validation.images[:128]):
+        answers = [
+            quant.run(place.layer, model.get_submodule(place.name).weight.detach(), place.original)
+            for model in (network, lab.compressed, lab.controlled("nearest"))
+        ]
+        ratios.append(float(distance(answers[1], answers[0]) / distance(answers[2], answers[0])))
+    return float(np.exp(np.mean(np.log(ratios))))
+
+
+def small_task(images: Tensor) -> Task:
+    return SimpleNamespace(train=SimpleNamespace(images=images), device="cpu", seed=0)  # type: ignore[return-value]
+
+
+def claim_floor_or_ceiling(lab: Lab) -> float:
+    """Largest distance, in steps, of a final weight from the nearer of the two neighbours of W / s, clipped to [n, p]."""
+    torch.manual_seed(0)
+    network, bits = nets.resnet(8, width=4), 2
+    learned = compress(network, small_task(torch.randn(8, 3, 8, 8)), Config(bits=bits, iterations=4, batch=4, lr=1.0))
+    folded, worst = quant.fold_batch_norm(network)[0], 0.0
+    for name, layer in learned.named_modules():
+        if isinstance(layer, quant.LAYERS):
+            scale = layer.weight_scale.double().numpy()
+            steps = folded.get_submodule(name).weight.detach().double().numpy() / scale
+            final = layer.weight.detach().double().numpy() / scale
+            ways = [np.clip(way(steps), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for way in (np.floor, np.ceil)]
+            worst = max(worst, float(np.minimum(*(abs(final - way) for way in ways)).max()))
+    return worst
+
+
+def claim_rectified_sigmoid(lab: Lab) -> float:
+    """Largest error of h, with the stretch that the paper prints, and of its gradient against finite differences."""
+    v = torch.linspace(-4, 4, 41, dtype=torch.float64, requires_grad=True)
+    rectified_sigmoid(v, Config()).sum().backward()
+
+    def h(at: np.ndarray) -> np.ndarray:
+        return np.clip(1.2 * expit(at) - 0.1, 0, 1)
+
+    at = v.detach().numpy()
+    slope = (h(at + 1e-6) - h(at - 1e-6)) / 2e-6
+    return float(max(abs(rectified_sigmoid(v, Config()).detach().numpy() - h(at)).max(), abs(v.grad.numpy() - slope).max()))
+
+
+def claim_penalty(lab: Lab) -> float:
+    """Largest error of the penalty, 0 for a decided variable and 1 for one on the fence, and of its gradient."""
+    up = torch.linspace(0.01, 0.99, 21, dtype=torch.float64, requires_grad=True)
+    worst = abs(float(undecided(torch.tensor([0.0, 1.0, 0.5, 0.5]), 2.0)) - 2)
+    for beta in (2.0, 7.5, 20.0):
+        (slope,) = torch.autograd.grad(undecided(up, beta), up)
+        for k, h in enumerate(up.tolist()):
+            around = [1 - math.pow(abs(2 * (h + step) - 1), beta) for step in (-1e-6, 1e-6)]
+            worst = max(worst, abs((around[1] - around[0]) / 2e-6 - float(slope[k])))
+    return worst
+
+
+def claim_annealing(lab: Lab) -> float:
+    """Largest distance from the schedule: no penalty for a fifth, then beta from 20 by way of 11 to 2."""
+    if any(annealed(progress, Config()) is not None for progress in (0, 0.1, 0.19)):
+        return math.inf
+    betas = [annealed(progress, Config()) for progress in (0.2, 0.6, 1.0)]
+    return max(abs(beta - goal) if beta is not None else math.inf for beta, goal in zip(betas, (20, 11, 2), strict=True))
+
+
+def claim_starts_at_the_weights(lab: Lab) -> float:
+    """Largest distance, in steps, of the soft weight from the weight inside the grid, and from the grid's end outside."""
+    torch.manual_seed(0)
+    weight, grid = torch.randn(1000, dtype=torch.float64), quant.Grid(torch.tensor(0.23, dtype=torch.float64), -4, 3)
+    soft = soft_weight(weight, rectified_sigmoid(starting_point(weight, grid.scale, Config()), Config()), grid)
+    return float(((soft - weight.clamp(-4 * 0.23, 3 * 0.23)) / 0.23).abs().max())
+
+
+def claim_near_the_best_rounding(lab: Lab) -> float:
+    """What is left of nearest rounding's excess over the best of all roundings, two layers in a row, mean over networks.
+
+    Each layer has 2^6 roundings. The second one is judged on what the first, already rounded, feeds it.
+    """
+    left = []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        network = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 3))
+        x = torch.randn(64, 3) @ torch.randn(3, 3) + 1
+        config = Config(bits=2, iterations=20, batch=64, lr=0.5)
+        learned, nearest = compress(network, small_task(x), config), control_nearest(network, small_task(x), config, network)
+        with torch.no_grad():
+            middle, fed = network[:2](x), learned.get_submodule("0")(x).relu()
+            for name, inputs, target, act in (("0", x, middle, torch.relu), ("2", fed, network[2](middle), nn.Identity())):
+                layer, scale = network.get_submodule(name), learned.get_submodule(name).weight_scale
+                down = (layer.weight / scale).floor()
+                ways = [torch.tensor(way).reshape(down.shape) for way in itertools.product((0.0, 1.0), repeat=down.numel())]
+                errors = [((act(inputs @ (scale * (down + w).clamp(-2, 1)).T + layer.bias) - target) ** 2).sum() for w in ways]
+                found, plain = (((act(inputs @ m.get_submodule(name).weight.T + layer.bias) - target) ** 2).sum() for m in (learned, nearest))
+                left.append([float(found - min(errors)), float(plain - min(errors))])
+    found, plain = np.sum(left, 0)
+    return float(found / plain)

@@ -1,0 +1,264 @@
+"""Plant faults in a method's source and see whether its claims notice: a claim that no fault can break says nothing."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import multiprocessing
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from catalog import Record
+from scripts import smoke, source
+
+ROOTS = {"compress", "build", "pack", "unpack", "prepare"}  # what these reach is the method; the rest serves claims and controls
+EQUIVALENT = re.compile(r"# equivalent: (.+)$")  # a comment that says why a fault on this line changes nothing
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One planted fault: the line, what was done to it, and the source with it."""
+
+    line: int
+    what: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    fault: Fault
+    killed_by: str  # the claim that noticed, or ""
+    equivalent: str = ""  # why the fault changes nothing, from the source
+
+
+def reachable(tree: ast.Module, roots: set[str]) -> list[ast.FunctionDef | ast.ClassDef]:
+    """Functions and classes of a module that the roots use, by name; the Config dataclass is data, not code."""
+    known = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    found: dict[str, ast.FunctionDef | ast.ClassDef] = {}
+    todo = [name for name in known if name in roots]
+    while todo:
+        name = todo.pop()
+        if name in found or name == "Config":
+            continue
+        found[name] = known[name]
+        todo += [n.id for n in ast.walk(known[name]) if isinstance(n, ast.Name) and n.id in known]
+    return sorted(found.values(), key=lambda node: node.lineno)
+
+
+FLIPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+OTHER: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult,
+}  # fmt: skip
+MESSAGES = {"ValueError", "TypeError", "RuntimeError"}  # a refusal's wording is tested elsewhere
+
+
+def variants(node: ast.AST) -> Iterator[tuple[str, ast.AST | None]]:
+    """What may be put in an expression's or statement's place, with words; None deletes a statement."""
+    if isinstance(node, ast.BinOp):
+        if isinstance(node.op, ast.Add | ast.Sub):
+            yield f"drop the term {ast.unparse(node.right)}", node.left
+            yield f"drop the term {ast.unparse(node.left)}", node.right
+        if type(node.op) in OTHER:
+            other = copy.deepcopy(node)
+            other.op = OTHER[type(node.op)]()
+            yield f"write {ast.unparse(other)}", other
+    elif isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in FLIPPED:
+        other_compare = copy.deepcopy(node)
+        other_compare.ops = [FLIPPED[type(node.ops[0])]()]
+        yield f"compare {ast.unparse(other_compare)}", other_compare
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Not | ast.Invert):
+        yield f"drop the sign of {ast.unparse(node)}", node.operand
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        yield f"write {not node.value}", ast.Constant(not node.value)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        value = node.value + 1 if isinstance(node.value, int) else 2 * node.value or 1.0
+        yield f"write {value} for {node.value}", ast.Constant(value)
+    elif isinstance(node, ast.Call):
+        positional = [a for a in node.args if not isinstance(a, ast.Starred)]
+        if len(positional) >= 2 and len(positional) == len(node.args) and ast.dump(node.args[0]) != ast.dump(node.args[1]):
+            swapped = copy.deepcopy(node)
+            swapped.args[0], swapped.args[1] = swapped.args[1], swapped.args[0]
+            yield f"swap the arguments of {ast.unparse(node.func)}", swapped
+        if isinstance(node.func, ast.Name) and positional:
+            yield f"skip the call of {ast.unparse(node.func)}", node.args[0]
+        elif isinstance(node.func, ast.Attribute) and not _is_module(node.func.value):
+            yield f"skip the call of .{node.func.attr}", node.func.value
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        yield f"skip {ast.unparse(node.value)}", ast.Pass()
+    elif isinstance(node, ast.AugAssign):
+        yield f"skip {ast.unparse(node)}", ast.Pass()
+
+
+def _is_module(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in {"torch", "F", "nn", "np", "math", "nets", "copy", "tensorly", "scipy"}
+
+
+def _sites(function: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
+    """(parent, field, index, child) of everything that runs: no docstrings, annotations or refusals."""
+    for parent in _running(function):
+        for name, value in ast.iter_fields(parent):
+            if name in ("annotation", "returns", "decorator_list", "bases"):
+                continue
+            for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+                if isinstance(child, ast.AST):
+                    yield parent, name, index, child
+
+
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    if isinstance(node, ast.Raise | ast.JoinedStr) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+        return
+    yield node
+    for name, value in ast.iter_fields(node):
+        if name not in ("annotation", "returns", "decorator_list", "bases"):
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    yield from _running(child)
+
+
+def faults(text: str) -> list[Fault]:
+    """Every fault that is planted in a method's source, first the two that replace the whole method."""
+    tree = ast.parse(text)
+    compress = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "compress")
+    planted = [Fault(compress.lineno, "return the model unchanged", text + "\n\ndef compress(model, task, config):\n    return model\n")]
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("control_"):
+            swap = f"\n\n_real = compress\ndef compress(model, task, config):\n    import copy\n    like = _real(copy.deepcopy(model), task, config)\n    return {node.name}(model, task, config, like)\n"
+            planted.append(Fault(compress.lineno, f"return {node.name}", text + swap))
+    for function in reachable(tree, ROOTS):
+        for parent, name, index, child in list(_sites(function)):
+            if isinstance(child, ast.Raise):
+                continue
+            for what, replacement in variants(child):
+                _put(parent, name, index, replacement)
+                code = ast.unparse(ast.fix_missing_locations(tree))
+                planted.append(Fault(getattr(child, "lineno", function.lineno), what, code))
+                _put(parent, name, index, child)
+    seen: set[str] = set()
+    return [fault for fault in planted if not (fault.code in seen or seen.add(fault.code))]  # type: ignore[func-returns-value]
+
+
+def _put(parent: ast.AST, name: str, index: int | None, child: ast.AST | None) -> None:
+    if index is None:
+        setattr(parent, name, child)
+    else:
+        getattr(parent, name)[index] = child
+
+
+def load(code: str, record: Record, path: Path) -> ModuleType:
+    """A method module from changed source."""
+    import sys
+
+    module = ModuleType(f"methods.{record.family}.{record.id}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    exec(compile(code, str(path), "exec"), module.__dict__)  # noqa: S102 - the method's own source with one change
+    return module
+
+
+def first_surprise(
+    root: Path, record: Record, code: str, path: Path, tiers: tuple[str, ...], data: Path | None, expected: dict[str, str]
+) -> str:
+    """The first claim whose verdict is not the healthy method's, exact ones first; "" when all agree."""
+    from methods.kit.lab import Lab
+
+    try:
+        module = load(code, record, path)
+    except Exception as problem:  # noqa: BLE001
+        return f"import ({type(problem).__name__})"
+    start = (record.executable.start if record.executable else None) or "trained"
+    for tier in tiers:
+        lab = Lab(module, lambda: smoke.make_task("smoke", start, data, 0))
+        for name, claim in smoke.claims_of(record, (tier,)):
+            for verdict in smoke.judge(module, name, claim, {0: lab}):
+                if verdict.verdict != expected.get(verdict.subject, verdict.bound.expected):
+                    return verdict.subject
+    return ""
+
+
+def _child(pipe: Connection, *arguments: Any) -> None:
+    torch.set_num_threads(1)
+    try:
+        pipe.send(first_surprise(*arguments))
+    except BaseException as problem:  # noqa: BLE001
+        pipe.send(f"{type(problem).__name__}")
+    pipe.close()
+
+
+def bite(
+    root: Path,
+    record: Record,
+    *,
+    tiers: tuple[str, ...] = ("exact", "smoke"),
+    data: Path | None = None,
+    jobs: int = 2,
+    most: int | None = None,
+    heard: Callable[[int, int, Outcome], None] = lambda done, planted, outcome: None,
+) -> list[Outcome]:
+    """Plant every fault (or the first `most`, spread evenly), each in a process of its own; `heard` hears each outcome.
+
+    Raises ValueError when the healthy method already has a claim whose verdict is not the expected one.
+    """
+    torch.set_num_threads(1)
+    method = source.methods(root)[record.id]
+    planted = faults(method.text)
+    if most and most < len(planted):
+        planted = [planted[i * len(planted) // most] for i in range(most)]
+    context = multiprocessing.get_context("fork")
+
+    def begin(code: str, tiers: tuple[str, ...]) -> tuple[Any, Connection]:
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_child, args=(theirs, root, record, code, method.path, tiers, data, {}), daemon=True)
+        process.start()
+        theirs.close()
+        return process, ours
+
+    started = time.monotonic()
+    process, pipe = begin(method.text, tiers)
+    surprise = pipe.recv()
+    process.join()
+    if surprise:
+        raise ValueError(f"{record.id}: the method as it is already surprises in {surprise}; run `smallprint smoke {record.id}` first")
+    patience = 10 + 4 * (time.monotonic() - started)
+
+    lines = method.text.splitlines()
+    waiting = list(enumerate(planted))
+    running: dict[Connection, tuple[int, Any, float]] = {}
+    outcomes: dict[int, Outcome] = {}
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            number, fault = waiting.pop(0)
+            process, pipe = begin(fault.code, tiers)
+            running[pipe] = (number, process, time.monotonic())
+        ready = wait(list(running), timeout=1)
+        for pipe, (number, process, since) in list(running.items()):
+            late = time.monotonic() - since > patience
+            if pipe not in ready and not late:
+                continue
+            try:
+                killed_by = pipe.recv() if pipe in ready else "time"
+            except EOFError:
+                killed_by = "crash"
+            process.kill() if late else process.join()
+            pipe.close()
+            del running[pipe]
+            fault = planted[number]
+            why = EQUIVALENT.search(lines[fault.line - 1]) if fault.line <= len(lines) else None
+            outcomes[number] = Outcome(fault, killed_by, why.group(1) if why and not killed_by else "")
+            heard(len(outcomes), len(planted), outcomes[number])
+    return [outcomes[number] for number in sorted(outcomes)]
+
+
+def score(outcomes: list[Outcome]) -> tuple[int, int, int]:
+    """Killed, equivalent and planted."""
+    return sum(bool(o.killed_by) for o in outcomes), sum(bool(o.equivalent) for o in outcomes), len(outcomes)

@@ -1,0 +1,201 @@
+"""Charts as static inline SVG: no script, no font, no request; text takes the page's colour, so light and dark both work."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from functools import cache
+from html import escape
+from typing import Any, NamedTuple
+
+INK = "#010203"  # stands for the page's text colour until the SVG is finished
+FAINT = "#8a8f98"
+COLOURS = {  # after Okabe and Ito: told apart by colour-blind readers, on white and on black
+    "low_rank": "#2f86c6",
+    "pruning": "#d9622b",
+    "distillation": "#b866a0",
+    "quantization": "#169c74",
+    "architecture": "#c98a00",
+    "frameworks": "#7a7f87",
+}
+
+
+class Point(NamedTuple):
+    """A network in the chart of accuracy against cost. `role` is reference, control or method."""
+
+    label: str
+    family: str
+    role: str
+    cost: float
+    accuracy: float
+
+
+class Gap(NamedTuple):
+    """A method beside its best control."""
+
+    label: str
+    family: str
+    reference: float
+    control: float | None
+    method: float
+
+
+def _finish(chart: Any, title: str, name: str) -> str:
+    """A chart as SVG: one image to screen readers, a tooltip for every mark, no identifier twice in a page."""
+    import vl_convert
+
+    spec = chart.configure(
+        background="transparent",
+        font="sans-serif",
+        view={"stroke": None},
+        axis={
+            "labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
+            "gridColor": FAINT, "gridOpacity": 0.25, "domainColor": FAINT, "tickColor": FAINT, "titlePadding": 8,
+        },
+        legend={"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "orient": "top", "title": None, "symbolSize": 90, "columnPadding": 14},
+    ).to_dict()  # fmt: skip
+    return dress(vl_convert.vegalite_to_svg(spec), title, name)
+
+
+def dress(svg: str, title: str, name: str) -> str:
+    """What Vega's SVG needs for a page: the page's ink, own ids, a title, tooltips."""
+    body = svg[svg.index(">") + 1 :].strip()
+    size = re.search(r'viewBox="([^"]+)"', svg)
+    body = re.sub(r' (?:aria-roledescription|aria-hidden|role|pointer-events)="[^"]*"', "", body)
+    body = re.sub(r'<(path|line|rect|text) aria-label="([^"]*)"([^>]*?)/>', r"<\1\3><title>\2</title></\1>", body)
+    body = re.sub(r' aria-label="[^"]*"', "", body)
+    body = re.sub(r'(\bid="|url\(#)', rf"\g<1>{name}-", body)
+    body = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", body)
+    body = body.replace(INK, "currentColor")
+    box = size[1] if size else "0 0 640 400"
+    width = box.split()[2]
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" width="{width}" role="img" aria-label="{escape(title)}">'
+    return f"{head}<title>{escape(title)}</title>{body}"
+
+
+@cache
+def altair() -> Any:
+    """Altair, imported when a first chart is drawn."""
+    import altair as imported
+
+    return imported
+
+
+def frontier(points: Sequence[Point]) -> list[Point]:
+    """Those that no other network beats in both accuracy and cost, by cost."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.cost, -p.accuracy)):
+        if not best or point.accuracy > best[-1].accuracy:
+            best.append(point)
+    return best
+
+
+WIDTH, HEIGHT = 620, 340
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5 of every decade between two positive numbers, and one beyond on each side."""
+    decades = range(-3, 16)
+    every = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
+    first = max((i for i, tick in enumerate(every) if tick <= low), default=0)
+    last = min((i for i, tick in enumerate(every) if tick >= high), default=len(every) - 1)
+    return every[first : max(last, first + 1) + 1]
+
+
+def _labels(points: Sequence[Point], x: tuple[float, float], y: tuple[float, float]) -> list[dict[str, Any]]:
+    """A place beside its point for every method's name, where nothing else stands; a name without a place is left out."""
+
+    def pixel(p: Point) -> tuple[float, float]:
+        return (math.log(p.cost / x[0]) / math.log(x[1] / x[0]) * WIDTH, (1 - (p.accuracy - y[0]) / (y[1] - y[0])) * HEIGHT)
+
+    taken = [(px - 6, py - 6, px + 6, py + 6) for px, py in map(pixel, points)]
+    placed = []
+    for point in sorted((p for p in points if p.role == "method"), key=lambda p: -p.accuracy):
+        px, py = pixel(point)
+        wide, high = 6.8 * len(point.label), 14
+        sides = [("left", 7, 13), ("left", 9, -13), ("left", 10, 0), ("right", -10, 0), ("center", 0, 16), ("center", 0, -16), ("right", -7, 13), ("right", -9, -13)]
+        for align, dx, dy in sides:
+            left = px + dx - {"left": 0.0, "center": wide / 2, "right": wide}[align]
+            box = (left, py + dy - high / 2, left + wide, py + dy + high / 2)
+            inside = box[0] >= 0 and box[2] <= WIDTH + 60 and box[1] >= -10 and box[3] <= HEIGHT
+            if inside and not any(box[0] < r and l < box[2] and box[1] < b and t < box[3] for l, t, r, b in taken):
+                taken.append(box)
+                placed.append({"cost": point.cost, "accuracy": point.accuracy, "label": point.label, "align": align, "dx": dx, "dy": dy})
+                break
+    return placed
+
+
+def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, str]) -> str:
+    """Accuracy against one cost, both as measured; the line joins what nothing beats. `families` are their names by id."""
+    alt = altair()
+    ticks = _ticks(min(p.cost for p in points), max(p.cost for p in points))
+    x = (ticks[0], ticks[-1])
+    low = max(0.0, min(p.accuracy for p in points) - 0.03)
+    y = (low, min(1.0, max(p.accuracy for p in points) + 0.03))
+    used = [family for family in COLOURS if any(p.family == family for p in points)]
+    colour = alt.Color(
+        "family:N",
+        scale=alt.Scale(domain=[families.get(f, f) for f in used], range=[COLOURS[f] for f in used]),
+        legend=alt.Legend(symbolType="circle", symbolStrokeWidth=0, symbolOpacity=1),
+    )
+    shape = alt.Shape(
+        "role:N",
+        scale=alt.Scale(domain=["reference", "control", "method"], range=["diamond", "cross", "circle"]),
+        legend=alt.Legend(symbolFillColor=FAINT, symbolStrokeColor=FAINT),
+    )
+    axis_x = alt.X("cost:Q", title=cost, scale=alt.Scale(type="log", domain=x), axis=alt.Axis(values=ticks, format="~s", labelOverlap=True))
+    axis_y = alt.Y("accuracy:Q", title="accuracy", scale=alt.Scale(domain=y, nice=False), axis=alt.Axis(format="~%", tickCount=6))
+    rows = [
+        {**p._asdict(), "family": families.get(p.family, p.family), "note": f"{p.label}, {p.role}: {p.accuracy:.1%} at {p.cost:,.0f}"}
+        for p in sorted(points, key=lambda p: ("reference", "control", "method").index(p.role))
+    ]
+    edge = [{"cost": p.cost, "accuracy": p.accuracy} for p in frontier(points)]
+    line = alt.Chart(alt.InlineData(values=edge)).mark_line(interpolate="step-after", color=FAINT, strokeDash=[4, 3], strokeWidth=1.2).encode(axis_x, axis_y)
+    marks = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_point(filled=True, size=95, opacity=0.9, strokeWidth=2.5)
+        .encode(axis_x, axis_y, color=colour, shape=shape, description="note:N")
+    )
+    layers = [line, marks]
+    for label in _labels(points, x, y):
+        text = alt.Chart(alt.InlineData(values=[label])).mark_text(align=label["align"], dx=label["dx"], dy=label["dy"], fontSize=12, color=INK)
+        layers.append(text.encode(axis_x, axis_y, text="label:N"))
+    chart = alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
+    return _finish(chart, f"Accuracy against {cost}: {len(points)} networks. The table below holds every number.", name)
+
+
+def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> str:
+    """One line a method: its best control (bar), itself (dot), the reference (diamond)."""
+    alt = altair()
+    order = [row.label for row in rows]
+    used = [family for family in COLOURS if any(row.family == family for row in rows)]
+    values = [
+        {"label": row.label, "family": families.get(row.family, row.family), "role": role, "accuracy": value, "note": f"{row.label}, {role}: {value:.1%}"}
+        for row in rows
+        for role, value in (("reference", row.reference), ("best control", row.control), ("method", row.method))
+        if value is not None
+    ]
+    spans = [{"label": row.label, "a": row.control, "b": row.method, "family": families.get(row.family, row.family)} for row in rows if row.control is not None]
+    low = max(0.0, min(value["accuracy"] for value in values) - 0.03)
+    scale = alt.Scale(domain=[low, min(1.0, max(value["accuracy"] for value in values) + 0.03)], nice=False)
+    axis_y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(grid=True, ticks=False, domain=False, labelLimit=240))
+    palette = alt.Scale(domain=[families.get(f, f) for f in used], range=[COLOURS[f] for f in used])
+    colour = alt.Color("family:N", scale=palette, legend=alt.Legend(symbolType="circle", symbolStrokeWidth=0, symbolOpacity=1))
+    shape = alt.Shape(
+        "role:N",
+        scale=alt.Scale(domain=["reference", "best control", "method"], range=["diamond", "cross", "circle"]),
+        legend=alt.Legend(symbolFillColor=FAINT, symbolStrokeColor=FAINT),
+    )
+    bars = (
+        alt.Chart(alt.InlineData(values=spans))
+        .mark_rule(strokeWidth=4, opacity=0.45)
+        .encode(alt.X("a:Q", title="accuracy", scale=scale, axis=alt.Axis(format="~%")), alt.X2("b:Q"), axis_y, color=colour)
+    )
+    marks = (
+        alt.Chart(alt.InlineData(values=values))
+        .mark_point(filled=True, size=95, opacity=0.95, strokeWidth=3)
+        .encode(alt.X("accuracy:Q", title="accuracy", scale=scale), axis_y, color=colour, shape=shape, description="note:N")
+    )
+    chart = alt.layer(bars, marks).properties(width=520, height=max(60, 34 * len(rows)))
+    return _finish(chart, f"Accuracy of {len(rows)} methods beside their best controls. The table below holds every number.", name)

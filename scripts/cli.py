@@ -1,0 +1,383 @@
+"""The command `smallprint`. Verbs import what they need when they run, so that `--help` and `check` start at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from scripts import source
+
+if TYPE_CHECKING:
+    from catalog import Catalogue, Record
+    from scripts.smoke import Report
+
+ROOT = Path(__file__).resolve().parent.parent
+app = typer.Typer(
+    help="Read the small print: an executable catalogue of the papers on making neural networks small and fast.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+out = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 150)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Names = Annotated[list[str] | None, typer.Argument(metavar="[METHOD]...", help="network_slimming, network-slimming or pruning/network_slimming")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="network_slimming, network-slimming or pruning/network_slimming")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", envvar="SMALLPRINT_CIFAR10", help="CIFAR-10 folder (`smallprint data` gets one). Default: the embedded stand-in"),
+]
+
+
+def refuse(message: str) -> typer.Exit:
+    """One clear line and exit code 1: `raise refuse(...)`."""
+    err.print(f"[red]error[/red]: {_plain(message)}")
+    return typer.Exit(1)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def catalogue() -> Catalogue:
+    from catalog import load
+
+    return load(ROOT / "catalog")
+
+
+def pick(names: list[str] | None, facts: Catalogue, *, methods: bool) -> list[str]:
+    """Ids for the names a user typed; all with a method file when there are none."""
+    known = source.methods(ROOT) if methods else facts.entries
+    if not names:
+        return [id for id in known if id in facts.entries]
+    places = {id: record.family for id, record in facts.entries.items()}
+    picked = []
+    for name in names:
+        try:
+            id = source.resolve(name, places)
+        except LookupError as problem:
+            raise refuse(str(problem.args[0])) from None
+        if id not in known:
+            raise refuse(f"{id} is in the catalogue but not reimplemented yet: there is no methods/{places[id]}/{id}.py")
+        picked.append(id)
+    return list(dict.fromkeys(picked))
+
+
+def broken(facts: Catalogue, ids: list[str]) -> None:
+    """Refuse to run methods whose entries could not be read."""
+    from scripts.check import render
+
+    mine = [p for p in facts.problems if not ids or any(p.path.endswith(f"/{id}.yaml") for id in ids)]
+    if mine:
+        err.print(_plain(render(mine, "text")))
+        raise refuse("the catalogue has problems; `smallprint check` lists them all")
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """A line that says what is running, on a terminal; silence otherwise."""
+    if not out.is_terminal:
+        yield lambda text: None
+        return
+    with out.status("starting") as status:
+        started = time.monotonic()
+        yield lambda text: status.update(f"{_plain(text)} [dim]{time.monotonic() - started:.0f} s[/dim]")
+
+
+@app.command()
+def check(
+    format: Annotated[str, typer.Option("--format", help="text, json or github")] = "text",
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of every kind of file and stop")] = False,
+) -> None:
+    """Check every file of the catalogue and its link to the code. Needs no torch and no network; takes under a second."""
+    from scripts import check as checker
+
+    if schema:
+        print(json.dumps(checker.schema(), indent=2))
+        return
+    if format not in ("text", "json", "github"):
+        raise refuse(f"--format {format}: must be text, json or github")
+    problems = checker.check(ROOT)
+    if problems or format == "json":
+        print(checker.render(problems, format))
+    if problems:
+        raise typer.Exit(1)
+    if format == "text":
+        facts = catalogue()
+        out.print(f"{len(facts.entries)} entries, {len(facts.comparisons)} comparison tables, {len(source.methods(ROOT))} methods: no problems")
+
+
+@app.command(name="list")
+def list_(
+    family: Annotated[str | None, typer.Argument(help="Only this family")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON")] = False,
+) -> None:
+    """List the entries: family, name, year, how many claims, whether there is a method."""
+    facts, methods = catalogue(), source.methods(ROOT)
+    families = {record.family for record in facts.entries.values()}
+    if family and family.replace("-", "_") not in families:
+        raise refuse(f"{family} is no family with entries; there are {', '.join(sorted(families))}")
+    rows = [r for r in facts.entries.values() if not family or r.family == family.replace("-", "_")]
+    if as_json:
+        fields = [{"id": r.id, "family": r.family, "name": r.entry.name, "year": r.entry.year, "method": r.id in methods} for r in rows]
+        print(json.dumps(fields, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("family", "id", "name", "year", "claims", "method"):
+        table.add_column(column, justify="right" if column in ("year", "claims") else "left")
+    for r in rows:
+        claims = len(r.executable.claims) if r.executable else 0
+        table.add_row(r.family, r.id, _plain(r.entry.name), str(r.entry.year), str(claims or ""), "yes" if r.id in methods else "not yet")
+    out.print(table)
+
+
+@app.command()
+def show(name: Name) -> None:
+    """Show one entry: the paper, the idea, departures, claims and what was measured last."""
+    from scripts import records
+
+    facts = catalogue()
+    (id,) = pick([name], facts, methods=False)
+    record = facts.entries[id]
+    entry, method = record.entry, source.methods(ROOT).get(id)
+    out.print(f"[bold]{_plain(entry.title)}[/bold]\n{_plain(', '.join(entry.authors))} · {_plain(entry.venue or '')} · {entry.year}")
+    for label, value in (("arXiv", entry.arxiv and f"https://arxiv.org/abs/{entry.arxiv}"), ("DOI", entry.doi), ("Home", entry.url)):
+        if value:
+            out.print(f"{label}: {_plain(value)}")
+    out.print(f"\n{_plain(entry.summary)}")
+    for label, text in (("Use it for", entry.when_to_use), ("Not for", entry.when_not), ("Departures", method.departures if method else "")):
+        if text:
+            out.print(f"\n[bold]{label}:[/bold] {_plain(' '.join(text.split()))}")
+    if method:
+        out.print(f"\nmethods/{record.family}/{id}.py · smallprint smoke {id}")
+    if record.executable and record.executable.claims:
+        try:
+            rows = records.read(records.path_of(ROOT, record.family, id))
+        except records.RecordError as problem:
+            raise refuse(str(problem)) from None
+        table = Table(box=None, pad_edge=False)
+        for column in ("claim", "where", "tier", "bound", "expected", "measured"):
+            table.add_column(column)
+        for claim_id, claim in record.executable.claims.items():
+            for case, bound in claim.bounds().items():
+                subject = f"claim_{claim_id}" + (f"[{case}]" if case else "")
+                seen: dict[str, list[float]] = {}
+                for row in rows:
+                    if row.subject == subject:
+                        seen.setdefault(row.data, []).append(row.value)
+                values = ", ".join(f"{sum(v) / len(v):.4g}" + ("" if data == "none" else f" on {data}") for data, v in seen.items())
+                label = claim_id + (f" {case}" if case else "")
+                table.add_row(label, _plain(claim.where), claim.tier, bound.text, bound.expected, values or "not yet")
+        out.print(table)
+
+
+@app.command()
+def smoke(
+    names: Names = None,
+    data: Data = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Repeat with so many seeds; verdicts use the mean")] = 1,
+    tier: Annotated[list[str] | None, typer.Option("--tier", help="exact, smoke, long or full; may be repeated. Default: exact and smoke")] = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Methods side by side, one thread each")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, or cuda for the tiers long and full")] = "cpu",
+    record: Annotated[bool, typer.Option("--record", help="Write the numbers to catalog/measured")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Do not run seeds again that are already recorded with this code and data")] = False,
+) -> None:
+    """Run methods (all without a name): reference, controls and method on CIFAR-10 or the stand-in, then every claim.
+
+    Exit code 1 when a verdict is not the expected one.
+    """
+    from scripts.smoke import TIERS
+
+    tiers = tuple(tier or ("exact", "smoke"))
+    for wrong in (t for t in tiers if t not in TIERS):
+        raise refuse(f"--tier {wrong}: must be one of {', '.join(TIERS)}")
+    facts = catalogue()
+    ids = pick(names, facts, methods=True)
+    broken(facts, ids if names else [])
+    reports = run_methods(ids, jobs, {
+        "tiers": tiers, "data": data, "seeds": tuple(range(seeds)), "device": device, "record_rows": record, "resume": resume,
+    })  # fmt: skip
+    if not all(report.good for report in reports.values()):
+        raise typer.Exit(1)
+
+
+def run_methods(ids: list[str], jobs: int, options: dict[str, Any]) -> dict[str, Report]:
+    """Run with progress and print each report as it comes, and a last line that counts."""
+    from scripts import report as reporting
+    from scripts.smoke import run_many
+
+    if options["data"] is not None:
+        from methods.kit.task import DataError, find
+
+        try:
+            find(options["data"])
+        except DataError as problem:
+            raise refuse(str(problem)) from None
+    started, ended = time.monotonic(), 0
+    running: list[str] = []
+    try:
+        with progress() as say:
+            if jobs == 1 or len(ids) == 1:
+                options = {**options, "say": lambda text: say(f"{ended + 1} of {len(ids)} · {running[-1]} · {text}")}
+
+            def heard(id: str, found: Report | None) -> None:
+                nonlocal ended
+                if found is None:
+                    running.append(id)
+                else:
+                    running.remove(id)
+                    ended += 1
+                    reporting.print_report(out, facts_of(id), found)
+                say(f"{ended} of {len(ids)} done · running {', '.join(running)}")
+
+            reports = run_many(ROOT, ids, jobs, options, heard)
+    except KeyboardInterrupt:
+        kept = "what was recorded is kept; go on with --resume" if options["record_rows"] else "nothing was recorded"
+        err.print(f"\ninterrupted after {ended} of {len(ids)} methods; {kept}")
+        raise typer.Exit(130) from None
+    bad = [id for id, found in reports.items() if not found.good]
+    if len(ids) > 1:
+        verdict = f"[red]{len(bad)} with surprises: {', '.join(bad)}[/red]" if bad else "[green]every verdict as expected[/green]"
+        out.print(f"\n{len(ids)} methods in {time.monotonic() - started:.0f} s: {verdict}")
+    return reports
+
+
+def facts_of(id: str) -> Record:
+    return catalogue().entries[id]
+
+
+@app.command()
+def bite(
+    name: Name,
+    data: Data = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Faults side by side")] = os.cpu_count() or 1,
+    most: Annotated[int | None, typer.Option(min=1, help="Plant only so many, spread over the file")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Exact claims only")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Write the score to catalog/measured")] = False,
+) -> None:
+    """Plant faults in a method's source and list those that every exact and smoke claim survives.
+
+    A line that ends in "# equivalent: reason" says that a surviving fault there changes nothing. Exit code 1 when fewer
+    than 90% of the others are killed.
+    """
+    from scripts import bite as biting
+    from scripts import smoke as smoking
+
+    facts = catalogue()
+    (id,) = pick([name], facts, methods=True)
+    broken(facts, [id])
+    entry = facts.entries[id]
+    try:
+        with progress() as say:
+            outcomes = biting.bite(
+                ROOT, entry, data=data, jobs=jobs, most=most, tiers=("exact",) if exact else ("exact", "smoke"),
+                heard=lambda done, planted, outcome: say(f"{done} of {planted} faults · {outcome.fault.what}"),
+            )  # fmt: skip
+    except ValueError as problem:
+        raise refuse(str(problem)) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    killed, equivalent, planted = biting.score(outcomes)
+    place = f"methods/{entry.family}/{id}.py"
+    for outcome in outcomes:
+        if not outcome.killed_by:
+            mark = f"[dim]equivalent: {_plain(outcome.equivalent)}[/dim]" if outcome.equivalent else "[red]survives[/red]"
+            out.print(f"{place}:{outcome.fault.line}: {_plain(outcome.fault.what)}: {mark}")
+    share = killed / max(1, planted - equivalent)
+    out.print(f"{id}: {killed} of {planted} faults killed, {equivalent} equivalent: {share:.0%}")
+    if record and most is None and not exact:
+        stamp = smoking.Stamp(ROOT, entry, "cpu")
+        numbers = {"killed": killed, "equivalent": equivalent, "planted": planted}
+        stamp.write([stamp.row("bite", "bite", what, value, "standin" if data is None else "cifar10", "", 0) for what, value in numbers.items()])
+    if share < 0.9:
+        raise typer.Exit(1)
+
+
+@app.command()
+def validate(
+    data: Data = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Methods side by side")] = os.cpu_count() or 1,
+) -> None:
+    """Everything a validator should do: check, links, every smoke test, comparison with the recorded rows. One report, one exit code."""
+    from scripts import check as checker
+    from scripts import validate as validating
+
+    started = time.monotonic()
+    out.rule("check")
+    problems = checker.check(ROOT)
+    print(checker.render(problems, "text") if problems else "no problems")
+    out.rule("links")
+    out.print("skipped: there is no `smallprint links` yet")
+    out.rule("smoke tests")
+    facts = catalogue()
+    ids = [id for id in pick(None, facts, methods=True)]
+    reports = run_methods(ids, jobs, {"tiers": ("exact", "smoke"), "data": data, "seeds": (0,), "device": "cpu", "record_rows": False, "resume": False})
+    out.rule("against the recorded numbers")
+    findings = [finding for id in ids for finding in validating.compare(ROOT, facts.entries[id], reports[id])]
+    for finding in findings:
+        out.print(finding.text)
+    bad = [id for id, report in reports.items() if not report.good]
+    wrong = [finding for finding in findings if finding.bad]
+    out.rule("result")
+    out.print(f"{len(problems)} problems, {len(bad)} methods with surprises, {len(wrong)} numbers that differ, {time.monotonic() - started:.0f} s")
+    if problems or bad or wrong:
+        raise typer.Exit(1)
+
+
+@app.command()
+def site(
+    serve: Annotated[bool, typer.Option("--serve", help="Serve on http://127.0.0.1:8000 and rebuild when something changes")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Build the bundle that opens as a file, in build/site-offline")] = False,
+    folder: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to put it")] = None,
+) -> None:
+    """Build the website from the catalogue and print the address to open."""
+    from scripts import site as making
+
+    try:
+        if serve:
+            making.serve(ROOT)
+            return
+        place = making.build(ROOT, folder or ROOT / "build" / ("site-offline" if offline else "site"), offline=offline)
+    except making.SiteError as problem:
+        raise refuse(str(problem)) from None
+    out.print(f"site: {(place / 'index.html').as_uri()}" if offline else f"site: {place}")
+    if not offline:
+        out.print("open it with: make serve, then http://127.0.0.1:8000/")
+
+
+@app.command()
+def data(
+    folder: Annotated[Path, typer.Argument(help="Where to put cifar-10-batches-py")] = Path("data"),
+) -> None:
+    """Download CIFAR-10 from its authors (170 MB): resumable, verified, unpacked whole or not at all."""
+    from scripts.data import DownloadError, download
+
+    try:
+        place = download(folder)
+    except DownloadError as problem:
+        raise refuse(str(problem)) from None
+    out.print(f"{place}\nuse it with: smallprint smoke --data {place}")
+
+
+def main() -> None:
+    """Entry point: a broken pipe is no error of ours."""
+    try:
+        app()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,473 @@
+"""The page of one entry, as Markdown: a pure function of the facts."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from catalog import Record
+from catalog.schema import Claim, Executable, Framework, Listing, Overview, Result
+from scripts import bibtex
+from scripts.facts import Condition, Facts, Finding, Measured, Sample
+from scripts.markup import (
+    NONE, Column, code, count, decimals, escape, fence, fixed, inside, link, percent, plain, plural, quantity, relative, signed, spread, table, times, with_code,
+)  # fmt: skip
+from scripts.records import Row
+from scripts.source import Source
+
+FAMILIES = {
+    "low_rank": ("Low rank", "Replace a layer by a few thin ones whose product is nearly the same."),
+    "pruning": ("Pruning", "Remove the channels, filters or weights that matter least."),
+    "distillation": ("Distillation", "Let a small network learn from what a large one answers."),
+    "quantization": ("Quantization", "Store and compute with a few bits instead of thirty-two."),
+    "architecture": ("Architecture", "Design, or search for, networks that are small from the start."),
+    "frameworks": ("Frameworks", "Libraries and tools, and where each of their techniques is reimplemented here."),
+    "overviews": ("Overviews", "Surveys, theses and book chapters that draw the map."),
+    "lists": ("Lists", "Collections of papers, models and links that others keep."),
+}
+DATA = {
+    "cifar10": "CIFAR-10",
+    "cifar10-jpeg75": "CIFAR-10 (JPEG copy)",
+    "standin": "drawn stand-in",
+    "none": "no data",
+}
+QUANTITIES = {  # name, explanation; what is really measured first, then what is counted
+    "accuracy": ("Accuracy", "share of test images, after the last step"),
+    "latency": ("Time", "over the reference's, one thread, batch of 16"),
+    "parameters": ("Parameters", "numbers in the network"),
+    "nonzeros": ("Non-zeros", "of these"),
+    "bits": ("Bits", "stored per weight, scales included"),
+    "multiply_adds": ("Multiply-adds", "executed for one image"),
+    "bit_operations": ("Bit operations", "multiply-adds times both bit widths"),
+    "file_bytes": ("File", "written and read back"),
+}
+MEASURED, COUNTED = ("accuracy", "latency"), ("parameters", "nonzeros", "bits", "multiply_adds", "bit_operations", "file_bytes")
+
+
+def path_of(record: Record) -> str:
+    return f"{record.family}/{record.id}.md"
+
+
+def front(title: str, description: str = "", hide: Sequence[str] = (), boost: float | None = None) -> str:
+    """A page's front matter. The theme prints title and description as they are, so they are escaped here."""
+    clean = {"title": html.escape(_line(title)), "description": html.escape(_line(description))}
+    lines = [f"{name}: {json.dumps(text, ensure_ascii=False)}" for name, text in clean.items() if text]
+    lines += [f"hide: [{', '.join(hide)}]"] if hide else []
+    lines += [f"search: {{boost: {boost}}}"] if boost else []
+    return "---\n" + "\n".join(lines) + "\n---\n"
+
+
+def _line(text: str) -> str:
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())
+
+
+def data_name(data: str) -> str:
+    return DATA.get(data, escape(data))
+
+
+def condition_name(condition: Condition) -> str:
+    return f"{data_name(condition.data)}, {escape(condition.tier)} run"
+
+
+def seeds(sample: Sample) -> str:
+    return plural(len(sample.values), "seed")
+
+
+def stale_mark(stale: bool) -> str:
+    return ' <span class="sp-stale" title="The code has changed since this was measured">stale</span>' if stale else ""
+
+
+def verdict_mark(finding: Finding | None) -> str:
+    """A verdict in words and colour; one that nobody expected is loud."""
+    if finding is None:
+        return '<span class="sp-verdict sp-open">not measured</span>'
+    stale = stale_mark(finding.sample.stale)
+    if finding.surprise:
+        return f'<strong class="sp-verdict sp-surprise">{finding.verdict}, though expected: {finding.bound.expected}</strong>{stale}'
+    if finding.verdict == "fails":
+        return f'<span class="sp-verdict sp-fails">fails, as expected</span>{stale}'
+    return f'<span class="sp-verdict sp-holds">holds</span>{stale}'
+
+
+def entry_page(facts: Facts, record: Record) -> str:
+    """Everything known about one entry."""
+    source, measured = facts.sources.get(record.id), facts.of(record.id)
+    parts = [
+        front(record.entry.name, record.entry.summary, ("navigation",), 2),
+        _header(facts, record),
+        _glance(facts, record, measured),
+        _when(record),
+        _techniques(facts, record),
+        _claims(record, source, measured),
+        _numbers(record, source, measured),
+        _idea(source),
+        _departures(source),
+        _config(source),
+        _source(source),
+        _published(facts, record),
+        _run(record, source),
+        _cite(record),
+        _links(record),
+        _lineage(facts, record),
+        _provenance(measured),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _header(facts: Facts, record: Record) -> str:
+    entry, here = record.entry, path_of(record)
+    name = FAMILIES[record.family][0]
+    where = [f"{escape(entry.venue)} {entry.year}" if entry.venue and str(entry.year) not in entry.venue else escape(entry.venue or entry.year)]
+    if entry.arxiv:
+        where.append(link(f"arXiv {escape(entry.arxiv)}", f"https://arxiv.org/abs/{entry.arxiv}"))
+    if entry.doi:
+        where.append(link(f"DOI {escape(entry.doi)}", f"https://doi.org/{entry.doi}"))
+    if entry.url:
+        where.append(link("home page" if record.family in ("frameworks", "lists") else "paper", entry.url))
+    words = facts.catalogue.vocabulary.tags
+    tags = " ".join(f'<span class="sp-tag" title="{escape(words.get(tag, ""))}">{escape(tag.replace("_", " "))}</span>' for tag in entry.tags)
+    title = "" if entry.title == entry.name else f'<p class="sp-title">{escape(entry.title)}</p>'
+    return "\n\n".join(filter(None, [
+        f'<div class="sp-head sp-{record.family}" markdown>',
+        f"{inside(name, here, f'{record.family}/index.md')}{{ .sp-crumb }}",
+        f"# {escape(entry.name)} {{ #top }}",
+        title,
+        f'<p class="sp-authors">{escape(", ".join(entry.authors))}</p>' if entry.authors else "",
+        f'<div class="sp-where" markdown>\n\n{" · ".join(where)}\n\n</div>',
+        f'<p class="sp-tags">{tags}</p>' if tags else "",
+        "</div>",
+        f'<p class="sp-lead">{escape(entry.summary)}</p>',
+    ]))  # fmt: skip
+
+
+def _tile(value: str, label: str) -> str:
+    return f"<div><strong>{value}</strong><span>{label}</span></div>"
+
+
+def _glance(facts: Facts, record: Record, measured: Measured) -> str:
+    """The few numbers that most people come for; or the word that there is no reimplementation."""
+    if record.executable is None:
+        return ""
+    if record.id not in facts.sources:
+        guide = inside("How to add it", path_of(record), "guides/contribute.md")
+        return f'<div class="sp-note" markdown>\n\n**Not reimplemented yet.** What stands here comes from the paper alone. {guide}.\n\n</div>'
+    score, tiles = facts.score(record), []
+    if score.total:
+        tiles.append(_tile(f"{score.held} of {score.total}", "claims hold"))
+    if measured.conditions:
+        leading = measured.conditions[0]
+        control = measured.best_control(leading)
+        numbers = {s: measured.sample(leading, s, "accuracy") for s in ("reference", control, "method") if s}
+        for subject, label in (("reference", "reference"), (control, "best control"), ("method", "method")):
+            sample = numbers.get(subject) if subject else None
+            if sample:
+                tiles.append(_tile(percent(sample.mean), f"{label}’s accuracy"))
+        for metric, label in (("file_bytes", "of the file"), ("multiply_adds", "of the multiply-adds")):
+            ratio = measured.ratio(leading, metric)
+            if ratio is not None:
+                tiles.append(_tile(times(ratio), label))
+    if measured.bite:
+        killed, planted = measured.bite
+        tiles.append(_tile(f"{killed} of {planted}", "planted faults noticed"))
+    under = f'<p class="sp-under">{condition_name(measured.conditions[0])}; all numbers below.</p>' if measured.conditions else ""
+    return f'<div class="sp-glance sp-{record.family}">{"".join(tiles)}</div>{under}' if tiles else ""
+
+
+def _when(record: Record) -> str:
+    pairs = [("Use it", record.entry.when_to_use), ("Rather not", record.entry.when_not)]
+    cells = "".join(f"<div><h3>{title}</h3><p>{escape(text)}</p></div>" for title, text in pairs if text)
+    return f'<div class="sp-when">{cells}</div>' if cells else ""
+
+
+def _techniques(facts: Facts, record: Record) -> str:
+    """What a framework offers and where it lives here; what an overview covers; what a list is about."""
+    entry, here = record.entry, path_of(record)
+    parts = []
+    if isinstance(entry, Framework):
+        if entry.status:
+            note = f": {escape(entry.status.note)}" if entry.status.note else ""
+            parts.append(f"**Status**: {entry.status.state}, last activity {escape(entry.status.last_activity)}{note}")
+        if entry.techniques:
+            rows = [(escape(t.name), entry_link(facts, here, t.entry) if t.entry else NONE) for t in entry.techniques]
+            parts.append("## What it offers { #techniques }\n\n" + table([Column("Technique"), Column("Here")], rows))
+    if isinstance(entry, Listing) and entry.topics:
+        parts.append("## Topics\n\n" + "\n".join(f"- {escape(topic)}" for topic in entry.topics))
+    covers = entry.covers if isinstance(entry, Overview | Executable) else []
+    if covers:
+        parts.append("## What it covers { #covers }\n\n" + "\n".join(f"- {entry_link(facts, here, id)}" for id in covers))
+    return "\n\n".join(parts)
+
+
+def entry_link(facts: Facts, here: str, id: str) -> str:
+    """An entry's name, linked where there is such an entry."""
+    record = facts.catalogue.entries.get(id) or next((r for r in facts.catalogue.entries.values() if id in r.entry.formerly), None)
+    return inside(escape(record.entry.name), here, path_of(record)) if record else code(id)
+
+
+def _claims(record: Record, source: Source | None, measured: Measured) -> str:
+    entry = record.executable
+    if entry is None or not entry.claims:
+        return ""
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("Measured on", "Paper prints", "We measure", "Must be", "Verdict"))
+    bodies = "\n".join(_claim(name, claim, source, measured) for name, claim in entry.claims.items())
+    guide = inside("How to read this table", path_of(record), "guides/read.md#claims")
+    table_html = f'<div class="sp-scroll"><table class="sp-claims">\n<thead><tr>{head}</tr></thead>\n{bodies}\n</table></div>'
+    return f"## Claims {{ #claims }}\n\nWhat the paper says, and what the reimplementation measures. {guide}.\n\n{table_html}"
+
+
+def _claim(name: str, claim: Claim, source: Source | None, measured: Measured) -> str:
+    place = [escape(claim.where), f"{claim.tier} claim", *([f"in {escape(claim.unit)}"] if claim.unit else [])]
+    function = source.claims.get(name) if source else None
+    if function:
+        place.append(f'<a href="#__codelineno-source-{function.line}"><code>claim_{escape(name)}</code></a>')
+    lines, states = [], set()
+    for case, bound in claim.bounds().items():
+        found: list[Finding | None] = [*measured.findings(name, case, bound)] or [None]
+        states.add("surprise" if any(f and f.surprise for f in found) else found[0].verdict if found[0] else "open")
+        for finding in found:
+            where = [code(case)] if case is not None else []
+            if finding:
+                seen = "no data needed" if finding.condition.data == "none" else data_name(finding.condition.data)
+                where.append(f"{seen}, {seeds(finding.sample)}" if len(finding.sample.values) > 1 else seen)
+            ours = spread(finding.sample.mean, finding.sample.sd) if finding else NONE
+            because = f'<br><small class="sp-because">{escape(bound.because)}</small>' if bound.because else ""
+            cells = [
+                ("Measured on", " · ".join(where) or NONE), ("Paper prints", plain(bound.paper)), ("We measure", ours),
+                ("Must be", bound_text(bound.at_least, bound.at_most, bound.within, bound.paper)), ("Verdict", verdict_mark(finding) + because),
+            ]  # fmt: skip
+            lines.append("<tr>" + "".join(f'<td data-label="{label}">{text}</td>' for label, text in cells) + "</tr>")
+    state = next(state for state in ("surprise", "fails", "open", "holds") if state in states)
+    says = f'<tr class="sp-says"><th scope="rowgroup" colspan="5">{escape(claim.says)} <small>{" · ".join(place)}</small></th></tr>'
+    return f'<tbody class="sp-is-{state}" id="claim-{escape(name)}">{says}\n' + "\n".join(lines) + "</tbody>"
+
+
+def bound_text(at_least: float | None, at_most: float | None, within: float | str | None, paper: float | None) -> str:
+    """A bound as "≥ 0.02", "≤ 10⁻⁵" or "3.4 ± 2%"."""
+    if at_least is not None:
+        return f"≥ {plain(at_least)}"
+    if at_most is not None:
+        return f"≤ {plain(at_most)}"
+    return f"{plain(paper)} ± {escape(within) if isinstance(within, str) else plain(within)}"
+
+
+def subject_name(subject: str) -> str:
+    return f"control: {escape(subject.removeprefix('control_').replace('_', ' '))}" if subject.startswith("control_") else subject
+
+
+def _numbers(record: Record, source: Source | None, measured: Measured) -> str:
+    if source is None:
+        return ""
+    guide = inside("What these data are", path_of(record), "guides/read.md#data")
+    head = f"## Reference · control · method {{ #numbers }}\n\nThe same network, the same budget: what matters is how far the method gets beyond its controls. {guide}."
+    if not measured.conditions:
+        return f'{head}\n\n<p class="sp-empty">Not measured yet: {code(f"smallprint smoke {record.id} --record")} writes the numbers that stand here.</p>'
+    return "\n\n".join([head, *(_condition(measured, condition) for condition in measured.conditions)])
+
+
+def _condition(measured: Measured, condition: Condition) -> str:
+    subjects = measured.subjects(condition)
+    known = [q for q in QUANTITIES if any(measured.sample(condition, s, q) for s in subjects)]
+    groups = [("Really measured", [q for q in MEASURED if q in known]), ("Counted on the network as it ships", [q for q in COUNTED if q in known])]
+    top = "".join(f'<th scope="colgroup" colspan="{len(names)}">{title}</th>' for title, names in groups if names)
+    order = [q for _, names in groups for q in names]
+    names = "".join(f'<th scope="col" title="{QUANTITIES[q][1]}">{QUANTITIES[q][0]}</th>' for q in order)
+    lines = []
+    for subject in subjects:
+        cells = "".join(f'<td data-label="{QUANTITIES[q][0]}">{_cell(measured, condition, subject, q)}</td>' for q in order)
+        role = "method" if subject == "method" else "control" if subject.startswith("control_") else "reference"
+        lines.append(f'<tr class="sp-{role}"><th scope="row">{subject_name(subject)}</th>{cells}</tr>')
+    sample = next(s for s in (measured.sample(condition, subject, order[0]) for subject in subjects) if s) if order else None
+    note = {"smoke": "A smoke run is seconds on a slice of the data: it shows a difference, not what a method can reach."}.get(condition.tier, "")
+    note += " The stand-in is drawn by a program; its accuracies say nothing about photographs." if condition.data == "standin" else ""
+    title = f"### {condition_name(condition)} {{ #{condition.data}-{condition.tier} }}"
+    rows = [row for row in measured.rows if (row.tier, row.data) == condition]
+    facts = f"{seeds(sample) if sample else ''}; accuracy after the last step, mean ± standard deviation.{stale_mark(measured.stale(rows))} {note}"
+    body = "\n".join(lines)
+    table_html = f'<table class="sp-numbers">\n<thead><tr><td></td>{top}</tr>\n<tr><th scope="col">Network</th>{names}</tr></thead>\n<tbody>{body}</tbody>\n</table>'
+    return f'{title}\n\n<p class="sp-under">{facts}</p>\n\n<div class="sp-scroll" tabindex="0">{table_html}</div>'
+
+
+def _cell(measured: Measured, condition: Condition, subject: str, metric: str) -> str:
+    sample = measured.sample(condition, subject, metric)
+    if sample is None:
+        return "1.00×" if (subject, metric) == ("reference", "latency") else NONE
+    ratio = measured.ratio(condition, metric, subject) if metric in COUNTED and subject != "reference" else None
+    small = f" <small>{times(ratio)}</small>" if ratio is not None else ""
+    return f"{quantity(metric, sample.mean, sample.sd)}{small}"
+
+
+def prose(text: str) -> str:
+    """Paragraphs of a docstring: everything is text but `code`."""
+    return "\n\n".join(f"<p>{with_code(paragraph)}</p>" for paragraph in re.split(r"\n\s*\n", text) if paragraph.strip())
+
+
+def _idea(source: Source | None) -> str:
+    if source is None:
+        return ""
+    body = re.split(r"^Departures:", source.docstring.partition("\n")[2], maxsplit=1, flags=re.MULTILINE)[0].strip()
+    return f"## How it works {{ #idea }}\n\n{prose(body)}" if body else ""
+
+
+def departures(text: str) -> list[str]:
+    """The single departures: they are parted by semicolons outside brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == ";" and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [" ".join(part.split()).rstrip(".") for part in parts if part.strip()]
+
+
+def _departures(source: Source | None) -> str:
+    if source is None:
+        return ""
+    text = source.departures
+    found = departures(text) if text else []
+    said = "\n".join(f"- {with_code(part[:1].upper() + part[1:])}." for part in found) if found else '<p class="sp-empty">None is named.</p>'
+    return f"## Departures from the paper {{ #departures }}\n\n{said}"
+
+
+def _config(source: Source | None) -> str:
+    if source is None or not source.config:
+        return ""
+    rows = "\n".join(
+        f'<tr><th scope="row"><a href="#__codelineno-source-{s.line}"><code>{escape(s.name)}</code></a></th><td><code>{escape(s.default)}</code></td><td>{with_code(s.comment)}</td></tr>'
+        for s in source.config
+    )
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("Setting", "Value", "Where it comes from"))
+    body = f'<div class="sp-scroll"><table class="sp-config">\n<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody>\n</table></div>'
+    smoke = f"\n\nA smoke run uses other values, because the paper's need longer than seconds to act:\n\n{fence(source.smoke, 'python')}" if source.smoke else ""
+    return f"## Configuration {{ #config }}\n\nThe method's own numbers at the paper's values. Training length, batch and seed are the task's.\n\n{body}{smoke}"
+
+
+def _source(source: Source | None) -> str:
+    if source is None:
+        return ""
+    ticks, _, rest = fence(source.text, "").partition("\n")
+    return f'## The source {{ #the-source data-search-exclude }}\n\n{ticks}{{ .python #source title="{escape(source.path)}" linenums="1" }}\n{rest}'
+
+
+def _published(facts: Facts, record: Record) -> str:
+    entry = record.executable
+    if entry is None or not entry.results:
+        return ""
+    metrics = facts.catalogue.vocabulary.metrics
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in entry.results:
+        groups[result.metric].append(result)
+    rows = []
+    for result in entry.results:
+        shown = decimals(value for r in groups[result.metric] for value in (r.baseline, r.result))
+        metric = metrics.get(result.metric)
+        name = f"{escape(metric.name)}, {escape(metric.unit)}" if metric else escape(result.metric)
+        rows.append([
+            escape(result.dataset), escape(result.model), name, fixed(result.baseline, shown), fixed(result.result, shown), signed(change(result), shown),
+            kept(result.params_before, result.params_after, result.params_kept), kept(result.madds_before, result.madds_after, result.madds_kept),
+            escape(result.setting or ""), escape(result.where),
+        ])  # fmt: skip
+    names = ["Data", "Network", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting", "Where"]
+    return (
+        "## What the paper printed { #published }\n\nCopied from the paper, never mixed with what we measure.\n\n"
+        + table(*filled([Column(name, name in ("Before", "After", "Change", "Parameters", "Multiply-adds")) for name in names], rows), kind="sp-sortable")
+    )
+
+
+def filled(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> tuple[list[Column], list[list[str]]]:
+    """A table without the columns in which nothing stands."""
+    used = [index for index in range(len(columns)) if any(row[index] not in ("", NONE) for row in rows)]
+    return [columns[index] for index in used], [[row[index] for index in used] for row in rows]
+
+
+def change(result: Result) -> float | None:
+    return result.result - result.baseline if result.baseline is not None else result.delta
+
+
+def kept(before: float | None, after: float | None, share: float | None) -> str:
+    """ "2.3 of 20.04 M (11.5%)": what is known of it."""
+    share = share if share is not None else after / before if before and after else None
+    part = f"{plain(after)} of {plain(before)} M" if before and after else f"{plain(after or before)} M" if after else ""
+    shown = f"{plain(100 * share, 3)}%" if share is not None else ""
+    return f"{part} ({shown})" if part and shown else part or shown or NONE
+
+
+def _run(record: Record, source: Source | None) -> str:
+    if source is None:
+        return ""
+    commands = f"make smoke METHOD={record.id}\nsmallprint smoke {record.id} --seeds 5\nsmallprint smoke {record.id} --data path/to/cifar-10-batches-py"
+    own = [
+        "import copy", "", "from methods.kit.task import Task", f"from methods.{record.family} import {record.id}", "",
+        "# three DataLoaders of images (N, C, H, W) and labels (N,)", "task = Task.from_loaders(train, validation, test, steps=2000)",
+        *([f"task = {record.id}.prepare(task)"] if "prepare" in source.functions else []),
+        f"small = {record.id}.compress(copy.deepcopy(model), task, {record.id}.Config())",
+    ]  # fmt: skip
+    return "\n\n".join([
+        "## Run it { #run }",
+        "On the embedded stand-in, over five seeds, on real CIFAR-10:",
+        fence(commands, "bash"),
+        "### On your own network { #own }",
+        fence("\n".join(own), "python"),
+    ])  # fmt: skip
+
+
+def _cite(record: Record) -> str:
+    return f"## Cite {{ #cite data-search-exclude }}\n\n{fence(bibtex.bibtex(record.entry), 'bibtex')}"
+
+
+def _links(record: Record) -> str:
+    entry = record.entry
+    lines = []
+    for item in entry.code:
+        about = ", ".join(escape(text) for text in (item.framework, item.note) if text)
+        lines.append(f"- {link(_host(item.url), item.url)}{f' ({about})' if about else ''}")
+    lines += [f"- {link(escape(item.label), item.url)}" for item in entry.links]
+    return "## Code and links { #links }\n\n" + "\n".join(lines) if lines else ""
+
+
+def _host(url: str) -> str:
+    return escape(re.sub(r"^https?://(www\.)?", "", url).rstrip("/"))
+
+
+def _lineage(facts: Facts, record: Record) -> str:
+    here, entry = path_of(record), record.entry
+    groups = [
+        ("Builds on", entry.builds_on),
+        ("Used by", facts.used_by.get(record.id, [])),
+        ("Compared with", [*entry.compared_with, *facts.compared_by.get(record.id, [])]),
+        ("Covered by", facts.covered_by.get(record.id, [])),
+    ]
+    lines = [f"- **{name}**: {', '.join(entry_link(facts, here, id) for id in dict.fromkeys(ids))}" for name, ids in groups if ids]
+    return "## Lineage\n\n" + "\n".join(lines) if lines else ""
+
+
+def _provenance(measured: Measured) -> str:
+    if not measured.rows:
+        return ""
+    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in measured.rows:
+        where = f"{row.device}, {plural(row.threads, 'thread')}", f"Python {row.python}, torch {row.torch}"
+        groups[row.tier, row.data, row.data_digest, *where, row.commit, row.code].append(row)
+    lines = []
+    for (tier, data, digest, device, versions, commit, moved), rows in sorted(groups.items(), key=lambda item: (Condition(*item[0][:2]).rank, item[0])):
+        used = ", ".join(str(seed) for seed in sorted({row.seed for row in rows}))
+        cells = [
+            f"{data_name(data)}{f'<br>{code(digest)}' if digest else ''}", escape(tier), used, escape(device), escape(versions),
+            code(commit), f"{code(moved)}{stale_mark(moved != measured.code)}", _dates(row.date for row in rows), str(len(rows)),
+        ]  # fmt: skip
+        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("Data", "Run", "Seeds", "Device", "Versions", "Commit", "Code", "Date", "Numbers"))
+    body = "\n".join(lines)
+    return (
+        "## Where the numbers come from { #provenance data-search-exclude }\n\n"
+        "*Code* is a digest of the method, what it imports and the kit: where it differs from today's, the number is *stale*.\n\n"
+        f'<div class="sp-scroll" tabindex="0"><table class="sp-provenance">\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>\n</table></div>'
+    )
+
+
+def _dates(dates: Iterable[str]) -> str:
+    days = sorted({date[:10] for date in dates})
+    return escape(days[0]) if len(days) == 1 else f"{escape(days[0])} to {escape(days[-1])}"

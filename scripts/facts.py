@@ -1,0 +1,230 @@
+"""What the catalogue, the method files and the recorded rows say together. Reading is here; making pages of it is in `pages`."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from catalog import Catalogue, Record, load
+from catalog.schema import Bound
+from scripts import records
+from scripts.records import Row
+from scripts.source import Source, digest, methods
+
+REAL_FIRST = ("cifar10", "cifar10-jpeg75", "standin", "none")
+LONGEST_FIRST = ("full", "long", "smoke", "exact")
+Verdict = Literal["holds", "fails"]
+
+
+class FactsError(ValueError):
+    """Files that no page can be made of; the message names each with its cure."""
+
+
+class Condition(NamedTuple):
+    """What must be the same for two numbers to be compared."""
+
+    tier: str
+    data: str
+
+    @property
+    def rank(self) -> tuple[int, int, str]:
+        """Real data before drawn, long runs before short."""
+        data = REAL_FIRST.index(self.data) if self.data in REAL_FIRST else 1
+        tier = LONGEST_FIRST.index(self.tier) if self.tier in LONGEST_FIRST else len(LONGEST_FIRST)
+        return data, tier, self.data
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One quantity, measured under one condition, over its seeds."""
+
+    values: tuple[float, ...]
+    stale: bool = False
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def sd(self) -> float | None:
+        """The sample's standard deviation; None for one seed."""
+        finite = len(self.values) > 1 and all(map(math.isfinite, self.values))
+        return statistics.stdev(self.values) if finite else None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim, or one case of it, met by a measurement. It is judged by the mean over the seeds."""
+
+    claim: str
+    case: str | None
+    bound: Bound
+    condition: Condition
+    sample: Sample
+
+    @property
+    def verdict(self) -> Verdict:
+        return "holds" if self.bound.admits(self.sample.mean) else "fails"
+
+    @property
+    def surprise(self) -> bool:
+        return self.verdict != self.bound.expected
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything recorded of one entry. `code` is the digest of its code today; None where there is no code."""
+
+    rows: Sequence[Row] = ()
+    code: str | None = None
+    _groups: dict[tuple[Condition, str, str], list[Row]] = field(default_factory=lambda: defaultdict(list), compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            self._groups[Condition(row.tier, row.data), row.subject, row.metric].append(row)
+
+    def stale(self, rows: Iterable[Row]) -> bool:
+        """Whether the code has moved on since a row was recorded."""
+        return any(row.code != self.code for row in rows)
+
+    def sample(self, condition: Condition, subject: str, metric: str) -> Sample | None:
+        rows = self._groups.get((condition, subject, metric))
+        return Sample(tuple(row.value for row in sorted(rows, key=lambda r: r.seed)), self.stale(rows)) if rows else None
+
+    @cached_property
+    def conditions(self) -> list[Condition]:
+        """Under which networks were measured; the most telling first."""
+        return sorted({c for c, subject, _ in self._groups if subject in ("reference", "method")}, key=lambda c: c.rank)
+
+    def subjects(self, condition: Condition) -> list[str]:
+        """The reference, the controls, the method: those that were measured, in this order."""
+        there = {subject for c, subject, _ in self._groups if c == condition}
+        controls = sorted(subject for subject in there if subject.startswith("control_"))
+        return [subject for subject in ("reference", *controls, "method") if subject in there]
+
+    def best_control(self, condition: Condition) -> str | None:
+        """The control that keeps the most accuracy."""
+        scores = {s: self.sample(condition, s, "accuracy") for s in self.subjects(condition) if s.startswith("control_")}
+        known = {subject: sample.mean for subject, sample in scores.items() if sample}
+        return max(known, key=lambda subject: known[subject]) if known else None
+
+    def ratio(self, condition: Condition, metric: str, subject: str = "method") -> float | None:
+        """A quantity as a share of the reference's."""
+        part, whole = (self.sample(condition, s, metric) for s in (subject, "reference"))
+        return part.mean / whole.mean if part and whole and whole.mean else None
+
+    def findings(self, claim: str, case: str | None, bound: Bound) -> list[Finding]:
+        """One for each condition under which the claim was measured; the most telling first."""
+        subject = f"claim_{claim}[{case}]" if case is not None else f"claim_{claim}"
+        conditions = sorted((c for c, s, metric in self._groups if (s, metric) == (subject, "value")), key=lambda c: c.rank)
+        samples = ((condition, self.sample(condition, subject, "value")) for condition in conditions)
+        return [Finding(claim, case, bound, condition, sample) for condition, sample in samples if sample]
+
+    @cached_property
+    def bite(self) -> tuple[int, int] | None:
+        """Planted faults that the claims noticed, and all that were planted; the latest record."""
+        found: dict[str, Row] = {}
+        for row in sorted((row for row in self.rows if row.subject == "bite"), key=lambda row: row.date):
+            found[row.metric] = row
+        return (round(found["killed"].value), round(found["planted"].value)) if {"killed", "planted"} <= found.keys() else None
+
+
+class Score(NamedTuple):
+    """How many claims of an entry hold, fail, and were not measured; `surprises` are verdicts that nobody expected."""
+
+    held: int
+    failed: int
+    open: int
+    surprises: int
+
+    @property
+    def total(self) -> int:
+        return self.held + self.failed + self.open
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that pages are made of. `templates` are the hand-written pages with places to fill in, by path."""
+
+    catalogue: Catalogue
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    measured: Mapping[str, Measured] = field(default_factory=dict)
+    templates: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, id: str) -> Measured:
+        return self.measured.get(id, NOTHING)
+
+    def findings(self, record: Record) -> list[Finding]:
+        """The leading finding of every claim and case that was measured."""
+        entry, measured = record.executable, self.of(record.id)
+        claims = entry.claims.items() if entry else ()
+        found = [measured.findings(name, case, bound) for name, claim in claims for case, bound in claim.bounds().items()]
+        return [findings[0] for findings in found if findings]
+
+    def score(self, record: Record) -> Score:
+        """Claims, not cases: a claim with cases holds when all of them do, and is open until all of them are measured."""
+        entry = record.executable
+        if entry is None:
+            return Score(0, 0, 0, 0)
+        found = {(finding.claim, finding.case): finding for finding in self.findings(record)}
+        held = failed = surprises = 0
+        for name, claim in entry.claims.items():
+            cases = [found.get((name, case)) for case in claim.bounds()]
+            verdicts = {finding.verdict if finding else None for finding in cases}
+            failed += "fails" in verdicts
+            held += verdicts == {"holds"}
+            surprises += any(finding is not None and finding.surprise for finding in cases)
+        return Score(held, failed, len(entry.claims) - held - failed, surprises)
+
+    @cached_property
+    def used_by(self) -> dict[str, list[str]]:
+        """Id -> the ids of those that build on it."""
+        return self._inverse(lambda record: record.entry.builds_on)
+
+    @cached_property
+    def compared_by(self) -> dict[str, list[str]]:
+        """Id -> the ids of those that compare themselves with it."""
+        return self._inverse(lambda record: record.entry.compared_with)
+
+    @cached_property
+    def covered_by(self) -> dict[str, list[str]]:
+        """Id -> the overviews and frameworks that cover it."""
+        return self._inverse(lambda record: [*getattr(record.entry, "covers", []), *(t.entry for t in getattr(record.entry, "techniques", []) if t.entry)])
+
+    def _inverse(self, names: Callable[[Record], list[str]]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for record in self.catalogue.entries.values():
+            for name in dict.fromkeys(names(record)):
+                found[name].append(record.id)
+        return found
+
+
+NOTHING = Measured()
+
+
+def gather(root: Path, templates: Mapping[str, str] | None = None) -> Facts:
+    """Read everything below `root`. Raises `FactsError` for what cannot be read, all of it at once."""
+    catalogue = load(root / "catalog")
+    problems = list(catalogue.problems)
+    sources = methods(root, problems)
+    said = [str(problem) for problem in sorted(problems)]
+    measured = {}
+    for record in catalogue.entries.values():
+        path = records.path_of(root, record.family, record.id)
+        try:
+            rows = records.read(path)
+        except (records.RecordError, OSError, UnicodeDecodeError) as problem:
+            said.append(str(problem))
+            continue
+        if rows:
+            source = sources.get(record.id)
+            measured[record.id] = Measured(rows, digest(root, source) if source else None)
+    if said:
+        raise FactsError("\n".join(said))
+    return Facts(catalogue, sources, measured, templates or {})

@@ -1,0 +1,317 @@
+"""Run a method: reference, controls and method on a slice of data, then every claim of a tier against its bound."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from catalog import Record, load
+from catalog.schema import Bound, Claim, Tier
+from methods.kit.lab import Lab
+from methods.kit.measure import QUANTITIES
+from methods.kit.nets import WeightsError
+from methods.kit.standin import standin
+from methods.kit.task import DataError, Task, cifar10
+from scripts import records, source
+
+TIERS: tuple[Tier, ...] = ("exact", "smoke", "long", "full")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of the data a tier uses, and how many optimiser steps method and control each get."""
+
+    train: int
+    validation: int
+    test: int
+    steps: dict[str, int]  # by where the method starts: from a trained network or from scratch
+
+
+BUDGETS = {
+    "smoke": Budget(5_000, 1_000, 2_000, {"trained": 24, "scratch": 60}),
+    "long": Budget(45_000, 5_000, 10_000, {"trained": 700, "scratch": 1_400}),
+    "full": Budget(45_000, 5_000, 10_000, {"trained": 14_000, "scratch": 56_000}),  # 40 and 160 epochs
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim (or one case of it): the values over the seeds, and whether their mean meets the bound."""
+
+    claim: str
+    case: str | None
+    said: Claim
+    bound: Bound
+    values: list[float]
+    error: str = ""
+    seconds: float = 0.0
+
+    @property
+    def subject(self) -> str:
+        return f"claim_{self.claim}" + (f"[{self.case}]" if self.case else "")
+
+    @property
+    def value(self) -> float:
+        return statistics.fmean(self.values) if self.values else math.nan
+
+    @property
+    def verdict(self) -> str:
+        return "error" if self.error else "holds" if self.bound.admits(self.value) else "fails"
+
+    @property
+    def surprising(self) -> bool:
+        return self.verdict != self.bound.expected
+
+
+@dataclass
+class Report:
+    """What one run of one method found. `numbers` holds, by subject and quantity, one value a seed."""
+
+    id: str
+    tier: str
+    data: str = "none"
+    data_digest: str = ""
+    seeds: list[int] = field(default_factory=list)
+    numbers: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
+    seconds: float = 0.0
+    problem: str = ""  # why nothing could be run
+
+    @property
+    def good(self) -> bool:
+        return not self.problem and not any(v.surprising for v in self.verdicts)
+
+
+def make_task(tier: str, start: str, data: Path | None, seed: int, device: str = "cpu") -> Task:
+    """The slice that a tier works on: of the CIFAR-10 folder `data`, or of the stand-in."""
+    budget = BUDGETS["smoke" if tier == "exact" else tier]
+    sizes = {"train": budget.train, "validation": budget.validation, "test": budget.test}
+    steps = budget.steps[start]
+    if data is None:
+        capped = {"train": min(sizes["train"], 10_000), "validation": min(sizes["validation"], 2_000), "test": min(sizes["test"], 4_000)}
+        task = standin(**capped, steps=steps, seed=seed)
+    else:
+        task = cifar10(data, **sizes, steps=steps, seed=seed)
+    return Task(**{**vars(task), "device": device})
+
+
+def claims_of(record: Record, tiers: tuple[str, ...]) -> Iterator[tuple[str, Claim]]:
+    entry = record.executable
+    for name, claim in entry.claims.items() if entry else ():
+        if claim.tier in tiers:
+            yield name, claim
+
+
+def call(module: ModuleType, name: str, claim: Claim, lab: Lab, seed: int) -> dict[str | None, float]:
+    """The numbers of one claim, by case."""
+    function: Callable[..., float] = getattr(module, f"claim_{name}")
+    values = {}
+    for case in claim.bounds():
+        torch.manual_seed(seed)
+        values[case] = float(function(lab) if case is None else function(lab, case))
+    return values
+
+
+def judge(module: ModuleType, name: str, claim: Claim, labs: dict[int, Lab]) -> list[Verdict]:
+    """A claim on every seed's lab. What a claim raises is an error verdict, not a crash."""
+    started = time.monotonic()
+    values: list[dict[str | None, float]] = []
+    error = ""
+    try:
+        values = [call(module, name, claim, lab, seed) for seed, lab in labs.items()]
+    except (DataError, WeightsError):
+        raise
+    except Exception as problem:  # noqa: BLE001 - whatever a method's code raises is this claim's result
+        error = f"{type(problem).__name__}: {problem}"
+    spent = time.monotonic() - started
+    return [Verdict(name, case, claim, bound, [v[case] for v in values], error, spent) for case, bound in claim.bounds().items()]
+
+
+def run(
+    root: Path,
+    record: Record,
+    *,
+    tiers: tuple[str, ...] = ("exact", "smoke"),
+    data: Path | None = None,
+    seeds: tuple[int, ...] = (0,),
+    device: str = "cpu",
+    record_rows: bool = False,
+    resume: bool = False,
+    module: ModuleType | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Report:
+    """Run one method's claims of the given tiers. `say` hears what is being done.
+
+    With `record_rows` every finished seed is written to the results file at once; with `resume` seeds that the file
+    already has, from the same code and data, are read from it instead of run.
+    Raises DataError, WeightsError and RecordError, whose messages name file and cure.
+    """
+    started = time.monotonic()
+    method = module or importlib.import_module(f"methods.{record.family}.{record.id}")
+    upper = [tier for tier in tiers if tier != "exact"]
+    report = Report(record.id, upper[-1] if upper else "exact", seeds=list(seeds))
+    stamp = Stamp(root, record, device) if record_rows or resume else None
+    start = (record.executable.start if record.executable else None) or "trained"
+
+    if "exact" in tiers:
+        lab = Lab(method, lambda: make_task("smoke", start, data, seeds[0], device))
+        for name, claim in claims_of(record, ("exact",)):
+            say(f"exact claim {name}")
+            report.verdicts += judge(method, name, claim, {0: lab})
+        if stamp and record_rows:
+            stamp.write([stamp.row("exact", v.subject, "value", v.value, "none", "", 0) for v in report.verdicts if not v.error])
+    for tier in upper:
+        claims = list(claims_of(record, (tier,)))
+        if not claims and tier != "smoke":
+            continue
+        collected: dict[str, list[Verdict]] = {}
+        for count, seed in enumerate(seeds, 1):
+            config = method.Config() if tier in ("long", "full") else None
+            lab = Lab(method, lambda tier=tier, seed=seed: make_task(tier, start, data, seed, device), config)  # type: ignore[misc]
+            where = f"{tier}, seed {seed} ({count} of {len(seeds)})"
+            say(f"{where}: reading data")
+            report.data, report.data_digest = lab.task.name, lab.task.digest
+            rows = stamp.done(tier, lab.task, seed) if stamp and resume else []
+            if not rows:
+                rows = list(measured(lab, method, where, say))
+                for name, claim in claims:
+                    say(f"{where}: claim {name}")
+                    found = judge(method, name, claim, {seed: lab})
+                    rows += [(v.subject, "value", v.value) for v in found if not v.error]
+                    for v in found:
+                        if v.error:
+                            collected.setdefault(v.subject, []).append(v)
+                if stamp and record_rows:
+                    stamp.write([stamp.row(tier, *row, lab.task.name, lab.task.digest, seed) for row in rows])
+            for subject, quantity, value in rows:
+                if subject.startswith("claim_"):
+                    continue
+                report.numbers.setdefault(subject, {}).setdefault(quantity, []).append(value)
+            values = {subject: value for subject, quantity, value in rows if quantity == "value"}
+            for name, claim in claims:
+                for case, bound in claim.bounds().items():
+                    verdict = Verdict(name, case, claim, bound, [])
+                    if verdict.subject in values:
+                        collected.setdefault(verdict.subject, []).append(Verdict(name, case, claim, bound, [values[verdict.subject]]))
+        report.verdicts += [merge(found) for found in collected.values()]
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def measured(lab: Lab, method: ModuleType, where: str, say: Callable[[str], None]) -> Iterator[tuple[str, str, float]]:
+    """Reference, method and controls, as (subject, quantity, value)."""
+    controls = [name.removeprefix("control_") for name in vars(method) if name.startswith("control_")]
+    steps: list[tuple[str, Callable[[], Any]]] = [("reference", lambda: lab.before), ("method", lambda: lab.after)]
+    steps += [(f"control_{name}", lambda name=name: lab.control(name)) for name in controls]  # type: ignore[misc]
+    for subject, build in steps:
+        say(f"{where}: {subject.replace('_', ' ')}")
+        stats = build()
+        for quantity in QUANTITIES:
+            value = getattr(stats, quantity)
+            if not math.isnan(value):
+                yield subject, quantity, float(value)
+
+
+def merge(found: list[Verdict]) -> Verdict:
+    """The same claim on several seeds as one verdict; an error on any seed is the verdict."""
+    first = found[0]
+    errors = [v.error for v in found if v.error]
+    return Verdict(first.claim, first.case, first.said, first.bound, [x for v in found for x in v.values], errors[0] if errors else "")
+
+
+class Stamp:
+    """What every recorded row of one run has in common."""
+
+    def __init__(self, root: Path, record: Record, device: str) -> None:
+        self.path = records.path_of(root, record.family, record.id)
+        self.code = source.digest(root, source.methods(root)[record.id])
+        self.device = device if device == "cpu" else torch.cuda.get_device_name(device)
+        self.commit = commit(root)
+
+    def row(self, tier: str, subject: str, metric: str, value: float, data: str, digest: str, seed: int) -> records.Row:
+        return records.Row(
+            tier, subject, metric, value, data, digest, seed, self.device, torch.get_num_threads(), platform.python_version(),
+            torch.__version__.split("+")[0], self.commit, self.code, datetime.now(UTC).strftime("%Y-%m-%d"),
+        )  # fmt: skip
+
+    def write(self, rows: list[records.Row]) -> None:
+        try:
+            records.write(self.path, rows)
+        except OSError as problem:
+            cure = "make the folder writable, or run without --record"
+            raise records.RecordError(f"{self.path}: cannot be written ({problem.strerror}); {cure}") from problem
+
+    def done(self, tier: str, task: Task, seed: int) -> list[tuple[str, str, float]]:
+        """Rows of a seed that was already measured with this code on this data."""
+        same = [r for r in records.read(self.path) if (r.tier, r.seed, r.data_digest, r.code) == (tier, seed, task.digest, self.code)]
+        return [(r.subject, r.metric, r.value) for r in same]
+
+
+def commit(root: Path) -> str:
+    """Short hash of HEAD; "+" behind it says that code had changed since."""
+    try:
+        git = ["git", "-C", str(root)]
+        head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run([*git, "status", "--porcelain", "--", "methods"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def run_many(
+    root: Path, ids: list[str], jobs: int, options: dict[str, Any], heard: Callable[[str, Report | None], None]
+) -> dict[str, Report]:
+    """Run methods side by side in `jobs` processes of one thread each. `heard(id, None)` when one starts, with the report when it ends."""
+    reports: dict[str, Report] = {}
+    if jobs < 2 or len(ids) < 2:
+        for id in ids:
+            heard(id, None)
+            reports[id] = _worker(root, id, options)
+            heard(id, reports[id])
+        return reports
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread)
+    waiting, running = list(ids), dict[Future[Report], str]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                id = waiting.pop(0)
+                heard(id, None)
+                running[pool.submit(_worker, root, id, options)] = id
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                id = running.pop(future)
+                reports[id] = future.result()
+                heard(id, reports[id])
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return reports
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _worker(root: Path, id: str, options: dict[str, Any]) -> Report:
+    """One method in this process; what stops the run is the report's problem."""
+    started = time.monotonic()
+    try:
+        return run(root, load(root / "catalog").entries[id], **options)
+    except (DataError, WeightsError, records.RecordError) as problem:
+        return Report(id, "smoke", problem=str(problem), seconds=time.monotonic() - started)
+    except Exception as problem:  # noqa: BLE001 - a method's own failure is a result, told in one line
+        return Report(id, "smoke", problem=f"{type(problem).__name__}: {problem}", seconds=time.monotonic() - started)

@@ -1,0 +1,453 @@
+"""The checker, against a small catalogue that is right and a table of ways to break it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+
+from catalog import Problem, parse
+from scripts.check import check, render, schema
+from scripts.records import COLUMNS
+
+SLIM, TUCKER, TOOL = "catalog/pruning/slim.yaml", "catalog/low_rank/tucker.yaml", "catalog/frameworks/tool.yaml"
+SURVEY, TABLE, WORDS = "catalog/overviews/survey.yaml", "catalog/comparisons/table.yaml", "catalog/vocabulary.yaml"
+METHOD, MEASURED = "methods/pruning/slim.py", "catalog/measured/pruning/slim.csv"
+ROW = "exact,claim_same,value,0.5,none,,0,cpu,1,3.12.1,2.9.0,abc,0123,2026-01-01T00:00:00Z"
+
+GOOD = {
+    WORDS: """\
+datasets: {CIFAR-10: 60000 small images}
+models: {ResNet-8: eight layers}
+metrics: {top1_error: {name: Top-1 error, unit: "%", direction: lower}}
+tags: {channel: whole channels go, rank: low rank}
+""",
+    SLIM: """\
+name: Slim
+title: Thinner networks
+authors: [Ada Lovelace]
+year: 2017
+arxiv: "1708.06519"
+tags: [channel]
+start: trained
+returns: smaller
+builds_on: [tucker]
+summary: Cut channels.
+claims:
+  same: {says: Nothing changes., where: §3, tier: exact, at_most: 1.0e-5}
+  counts: {says: Sizes., where: Table 1, tier: exact, within: 2%, cases: {B0: {paper: 5.3}, B1: {paper: 7.8}}}
+  better: {says: Beats random., where: §4, tier: smoke, at_least: 0.02}
+results:
+  - {dataset: CIFAR-10, model: ResNet-8, metric: top1_error, baseline: 6.34, result: 6.2, delta: -0.14, where: Table 1}
+  - {dataset: CIFAR-10, model: ResNet-8, metric: top1_error, result: 7.1, params_before: 138, params_after: 11.3, params_kept: 0.082,
+     where: Table 2}
+""",
+    TUCKER: """\
+name: Tucker
+title: Low rank
+authors: [Charles Babbage]
+year: 2016
+doi: 10.1000/abc
+formerly: [old_tucker]
+summary: Decompose.
+""",
+    TOOL: """\
+name: Tool
+title: A tool
+year: 2020
+url: https://example.org
+summary: A library.
+techniques: [{name: Slimming, entry: slim}]
+""",
+    SURVEY: """\
+name: Survey
+title: A survey
+authors: [Grace Hopper]
+year: 2020
+summary: Much.
+covers: [slim]
+""",
+    TABLE: """\
+title: Table
+caption: As printed.
+dataset: CIFAR-10
+model: ResNet-8
+source: {url: "https://example.org/table", label: table}
+baseline: {top1: 93.52}
+columns: [{id: d1, name: Change, unit: points, direction: higher, delta_of: top1}]
+rows:
+  - {method: Slim, entry: slim, values: {d1: -0.4}, result: {d1: 93.1}}
+""",
+    METHOD: '''\
+"""Slim (Lovelace, 1843).
+
+Departures: none.
+"""
+
+from dataclasses import dataclass
+
+from methods.low_rank.tucker import rank
+
+
+@dataclass(frozen=True)
+class Config:
+    cut: float = 0.7  # Table 1
+
+
+def compress(model, task, config):
+    return rank(model)
+
+
+def control_random(model, task, config, like):
+    return model
+
+
+def claim_same(lab):
+    return 0.0
+
+
+def claim_counts(lab, case):
+    return 0.0
+
+
+def claim_better(lab):
+    return 0.0
+''',
+    "methods/kit/task.py": "class Task: ...\n",
+    MEASURED: f"{','.join(COLUMNS)}\n{ROW}\n",
+}
+ROOT = Path(__file__).parent.parent
+NOT_OURS = "this file is machine-written: restore it with git, or record again with `smallprint smoke --record`"
+
+
+def plant(root: Path, files: Mapping[str, str | bytes]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return root
+
+
+def problems(root: Path) -> list[str]:
+    return [str(problem) for problem in check(root)]
+
+
+def test_the_good_tree_has_no_problem(tmp_path: Path) -> None:
+    assert problems(plant(tmp_path, GOOD)) == []
+
+
+# name, file, text in it, what takes its place ("" for the text: the whole file), what must be said
+BROKEN: list[tuple[str, str, str, str | bytes, list[str]]] = [
+    ("unknown field", SLIM, "tags: [channel]", "tagz: [channel]",
+     ["6: tagz: unknown field; remove it or correct its name; did you mean tags?"]),
+    ("unknown nested field", SLIM, "at_least: 0.02", "atleast: 0.02",
+     ["14: claims.better.atleast: unknown field; remove it or correct its name; did you mean at_least?"]),
+    ("missing", SLIM, "title: Thinner networks\n", "", ["1: title: is missing; add it"]),
+    ("missing nested", SLIM, ", where: Table 1}\n  - {dataset", "}\n  - {dataset", ["16: results.0.where: is missing; add it"]),
+    ("arXiv as a number", SLIM, '"1708.06519"', "1708.06519", ["5: arxiv: must be text, got 1708.06519; put it in quotes"]),
+    ("arXiv form", SLIM, '"1708.06519"', "arXiv:1708.06519",
+     ['5: arxiv: \'arXiv:1708.06519\' does not have the form of an arXiv id such as "1708.06519"; correct it']),
+    ("wrong literal", SLIM, "returns: smaller", "returns: smaler",
+     ["8: returns: 'smaler' is not one of 'smaller', 'same' or 'larger'; did you mean smaller?"]),
+    ("year in quotes", SLIM, "2017", '"2017"', ["4: year: must be a whole number, got '2017'; correct it"]),
+    ("text for a list", SLIM, "[Ada Lovelace]", "Ada Lovelace", ["3: authors: must be a list, got 'Ada Lovelace'; correct it"]),
+    ("no authors", SLIM, "[Ada Lovelace]", "[]", ["3: authors: is empty; add at least one"]),
+    ("exponent without point", SLIM, "1.0e-5", "1e-5",
+     ["12: claims.same.at_most: '1e-5' is text to YAML, which wants a point in such a number; write 1.0e-5"]),
+    ("not finite", SLIM, "at_least: 0.02", "at_least: .nan", ["14: claims.better.at_least: must be a finite number; correct it"]),
+    ("summary too long", SLIM, "Cut channels.", "x" * 701, ["10: summary: has 701 characters, at most 700 are allowed; shorten it"]),
+    ("named twice", SLIM, "[channel]", "[channel, channel]", ["6: tags: names channel twice; keep one"]),
+    ("no reference", SLIM, 'arxiv: "1708.06519"\n', "", ["1: a paper needs one of arxiv, doi, url; add one"]),
+    ("no start", SLIM, "start: trained\n", "",
+     ["1: has claims but not both start and returns; add start: trained | scratch and returns: smaller | same | larger"]),
+    ("web address", TOOL, "https://example.org", "javascript:alert(1)",
+     ["4: url: 'javascript:alert(1)' does not have the form of a web address (http:// or https://); correct it"]),
+    ("claim name", SLIM, "  same:", "  Same-1:",
+     ["12: claims.Same-1: 'Same-1' does not have the form of a slug: small letters, digits and _; correct it"]),
+    ("two bounds", SLIM, "at_least: 0.02", "at_least: 0.02, at_most: 1.0",
+     ["14: claims.better: needs exactly one of at_least, at_most, within, has at_least and at_most; keep one"]),
+    ("no bound", SLIM, ", at_least: 0.02", "", ["14: claims.better: needs exactly one of at_least, at_most, within, has none; keep one"]),
+    ("within without paper", SLIM, "at_least: 0.02", "within: 0.1",
+     ["14: claims.better: within needs paper: add the number to be within of"]),
+    ("within is no tolerance", SLIM, "within: 2%", "within: two",
+     ['13: claims.counts.within: must be a number (absolute) or a percentage such as "2%" (relative)']),
+    ("within is a list", SLIM, "within: 2%", "within: [2]", ["13: claims.counts.within: must be a number, got [2]; correct it"]),
+    ("case with another bound", SLIM, "B0: {paper: 5.3}", "B0: {paper: 5.3, at_most: 6}",
+     ["13: claims.counts: needs exactly one of at_least, at_most, within in case B0, has at_most and within; keep one"]),
+    ("fails without because", SLIM, "at_least: 0.02", "at_least: 0.02, expected: fails",
+     ["14: claims.better: expected: fails and because go together: say why it fails, or drop both"]),
+    ("because without fails", SLIM, "at_least: 0.02", "at_least: 0.02, because: small",
+     ["14: claims.better: expected: fails and because go together: say why it fails, or drop both"]),
+    ("duplicate key", SLIM, "year: 2017\n", "year: 2017\nname: Slimmer\n", ["5: name is given twice; keep one"]),
+    ("syntax: colon", SLIM, "Thinner networks", "Thin: networks",
+     ["2: not YAML: mapping values are not allowed in this context; put text that holds ': ' in quotes, or correct the indentation"]),
+    ("syntax: open bracket", SLIM, "[channel]", "[channel",
+     ["7: not YAML: while parsing a flow sequence, did not find expected ',' or ']'; close the bracket, and put a comma between items"]),
+    ("syntax: open quote", SURVEY, "Much.", "'Much.",
+     ["5: not YAML: while scanning a quoted scalar, found unexpected end of stream; close the quote"]),
+    ("syntax: at", SLIM, "Cut channels.", "@home",
+     ["10: not YAML: while scanning for the next token, found character that cannot start any token; put text that begins with @,"
+      " ` or % in quotes"]),
+    ("tab", SLIM, "  same: {", "\tsame: {", ["12: not YAML: a tab; indent with spaces"]),
+    ("not UTF-8", SLIM, "", b'name: Slim\ntitle: caf\xe9\n', ["2: not UTF-8; save the file in that encoding"]),
+    ("control character", SLIM, "Cut channels.", "Cut\x00",
+     ["10: not YAML: unacceptable character #x0000: control characters are not allowed; remove that character"]),
+    ("alias", SLIM, "", "name: &a Slim\ntitle: *a\n", ["2: aliases (*name) are not used here; write the value out"]),
+    ("empty", SLIM, "", "", ["1: the file is empty; write its fields or delete it"]),
+    ("only a comment", SLIM, "", "# nothing\n", ["1: the file is empty; write its fields or delete it"]),
+    ("a list", SLIM, "", "- name\n", ["1: must be fields and values, got list; write name: value"]),
+    ("two documents", SURVEY, "covers: [slim]\n", "---\ncovers: [slim]\n", ["6: a second document begins here; remove the line ---"]),
+    ("too deep", SLIM, "", "[" * 100_000, ["1: nested more than 50 levels deep; flatten it"]),
+    ("bad tag", SLIM, "2017", "!!int ''", ["4: cannot read the value: string index out of range; put it in quotes"]),
+    ("code in a tag", SLIM, "Cut channels.", "!!python/name:os.system x",
+     ["10: cannot read the value: could not determine a constructor for the tag 'tag:yaml.org,2002:python/name:os.system'; put it"
+      " in quotes"]),
+    ("file name", "catalog/pruning/Bad-Name.yaml", "", "x: 1\n",
+     ["1: an entry's file is called <slug>.yaml: small letters, digits and _; rename it",
+      "1: authors: is missing; add it",
+      "1: name: is missing; add it",
+      "1: summary: is missing; add it",
+      "1: title: is missing; add it",
+      "1: x: unknown field; remove it or correct its name",
+      "1: year: is missing; add it"]),
+    ("suffix", "catalog/pruning/other.yml", "", GOOD[TUCKER].replace("10.1000/abc", "10.1000/abd"),
+     ["1: an entry's file is called <slug>.yaml: small letters, digits and _; rename it"]),
+    ("folder", "catalog/prunning/other.yaml", "", "x: 1\n",
+     ["1: is in none of the folders low_rank, pruning, distillation, quantization, architecture, frameworks, overviews, lists, "
+      "comparisons; move or remove it; did you mean pruning?"]),
+    ("two families", "catalog/quantization/slim.yaml", "", GOOD[TUCKER].replace("10.1000/abc", "10.1000/abd"),
+     ["1: the id slim is taken by catalog/pruning/slim.yaml; rename one"]),
+    ("table's file name", "catalog/comparisons/other.yml", "", GOOD[TABLE],
+     ["1: a table's file is called <slug>.yaml: small letters, digits and _; rename it"]),
+    ("table: value without column", TABLE, "values: {d1: -0.4}", "values: {d2: 1}",
+     ["1: row 'Slim' has values for d2, which is no column; add the column or remove the value"]),
+    ("vocabulary broken", WORDS, "tags: {", "tags: [",
+     ["4: not YAML: while parsing a flow sequence, did not find expected ',' or ']'; close the bracket, and put a comma between items"]),
+    ("unknown tag", SLIM, "[channel]", "[chanel]",
+     ["6: tags.0: 'chanel' is not among the tags of catalog/vocabulary.yaml; did you mean channel?"]),
+    ("unknown tag, nothing near", SLIM, "[channel]", "[channel, zzz]",
+     ["6: tags.1: 'zzz' is not among the tags of catalog/vocabulary.yaml; add it there"]),
+    ("unknown dataset", SLIM,
+     "{dataset: CIFAR-10, model: ResNet-8, metric: top1_error, baseline",
+     "{dataset: CIFAR10, model: ResNet-8, metric: top1_error, baseline",
+     ["16: results.0.dataset: 'CIFAR10' is not among the datasets of catalog/vocabulary.yaml; did you mean CIFAR-10?"]),
+    ("unknown model", SLIM, "model: ResNet-8, metric: top1_error, baseline", "model: ResNet8, metric: top1_error, baseline",
+     ["16: results.0.model: 'ResNet8' is not among the models of catalog/vocabulary.yaml; did you mean ResNet-8?"]),
+    ("unknown metric", SLIM, "top1_error, baseline", "error_rate, baseline",
+     ["16: results.0.metric: 'error_rate' is not among the metrics of catalog/vocabulary.yaml; add it there"]),
+    ("table: unknown dataset", TABLE, "CIFAR-10", "ImageNet",
+     ["3: dataset: 'ImageNet' is not among the datasets of catalog/vocabulary.yaml; add it there"]),
+    ("table: unknown model", TABLE, "ResNet-8", "ResNet-9",
+     ["4: model: 'ResNet-9' is not among the models of catalog/vocabulary.yaml; did you mean ResNet-8?"]),
+    ("builds on nothing", TUCKER, "summary", "builds_on: [slimm]\nsummary",
+     ["7: builds_on.0: there is no entry slimm; did you mean slim?"]),
+    ("compared with nothing", TUCKER, "summary", "compared_with: [zzz]\nsummary",
+     ["7: compared_with.0: there is no entry zzz; write it or remove the name"]),
+    ("former name", SURVEY, "[slim]", "[old_tucker]", ["6: covers.0: there is no entry old_tucker; it is now called tucker"]),
+    ("two former names", SURVEY, "summary", "formerly: [old_tucker]\nsummary",
+     ["5: formerly.0: tucker was formerly old_tucker too; remove one"]),
+    ("covers nothing", SURVEY, "[slim]", "[slim, tucke]", ["6: covers.1: there is no entry tucke; did you mean tucker?"]),
+    ("technique is nothing", TOOL, "entry: slim", "entry: slam", ["6: techniques.0.entry: there is no entry slam; did you mean slim?"]),
+    ("table: row is nothing", TABLE, "entry: slim", "entry: slimm", ["9: rows.0.entry: there is no entry slimm; did you mean slim?"]),
+    ("names itself", TUCKER, "summary", "builds_on: [tucker]\nsummary", ["7: builds_on.0: an entry cannot name itself; remove it"]),
+    ("circle", TUCKER, "summary", "builds_on: [slim]\nsummary",
+     ["catalog/pruning/slim.yaml:9: builds_on.0: goes in a circle, slim -> tucker -> slim; remove one of these"]),
+    ("formerly an entry", SURVEY, "summary", "formerly: [tucker]\nsummary", ["5: formerly.0: tucker is an entry today; remove it here"]),
+    ("same DOI", SLIM, 'arxiv: "1708.06519"', "doi: 10.1000/ABC",
+     ["5: doi: 10.1000/ABC is in catalog/low_rank/tucker.yaml already; remove one entry or correct the number"]),
+    ("same arXiv id", TUCKER, "doi: 10.1000/abc", 'arxiv: "1708.06519"',
+     ["catalog/pruning/slim.yaml:5: arxiv: 1708.06519 is in catalog/low_rank/tucker.yaml already; remove one entry or correct the"
+      " number"]),
+    ("arXiv's DOI", TUCKER, "10.1000/abc", "10.48550/arXiv.1708.06519",
+     ["catalog/pruning/slim.yaml:5: arxiv: 1708.06519 is in catalog/low_rank/tucker.yaml already; remove one entry or correct the"
+      " number"]),
+    ("claim without function", METHOD, "def claim_same(lab)", "def same(lab)",
+     ["catalog/pruning/slim.yaml:12: claims.same: methods/pruning/slim.py has no claim_same; write it or remove the claim"]),
+    ("misspelt function", METHOD, "claim_same", "claim_sane",
+     ["catalog/pruning/slim.yaml:12: claims.same: methods/pruning/slim.py has no claim_same; did you mean claim_sane?",
+      "24: claim_sane: catalog/pruning/slim.yaml has no claim sane; did you mean same?"]),
+    ("function without claim", METHOD, "def claim_better", "def claim_other(lab):\n    return 0.0\n\n\ndef claim_better",
+     ["32: claim_other: catalog/pruning/slim.yaml has no claim other; add the claim or remove the function"]),
+    ("case too many", METHOD, "def claim_same(lab)", "def claim_same(lab, case)",
+     ["24: claim_same: takes (lab, case), but its claim has no cases; let it take (lab)"]),
+    ("case missing", METHOD, "def claim_counts(lab, case)", "def claim_counts(lab)",
+     ["28: claim_counts: takes (lab), but its claim has cases; let it take (lab, case)"]),
+    ("no lab", METHOD, "def claim_same(lab)", "def claim_same()",
+     ["24: claim_same: takes (), but its claim has no cases; let it take (lab)"]),
+    ("claims without method", TUCKER,
+     "summary",
+     "start: trained\nreturns: same\nclaims: {a: {says: A., where: B, tier: exact, at_most: 1}}\nsummary",
+     ["9: claims: methods/low_rank/tucker.py is missing; write it or remove the claims"]),
+    ("method without entry", "methods/pruning/other.py", "", GOOD[METHOD].replace("from methods.low_rank.tucker import rank", ""),
+     ["1: catalog/pruning/other.yaml is missing; write it or remove this file"]),
+    ("method in the wrong family", "methods/quantization/tucker.py", "", GOOD[METHOD],
+     ["1: the entry is in low_rank; move this file to methods/low_rank/tucker.py",
+      "8: import: tucker is neither in builds_on nor in compared_with of catalog/low_rank/tucker.yaml; add it there or do without it"]),
+    ("method in no family", "methods/prunning/slim2.py", "", GOOD[METHOD], ["1: prunning is no family of methods; did you mean pruning?"]),
+    ("too few claims", SLIM, "tier: smoke", "tier: long",
+     ["11: claims: 2 exact and 0 smoke are too few; a method has at least two exact claims and one smoke claim"]),
+    ("no docstring", METHOD, '"""Slim (Lovelace, 1843).\n\nDepartures: none.\n"""\n', "",
+     ["1: docstring: is missing; write name, authors and venue, then the idea, then Departures:"]),
+    ("no departures", METHOD, "Departures: none.", "Nothing departs.",
+     ['1: docstring: has no "Departures:" from the paper; add what differs, or "Departures: none."']),
+    ("empty departures", METHOD, "Departures: none.", "Departures:",
+     ['1: docstring: has no "Departures:" from the paper; add what differs, or "Departures: none."']),
+    ("no compress", METHOD, "def compress", "def squeeze", ["1: compress: is missing; write compress(model, task, config)"]),
+    ("compress arguments", METHOD, "def compress(model, task, config)", "def compress(model, config)",
+     ["16: compress: takes (model, config); let it take (model, task, config)"]),
+    ("no Config", METHOD, "class Config", "class Settings",
+     ["1: Config: is missing; write a frozen dataclass with the paper's numbers as defaults"]),
+    ("Config without default", METHOD, "cut: float = 0.7", "cut: float", ["13: Config.cut: has no default; give it the paper's value"]),
+    ("no control", METHOD, "def control_random", "def random",
+     ["1: control: there is none; write control_<name>(model, task, config, like), the naive alternative"]),
+    ("control arguments", METHOD, "def control_random(model, task, config, like)", "def control_random(model, task, config)",
+     ["20: control_random: takes (model, task, config); let it take (model, task, config, like)"]),
+    ("syntax error", METHOD, "def compress(", "def compress((",
+     ["16: not Python: Function parameters cannot be parenthesized; correct it"]),
+    ("method not UTF-8", METHOD, "", b'"""caf\xe9"""', ["1: not UTF-8; save the file in that encoding"]),
+    ("null byte", METHOD, "", "x = '\x00'", ["1: not Python: source code string cannot contain null bytes; correct it"]),
+    ("unrelated import", METHOD,
+     "from methods.low_rank.tucker import rank",
+     "import methods.low_rank.tucker\nfrom methods.quantization import bits",
+     ["9: import: bits is neither in builds_on nor in compared_with of catalog/pruning/slim.yaml; add it there or do without it"]),
+    ("import from scripts", METHOD, "    return rank(model)", "    from scripts.records import Row\n    return Row",
+     ["17: import: a method may not import scripts.records; move what it needs to methods/kit"]),
+    ("delta", SLIM, "delta: -0.14", "delta: 0.14",
+     ["16: results.0.delta: is 0.14, but result - baseline is -0.14; correct one or remove delta"]),
+    ("params_kept", SLIM, "params_kept: 0.082", "params_kept: 0.09",
+     ["17: results.1.params_kept: is 0.09, but params_after / params_before is 0.08188; correct one or remove params_kept"]),
+    ("madds_kept", SLIM,
+     "params_before: 138, params_after: 11.3, params_kept: 0.082",
+     "madds_before: 10.0, madds_after: 2.5, madds_kept: 0.4",
+     ["17: results.1.madds_kept: is 0.4, but madds_after / madds_before is 0.25; correct one or remove madds_kept"]),
+    ("table: delta", TABLE, "d1: -0.4}", "d1: -0.5}", ["9: rows.0.values.d1: is -0.5, but result - baseline is -0.42; correct one"]),
+    ("table: no baseline", TABLE, "{top1: 93.52}", "{top5: 93.52}",
+     ["7: columns.0.delta_of: top1 is not in the table's baseline; did you mean top5?"]),
+    ("table: result of no delta", TABLE, "result: {d1: 93.1}", "result: {top1: 93.1}",
+     ["9: rows.0.result.top1: top1 is no column with delta_of; add delta_of to the column or remove the number"]),
+    ("measured: header", MEASURED, "tier,", "tear,",
+     [f"1: the columns must be tier,subject,metric,value,data,data_digest,seed,device,threads,python,torch,commit,code,date; {NOT_OURS}"]),
+    ("measured: number", MEASURED, ",0.5,", ",half,", [f"2: could not convert string to float: 'half'; {NOT_OURS}"]),
+    ("measured: no entry", "catalog/measured/pruning/other.csv", "", "x\n",
+     ["1: there is no entry catalog/pruning/other.yaml; rename or remove this file"]),
+    ("measured: wrong family", "catalog/measured/low_rank/slim.csv", "", "x\n",
+     ["1: there is no entry catalog/low_rank/slim.yaml; rename or remove this file"]),
+    ("measured: not UTF-8", MEASURED, "", b'\xff\n',
+     ["1: cannot be read ('utf-8' codec can't decode byte 0xff in position 0: invalid start byte); restore it with git"]),
+    ("measured: no claim", MEASURED, "claim_same", "claim_sane", ["2: subject: claim_sane: there is no claim sane; remove its rows"]),
+    ("measured: no case", MEASURED, "claim_same", "claim_counts[B7]",
+     ["2: subject: claim_counts[B7]: claim counts has no case B7; remove its rows"]),
+    ("measured: case missing", MEASURED, "claim_same", "claim_counts",
+     ["2: subject: claim_counts: claim counts has cases; remove its rows"]),
+    ("measured: case too many", MEASURED, "claim_same", "claim_same[B0]",
+     ["2: subject: claim_same[B0]: claim same has no cases; remove its rows"]),
+    ("measured: no control", MEASURED, "claim_same", "control_naive",
+     ["2: subject: control_naive: the method has no control_naive; remove its rows"]),
+    ("measured: no subject", MEASURED, "claim_same", "teacher", ["2: subject: teacher: is no subject of a measurement; remove its rows"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "old", "new", "said"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
+def test_broken(tmp_path: Path, file: str, old: str, new: str | bytes, said: list[str]) -> None:
+    before = GOOD.get(file, "")
+    assert not old or before.count(old) == 1
+    after = before.replace(old, new) if old and isinstance(new, str) else new
+    assert problems(plant(tmp_path, {**GOOD, file: after})) == [f"{file}:{line}" if line[0].isdigit() else line for line in said]
+
+
+def test_several_broken_files_are_reported_at_once(tmp_path: Path) -> None:
+    broken: dict[str, str | bytes] = {
+        **GOOD,
+        WORDS: GOOD[WORDS].replace("unit", "units"),
+        SLIM: "name: [",
+        TUCKER: b"\xff",
+        TABLE: "",
+        METHOD: "def",
+        "methods/low_rank/tucker.py": "",
+        MEASURED: "x",
+    }
+    found = check(plant(tmp_path, broken))
+    assert found == sorted(found)
+    assert {problem.path for problem in found} == broken.keys() - {TOOL, SURVEY, "methods/kit/task.py"}
+    assert not [problem for problem in found if "there is no entry" in problem.message], "an unreadable entry is still an entry"
+
+
+def test_a_missing_vocabulary_is_one_problem(tmp_path: Path) -> None:
+    files = {name: text for name, text in GOOD.items() if name != WORDS}
+    assert problems(plant(tmp_path, files)) == [f"{WORDS}:1: cannot be opened: No such file or directory; restore it"]
+
+
+def test_every_circle_is_reported(tmp_path: Path) -> None:
+    entry = "name: {0}\ntitle: T\nauthors: [A]\nyear: 2000\nurl: https://example.org\nsummary: S.\nbuilds_on: [{1}]\n"
+    around = {"a": "b", "b": "c", "c": "a", "d": "e", "e": "d"}
+    files = {f"catalog/pruning/{id}.yaml": entry.format(id, other) for id, other in around.items()}
+    assert problems(plant(tmp_path, {WORDS: GOOD[WORDS], **files})) == [
+        "catalog/pruning/a.yaml:7: builds_on.0: goes in a circle, a -> b -> c -> a; remove one of these",
+        "catalog/pruning/d.yaml:7: builds_on.0: goes in a circle, d -> e -> d; remove one of these",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parts", "agrees"),
+    [
+        ("baseline: 93.52, result: 93.0, delta: -0.5", True),  # 93.0 was printed as 93.00, and -0.52 rounds to -0.5
+        ("baseline: 93.52, result: 93.0, delta: -0.52", True),
+        ("baseline: 93.52, result: 93.0, delta: -0.6", False),
+        ("baseline: 6.34, result: 6.2, delta: -0.15", True),  # unrounded, 6.344 and 6.196 give -0.148
+        ("baseline: 6.34, result: 6.2, delta: -0.16", False),
+        ("baseline: 6.34, result: 6.2, delta: 0.14", False),
+        ("baseline: 70, result: 69, delta: -1.4", True),
+        ("result: 69, delta: -1.4", True),
+        ("result: 69, params_before: 138, params_after: 11.3, params_kept: 0.0819", True),
+        ("result: 69, params_before: 138, params_after: 11.3, params_kept: 0.0827", False),
+        ("result: 69, params_before: 2, params_after: 2, params_kept: 1", True),
+        ("result: 69, params_before: 2.0, params_after: 1.2, params_kept: 1.0", False),
+        ("result: 69, params_before: 0.27, params_after: 0.085, params_kept: 0.32", True),
+        ("result: 69, madds_before: 0.3, params_after: 0.1, madds_kept: 0.9", True),  # parts are missing: nothing to compare
+    ],
+)
+def test_derived_numbers_allow_for_rounding(tmp_path: Path, parts: str, agrees: bool) -> None:
+    old = "baseline: 6.34, result: 6.2, delta: -0.14"
+    found = problems(plant(tmp_path, {**GOOD, SLIM: GOOD[SLIM].replace(old, parts)}))
+    assert (found == []) == agrees and len(found) <= 1
+
+
+def test_text_and_json() -> None:
+    found = [Problem("a.yaml", 3, "tags.0", "no; yes"), Problem("b.py", 1, "", "é")]
+    assert render(found) == "a.yaml:3: tags.0: no; yes\nb.py:1: é"
+    assert json.loads(render(found, "json")) == [
+        {"path": "a.yaml", "line": 3, "field": "tags.0", "message": "no; yes"},
+        {"path": "b.py", "line": 1, "field": "", "message": "é"},
+    ]
+    assert render([]) == "" and json.loads(render([], "json")) == []
+
+
+def test_github_commands_cannot_be_broken_out_of() -> None:
+    found = [Problem("a,b:c.yaml", 3, "title", "100%\r\n::error::gotcha")]
+    assert render(found, "github") == "::error file=a%2Cb%3Ac.yaml,line=3::title: 100%25%0D%0A::error::gotcha"
+
+
+def test_unknown_format() -> None:
+    with pytest.raises(ValueError, match="there is no format 'xml'; use text, json or github"):
+        render([], "xml")
+
+
+def test_schema_accepts_what_the_loader_accepts() -> None:
+    exported = schema()
+    assert set(exported) == {"paper", "framework", "overview", "list", "comparison", "vocabulary"}
+    for kind, file in (("paper", SLIM), ("framework", TOOL), ("overview", SURVEY), ("comparison", TABLE), ("vocabulary", WORDS)):
+        jsonschema.Draft202012Validator.check_schema(exported[kind])
+        jsonschema.Draft202012Validator(exported[kind]).validate(parse(GOOD[file])[0])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(exported["paper"]).validate({"name": "Slim"})
+
+
+def test_checking_needs_neither_torch_nor_network() -> None:
+    code = "import sys, pathlib; from scripts.check import check; check(pathlib.Path('.')); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+    assert not {"torch", "numpy", "requests", "rich", "typer"} & set(loaded)
