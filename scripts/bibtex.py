@@ -8,13 +8,25 @@ import unicodedata
 import bibtexparser
 from bibtexparser import model
 
-from catalog.schema import Entry
+from catalog.schema import Entry, Framework, Listing
+from scripts.markup import address
 
 JOURNAL = re.compile(
-    r"journal|transactions|letters|magazine|review|proceedings of the ieee|\b(tpami|pami|ijcv|jmlr|tmlr|pnas|neurocomputing|nature|science)\b", re.IGNORECASE
+    r"journal|transactions|letters|magazine|review|proceedings of the ieee|\b(tpami|pami|ijcv|jmlr|tmlr|pnas|nature|science)\b",
+    re.IGNORECASE,
 )
-SMALL = {"a", "an", "the", "on", "of", "for", "to", "in", "and", "with", "towards", "toward", "from", "is", "are", "do", "what", "how", "why", "can", "via", "by"}
-LATEX = {"\\": r"\textbackslash ", "~": r"\textasciitilde ", "^": r"\textasciicircum ", **{c: f"\\{c}" for c in "&%$#_"}, "{": "(", "}": ")"}
+SMALL = {
+    *("a", "an", "the", "on", "of", "for", "to", "in", "and", "with", "towards", "toward"),
+    *("from", "is", "are", "do", "what", "how", "why", "can", "via", "by"),
+}
+LATEX = {
+    "\\": r"\textbackslash ",
+    "~": r"\textasciitilde ",
+    "^": r"\textasciicircum ",
+    **{c: f"\\{c}" for c in "&%$#_"},
+    "{": "(",
+    "}": ")",
+}
 
 
 def ascii_word(text: str) -> str:
@@ -25,7 +37,8 @@ def ascii_word(text: str) -> str:
 
 def key(entry: Entry) -> str:
     """First author's last name, year, first telling word of the title."""
-    names = [word for word in entry.authors[0].replace(",", " ").split() if word.lower().strip(".") not in {"jr", "sr", "ii", "iii"}] if entry.authors else []
+    first = entry.authors[0].replace(",", " ").split() if entry.authors else []
+    names = [word for word in first if word.lower().strip(".") not in {"jr", "sr", "ii", "iii"}]
     last = ascii_word(names[-1]) if names else ""
     words = [ascii_word(word) for word in re.split(r"[\s\-–—:/]+", entry.title)]
     telling = next((word for word in words if word and word not in SMALL), "")
@@ -45,7 +58,8 @@ def author(name: str) -> str:
 def fields(entry: Entry) -> tuple[str, dict[str, str]]:
     """The kind of BibTeX entry and its fields."""
     venue = entry.venue if entry.venue and not entry.venue.lower().startswith("arxiv") else None
-    kind = "misc" if not venue or not entry.authors else "article" if JOURNAL.search(venue) else "inproceedings"
+    software = isinstance(entry, Framework | Listing) and not (entry.arxiv or entry.doi)
+    kind = "misc" if software or not venue or not entry.authors else "article" if JOURNAL.search(venue) else "inproceedings"
     place = {"misc": "howpublished", "article": "journal", "inproceedings": "booktitle"}[kind]
     values = {
         "title": f"{{{latex(entry.title)}}}",  # the second braces keep its capitals
@@ -55,7 +69,7 @@ def fields(entry: Entry) -> tuple[str, dict[str, str]]:
         "doi": entry.doi or "",
         "eprint": entry.arxiv or "",
         "archiveprefix": "arXiv" if entry.arxiv else "",
-        "url": entry.url or "",
+        "url": (address(entry.url) if entry.url else None) or "",
     }
     return kind, {name: value for name, value in values.items() if value}
 

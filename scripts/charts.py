@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from html import escape
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 INK = "#010203"  # stands for the page's text colour until the SVG is finished
@@ -53,7 +54,10 @@ def _finish(chart: Any, title: str, name: str) -> str:
             "labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
             "gridColor": FAINT, "gridOpacity": 0.25, "domainColor": FAINT, "tickColor": FAINT, "titlePadding": 8,
         },
-        legend={"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "orient": "top", "title": None, "symbolSize": 90, "columnPadding": 14},
+        legend={
+            "labelColor": INK, "titleColor": INK, "labelFontSize": 12, "orient": "top", "title": None,
+            "symbolSize": 90, "columnPadding": 14,
+        },
     ).to_dict()  # fmt: skip
     return dress(vl_convert.vegalite_to_svg(spec), title, name)
 
@@ -69,9 +73,10 @@ def dress(svg: str, title: str, name: str) -> str:
     body = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", body)
     body = body.replace(INK, "currentColor")
     box = size[1] if size else "0 0 640 400"
-    width = box.split()[2]
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" width="{width}" role="img" aria-label="{escape(title)}">'
-    return f"{head}<title>{escape(title)}</title>{body}"
+    width = 1.25 * float(box.split()[2])
+    title = escape(title)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" style="max-width: {width:.0f}px" role="img" aria-label="{title}">'
+    return f"{head}<title>{title}</title>{body}"
 
 
 @cache
@@ -92,6 +97,8 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 
 
 WIDTH, HEIGHT = 620, 340
+SIDES = [(side, sign * dx, dy) for dx, dy in ((7, 13), (9, -13), (10, 0)) for side, sign in (("left", 1), ("right", -1))]
+SIDES += [("center", 0, 16), ("center", 0, -16)]
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -110,20 +117,35 @@ def _labels(points: Sequence[Point], x: tuple[float, float], y: tuple[float, flo
         return (math.log(p.cost / x[0]) / math.log(x[1] / x[0]) * WIDTH, (1 - (p.accuracy - y[0]) / (y[1] - y[0])) * HEIGHT)
 
     taken = [(px - 6, py - 6, px + 6, py + 6) for px, py in map(pixel, points)]
+    edge = [pixel(point) for point in frontier(points)]
+    for (ax, ay), (bx, by) in pairwise(edge):
+        taken += [(ax, ay - 2, bx, ay + 2), (bx - 2, by, bx + 2, ay)]
     placed = []
     for point in sorted((p for p in points if p.role == "method"), key=lambda p: -p.accuracy):
         px, py = pixel(point)
         wide, high = 6.8 * len(point.label), 14
-        sides = [("left", 7, 13), ("left", 9, -13), ("left", 10, 0), ("right", -10, 0), ("center", 0, 16), ("center", 0, -16), ("right", -7, 13), ("right", -9, -13)]
-        for align, dx, dy in sides:
+        for align, dx, dy in SIDES:
             left = px + dx - {"left": 0.0, "center": wide / 2, "right": wide}[align]
             box = (left, py + dy - high / 2, left + wide, py + dy + high / 2)
             inside = box[0] >= 0 and box[2] <= WIDTH + 60 and box[1] >= -10 and box[3] <= HEIGHT
-            if inside and not any(box[0] < r and l < box[2] and box[1] < b and t < box[3] for l, t, r, b in taken):
+            if inside and not any(box[0] < x1 and x0 < box[2] and box[1] < y1 and y0 < box[3] for x0, y0, x1, y1 in taken):
                 taken.append(box)
                 placed.append({"cost": point.cost, "accuracy": point.accuracy, "label": point.label, "align": align, "dx": dx, "dy": dy})
                 break
     return placed
+
+
+def _marks(rows: Sequence[dict[str, Any]], x: Any, y: Any, colour: Any, shape: Any) -> list[Any]:
+    """The networks as points: controls and methods in their family's colour, references, which belong to none, in the text's."""
+    alt = altair()
+    references = [row for row in rows if row["role"] == "reference"]
+    others = [row for row in rows if row["role"] != "reference"]
+
+    def points(values: Sequence[dict[str, Any]]) -> Any:
+        chart = alt.Chart(alt.InlineData(values=list(values))).mark_point(filled=True, size=95, opacity=0.9, color=INK)
+        return chart.encode(x, y, shape=shape, description="note:N")
+
+    return [points(references), points(others).encode(color=colour)]
 
 
 def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, str]) -> str:
@@ -133,7 +155,7 @@ def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, st
     x = (ticks[0], ticks[-1])
     low = max(0.0, min(p.accuracy for p in points) - 0.03)
     y = (low, min(1.0, max(p.accuracy for p in points) + 0.03))
-    used = [family for family in COLOURS if any(p.family == family for p in points)]
+    used = [family for family in COLOURS if any(p.family == family and p.role != "reference" for p in points)]
     colour = alt.Color(
         "family:N",
         scale=alt.Scale(domain=[families.get(f, f) for f in used], range=[COLOURS[f] for f in used]),
@@ -151,15 +173,16 @@ def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, st
         for p in sorted(points, key=lambda p: ("reference", "control", "method").index(p.role))
     ]
     edge = [{"cost": p.cost, "accuracy": p.accuracy} for p in frontier(points)]
-    line = alt.Chart(alt.InlineData(values=edge)).mark_line(interpolate="step-after", color=FAINT, strokeDash=[4, 3], strokeWidth=1.2).encode(axis_x, axis_y)
-    marks = (
-        alt.Chart(alt.InlineData(values=rows))
-        .mark_point(filled=True, size=95, opacity=0.9, strokeWidth=2.5)
-        .encode(axis_x, axis_y, color=colour, shape=shape, description="note:N")
+    line = (
+        alt.Chart(alt.InlineData(values=edge))
+        .mark_line(interpolate="step-after", color=FAINT, strokeDash=[4, 3], strokeWidth=1.2)
+        .encode(axis_x, axis_y)
     )
-    layers = [line, marks]
+    layers = [line, *_marks(rows, axis_x, axis_y, colour, shape)]
     for label in _labels(points, x, y):
-        text = alt.Chart(alt.InlineData(values=[label])).mark_text(align=label["align"], dx=label["dx"], dy=label["dy"], fontSize=12, color=INK)
+        text = alt.Chart(alt.InlineData(values=[label])).mark_text(
+            align=label["align"], dx=label["dx"], dy=label["dy"], fontSize=12, color=INK
+        )
         layers.append(text.encode(axis_x, axis_y, text="label:N"))
     chart = alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
     return _finish(chart, f"Accuracy against {cost}: {len(points)} networks. The table below holds every number.", name)
@@ -171,14 +194,24 @@ def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> str:
     order = [row.label for row in rows]
     used = [family for family in COLOURS if any(row.family == family for row in rows)]
     values = [
-        {"label": row.label, "family": families.get(row.family, row.family), "role": role, "accuracy": value, "note": f"{row.label}, {role}: {value:.1%}"}
+        {
+            "label": row.label,
+            "family": families.get(row.family, row.family),
+            "role": role,
+            "accuracy": value,
+            "note": f"{row.label}, {role}: {value:.1%}",
+        }
         for row in rows
         for role, value in (("reference", row.reference), ("best control", row.control), ("method", row.method))
         if value is not None
     ]
-    spans = [{"label": row.label, "a": row.control, "b": row.method, "family": families.get(row.family, row.family)} for row in rows if row.control is not None]
-    low = max(0.0, min(value["accuracy"] for value in values) - 0.03)
-    scale = alt.Scale(domain=[low, min(1.0, max(value["accuracy"] for value in values) + 0.03)], nice=False)
+    spans = [
+        {"label": row.label, "a": row.control, "b": row.method, "family": families.get(row.family, row.family)}
+        for row in rows
+        if row.control is not None
+    ]
+    known = [value for row in rows for value in (row.reference, row.control, row.method) if value is not None]
+    scale = alt.Scale(domain=[max(0.0, min(known) - 0.03), min(1.0, max(known) + 0.03)], nice=False)
     axis_y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(grid=True, ticks=False, domain=False, labelLimit=240))
     palette = alt.Scale(domain=[families.get(f, f) for f in used], range=[COLOURS[f] for f in used])
     colour = alt.Color("family:N", scale=palette, legend=alt.Legend(symbolType="circle", symbolStrokeWidth=0, symbolOpacity=1))
@@ -190,12 +223,13 @@ def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> str:
     bars = (
         alt.Chart(alt.InlineData(values=spans))
         .mark_rule(strokeWidth=4, opacity=0.45)
-        .encode(alt.X("a:Q", title="accuracy", scale=scale, axis=alt.Axis(format="~%")), alt.X2("b:Q"), axis_y, color=colour)
+        .encode(
+            alt.X("a:Q", title="accuracy", scale=scale, axis=alt.Axis(format="~%", tickCount=7, labelOverlap=True)),
+            alt.X2("b:Q"),
+            axis_y,
+            color=colour,
+        )
     )
-    marks = (
-        alt.Chart(alt.InlineData(values=values))
-        .mark_point(filled=True, size=95, opacity=0.95, strokeWidth=3)
-        .encode(alt.X("accuracy:Q", title="accuracy", scale=scale), axis_y, color=colour, shape=shape, description="note:N")
-    )
-    chart = alt.layer(bars, marks).properties(width=520, height=max(60, 34 * len(rows)))
+    marks = _marks(values, alt.X("accuracy:Q", title="accuracy", scale=scale), axis_y, colour, shape)
+    chart = alt.layer(bars, *marks).properties(width=520, height=max(60, 34 * len(rows)))
     return _finish(chart, f"Accuracy of {len(rows)} methods beside their best controls. The table below holds every number.", name)

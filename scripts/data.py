@@ -105,7 +105,8 @@ def _fetch(url: str, part: Path, bar: Progress) -> None:
             return
         if have and (response.status_code == 416 or (response.status_code == 206 and not place.startswith(f"bytes {have}-"))):
             _delete(part)
-            return _fetch(url, part, bar)
+            _fetch(url, part, bar)
+            return
         if not response.ok:
             raise DownloadError(f"{url}: the server says {response.status_code} {response.reason}; check the address or try later")
         start = have if response.status_code == 206 else 0

@@ -9,11 +9,31 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from catalog import Record
-from catalog.schema import Claim, Executable, Framework, Listing, Overview, Result
+from catalog.schema import Bound, Claim, Executable, Framework, Listing, Overview, Result
 from scripts import bibtex
 from scripts.facts import Condition, Facts, Finding, Measured, Sample
 from scripts.markup import (
-    NONE, Column, code, count, decimals, escape, fence, fixed, inside, link, percent, plain, plural, quantity, relative, signed, spread, table, times, with_code,
+    NONE,
+    Column,
+    code,
+    decimals,
+    escape,
+    fence,
+    fixed,
+    inside,
+    link,
+    percent,
+    plain,
+    plural,
+    quantity,
+    raw_table,
+    section,
+    signed,
+    spread,
+    table,
+    times,
+    unbroken,
+    with_code,
 )  # fmt: skip
 from scripts.records import Row
 from scripts.source import Source
@@ -31,7 +51,7 @@ FAMILIES = {
 DATA = {
     "cifar10": "CIFAR-10",
     "cifar10-jpeg75": "CIFAR-10 (JPEG copy)",
-    "standin": "drawn stand-in",
+    "standin": "Stand-in (drawn)",
     "none": "no data",
 }
 QUANTITIES = {  # name, explanation; what is really measured first, then what is counted
@@ -44,6 +64,7 @@ QUANTITIES = {  # name, explanation; what is really measured first, then what is
     "bit_operations": ("Bit operations", "multiply-adds times both bit widths"),
     "file_bytes": ("File", "written and read back"),
 }
+CLAIM_COLUMNS = ("Measured on", "Paper prints", "We measure", "Must be", "Verdict")
 MEASURED, COUNTED = ("accuracy", "latency"), ("parameters", "nonzeros", "bits", "multiply_adds", "bit_operations", "file_bytes")
 
 
@@ -70,6 +91,15 @@ def data_name(data: str) -> str:
 
 def condition_name(condition: Condition) -> str:
     return f"{data_name(condition.data)}, {escape(condition.tier)} run"
+
+
+def anchor(condition: Condition) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", f"{condition.data}-{condition.tier}".lower())
+
+
+def metric_name(facts: Facts, id: str) -> str:
+    metric = facts.catalogue.vocabulary.metrics.get(id)
+    return unbroken(f"{escape(metric.name)}, {escape(metric.unit)}" if metric else escape(id))
 
 
 def seeds(sample: Sample) -> str:
@@ -120,7 +150,9 @@ def entry_page(facts: Facts, record: Record) -> str:
 def _header(facts: Facts, record: Record) -> str:
     entry, here = record.entry, path_of(record)
     name = FAMILIES[record.family][0]
-    where = [f"{escape(entry.venue)} {entry.year}" if entry.venue and str(entry.year) not in entry.venue else escape(entry.venue or entry.year)]
+    where = [
+        f"{escape(entry.venue)} {entry.year}" if entry.venue and str(entry.year) not in entry.venue else escape(entry.venue or entry.year)
+    ]
     if entry.arxiv:
         where.append(link(f"arXiv {escape(entry.arxiv)}", f"https://arxiv.org/abs/{entry.arxiv}"))
     if entry.doi:
@@ -128,7 +160,9 @@ def _header(facts: Facts, record: Record) -> str:
     if entry.url:
         where.append(link("home page" if record.family in ("frameworks", "lists") else "paper", entry.url))
     words = facts.catalogue.vocabulary.tags
-    tags = " ".join(f'<span class="sp-tag" title="{escape(words.get(tag, ""))}">{escape(tag.replace("_", " "))}</span>' for tag in entry.tags)
+    tags = " ".join(
+        f'<span class="sp-tag" title="{escape(words.get(tag, ""))}">{escape(tag.replace("_", " "))}</span>' for tag in entry.tags
+    )
     title = "" if entry.title == entry.name else f'<p class="sp-title">{escape(entry.title)}</p>'
     return "\n\n".join(filter(None, [
         f'<div class="sp-head sp-{record.family}" markdown>',
@@ -153,10 +187,16 @@ def _glance(facts: Facts, record: Record, measured: Measured) -> str:
         return ""
     if record.id not in facts.sources:
         guide = inside("How to add it", path_of(record), "guides/contribute.md")
-        return f'<div class="sp-note" markdown>\n\n**Not reimplemented yet.** What stands here comes from the paper alone. {guide}.\n\n</div>'
+        origin = "its documentation" if record.family == "frameworks" else "the paper"
+        text = f"**Not reimplemented yet.** What stands here comes from {origin} alone. {guide}."
+        return f'<div class="sp-note" markdown>\n\n{text}\n\n</div>'
     score, tiles = facts.score(record), []
     if score.total:
-        tiles.append(_tile(f"{score.held} of {score.total}", "claims hold"))
+        tiles.append(
+            _tile(f"{score.held} of {score.total}", "claims hold")
+            if score.open < score.total
+            else _tile(str(score.total), "claims, not measured yet")
+        )
     if measured.conditions:
         leading = measured.conditions[0]
         control = measured.best_control(leading)
@@ -169,9 +209,6 @@ def _glance(facts: Facts, record: Record, measured: Measured) -> str:
             ratio = measured.ratio(leading, metric)
             if ratio is not None:
                 tiles.append(_tile(times(ratio), label))
-    if measured.bite:
-        killed, planted = measured.bite
-        tiles.append(_tile(f"{killed} of {planted}", "planted faults noticed"))
     under = f'<p class="sp-under">{condition_name(measured.conditions[0])}; all numbers below.</p>' if measured.conditions else ""
     return f'<div class="sp-glance sp-{record.family}">{"".join(tiles)}</div>{under}' if tiles else ""
 
@@ -203,7 +240,7 @@ def _techniques(facts: Facts, record: Record) -> str:
 
 def entry_link(facts: Facts, here: str, id: str) -> str:
     """An entry's name, linked where there is such an entry."""
-    record = facts.catalogue.entries.get(id) or next((r for r in facts.catalogue.entries.values() if id in r.entry.formerly), None)
+    record = facts.catalogue.entries.get(facts.moved.get(id, id))
     return inside(escape(record.entry.name), here, path_of(record)) if record else code(id)
 
 
@@ -211,18 +248,18 @@ def _claims(record: Record, source: Source | None, measured: Measured) -> str:
     entry = record.executable
     if entry is None or not entry.claims:
         return ""
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("Measured on", "Paper prints", "We measure", "Must be", "Verdict"))
     bodies = "\n".join(_claim(name, claim, source, measured) for name, claim in entry.claims.items())
     guide = inside("How to read this table", path_of(record), "guides/read.md#claims")
-    table_html = f'<div class="sp-scroll"><table class="sp-claims">\n<thead><tr>{head}</tr></thead>\n{bodies}\n</table></div>'
-    return f"## Claims {{ #claims }}\n\nWhat the paper says, and what the reimplementation measures. {guide}.\n\n{table_html}"
+    bite = f" Of {measured.bite[1]} faults planted in the program, these claims noticed {measured.bite[0]}." if measured.bite else ""
+    told = f"What the paper says, and what the reimplementation measures.{bite} {guide}."
+    return section("Claims", "claims", told, raw_table("sp-claims", CLAIM_COLUMNS, bodies))
 
 
 def _claim(name: str, claim: Claim, source: Source | None, measured: Measured) -> str:
     place = [escape(claim.where), f"{claim.tier} claim", *([f"in {escape(claim.unit)}"] if claim.unit else [])]
     function = source.claims.get(name) if source else None
     if function:
-        place.append(f'<a href="#__codelineno-source-{function.line}"><code>claim_{escape(name)}</code></a>')
+        place.append(f'<a href="#__codelineno-source-{function.line}"><code>claim_{name}</code></a>')
     lines, states = [], set()
     for case, bound in claim.bounds().items():
         found: list[Finding | None] = [*measured.findings(name, case, bound)] or [None]
@@ -234,23 +271,21 @@ def _claim(name: str, claim: Claim, source: Source | None, measured: Measured) -
                 where.append(f"{seen}, {seeds(finding.sample)}" if len(finding.sample.values) > 1 else seen)
             ours = spread(finding.sample.mean, finding.sample.sd) if finding else NONE
             because = f'<br><small class="sp-because">{escape(bound.because)}</small>' if bound.because else ""
-            cells = [
-                ("Measured on", " · ".join(where) or NONE), ("Paper prints", plain(bound.paper)), ("We measure", ours),
-                ("Must be", bound_text(bound.at_least, bound.at_most, bound.within, bound.paper)), ("Verdict", verdict_mark(finding) + because),
-            ]  # fmt: skip
-            lines.append("<tr>" + "".join(f'<td data-label="{label}">{text}</td>' for label, text in cells) + "</tr>")
+            cells = [" · ".join(where) or NONE, plain(bound.paper), ours, bound_text(bound), verdict_mark(finding) + because]
+            labelled = zip(CLAIM_COLUMNS, cells, strict=True)
+            lines.append("<tr>" + "".join(f'<td data-label="{label}">{text}</td>' for label, text in labelled) + "</tr>")
     state = next(state for state in ("surprise", "fails", "open", "holds") if state in states)
     says = f'<tr class="sp-says"><th scope="rowgroup" colspan="5">{escape(claim.says)} <small>{" · ".join(place)}</small></th></tr>'
-    return f'<tbody class="sp-is-{state}" id="claim-{escape(name)}">{says}\n' + "\n".join(lines) + "</tbody>"
+    return f'<tbody class="sp-is-{state}" id="claim-{name}">{says}\n' + "\n".join(lines) + "</tbody>"
 
 
-def bound_text(at_least: float | None, at_most: float | None, within: float | str | None, paper: float | None) -> str:
+def bound_text(bound: Bound) -> str:
     """A bound as "≥ 0.02", "≤ 10⁻⁵" or "3.4 ± 2%"."""
-    if at_least is not None:
-        return f"≥ {plain(at_least)}"
-    if at_most is not None:
-        return f"≤ {plain(at_most)}"
-    return f"{plain(paper)} ± {escape(within) if isinstance(within, str) else plain(within)}"
+    if bound.at_least is not None:
+        return f"≥ {plain(bound.at_least)}"
+    if bound.at_most is not None:
+        return f"≤ {plain(bound.at_most)}"
+    return f"{plain(bound.paper)} ± {escape(bound.within) if isinstance(bound.within, str) else plain(bound.within)}"
 
 
 def subject_name(subject: str) -> str:
@@ -261,33 +296,40 @@ def _numbers(record: Record, source: Source | None, measured: Measured) -> str:
     if source is None:
         return ""
     guide = inside("What these data are", path_of(record), "guides/read.md#data")
-    head = f"## Reference · control · method {{ #numbers }}\n\nThe same network, the same budget: what matters is how far the method gets beyond its controls. {guide}."
+    told = f"The same network, the same budget: what matters is how far the method gets beyond its controls. {guide}."
+    title = "Reference · control · method"
     if not measured.conditions:
-        return f'{head}\n\n<p class="sp-empty">Not measured yet: {code(f"smallprint smoke {record.id} --record")} writes the numbers that stand here.</p>'
-    return "\n\n".join([head, *(_condition(measured, condition) for condition in measured.conditions)])
+        command = code(f"smallprint smoke {record.id} --record")
+        return section(title, "numbers", told, f'<p class="sp-empty">Not measured yet: {command} writes the numbers that stand here.</p>')
+    return section(title, "numbers", told, *(_condition(measured, condition) for condition in measured.conditions))
 
 
 def _condition(measured: Measured, condition: Condition) -> str:
     subjects = measured.subjects(condition)
     known = [q for q in QUANTITIES if any(measured.sample(condition, s, q) for s in subjects)]
-    groups = [("Really measured", [q for q in MEASURED if q in known]), ("Counted on the network as it ships", [q for q in COUNTED if q in known])]
+    groups = [
+        ("Really measured", [q for q in MEASURED if q in known]),
+        ("Counted on the network as it ships", [q for q in COUNTED if q in known]),
+    ]
     top = "".join(f'<th scope="colgroup" colspan="{len(names)}">{title}</th>' for title, names in groups if names)
     order = [q for _, names in groups for q in names]
-    names = "".join(f'<th scope="col" title="{QUANTITIES[q][1]}">{QUANTITIES[q][0]}</th>' for q in order)
+    names = [f'<th scope="col" title="{QUANTITIES[q][1]}">{QUANTITIES[q][0]}</th>' for q in order]
     lines = []
     for subject in subjects:
         cells = "".join(f'<td data-label="{QUANTITIES[q][0]}">{_cell(measured, condition, subject, q)}</td>' for q in order)
         role = "method" if subject == "method" else "control" if subject.startswith("control_") else "reference"
         lines.append(f'<tr class="sp-{role}"><th scope="row">{subject_name(subject)}</th>{cells}</tr>')
     sample = next(s for s in (measured.sample(condition, subject, order[0]) for subject in subjects) if s) if order else None
-    note = {"smoke": "A smoke run is seconds on a slice of the data: it shows a difference, not what a method can reach."}.get(condition.tier, "")
+    note = {"smoke": "A smoke run is seconds on a slice of the data: it shows a difference, not what a method can reach."}.get(
+        condition.tier, ""
+    )
     note += " The stand-in is drawn by a program; its accuracies say nothing about photographs." if condition.data == "standin" else ""
-    title = f"### {condition_name(condition)} {{ #{condition.data}-{condition.tier} }}"
+    title = f"### {condition_name(condition)} {{ #{anchor(condition)} }}"
     rows = [row for row in measured.rows if (row.tier, row.data) == condition]
-    facts = f"{seeds(sample) if sample else ''}; accuracy after the last step, mean ± standard deviation.{stale_mark(measured.stale(rows))} {note}"
-    body = "\n".join(lines)
-    table_html = f'<table class="sp-numbers">\n<thead><tr><td></td>{top}</tr>\n<tr><th scope="col">Network</th>{names}</tr></thead>\n<tbody>{body}</tbody>\n</table>'
-    return f'{title}\n\n<p class="sp-under">{facts}</p>\n\n<div class="sp-scroll" tabindex="0">{table_html}</div>'
+    runs, stale = seeds(sample) if sample else "", stale_mark(measured.stale(rows))
+    facts = f"{runs}; accuracy after the last step, mean ± standard deviation.{stale} {note}"
+    body = "<tbody>" + "\n".join(lines) + "</tbody>"
+    return f'{title}\n\n<p class="sp-under">{facts}</p>\n\n{raw_table("sp-numbers", ["Network", *names], body, f"<td></td>{top}")}'
 
 
 def _cell(measured: Measured, condition: Condition, subject: str, metric: str) -> str:
@@ -308,7 +350,7 @@ def _idea(source: Source | None) -> str:
     if source is None:
         return ""
     body = re.split(r"^Departures:", source.docstring.partition("\n")[2], maxsplit=1, flags=re.MULTILINE)[0].strip()
-    return f"## How it works {{ #idea }}\n\n{prose(body)}" if body else ""
+    return section("How it works", "idea", prose(body)) if body else ""
 
 
 def departures(text: str) -> list[str]:
@@ -328,52 +370,55 @@ def _departures(source: Source | None) -> str:
         return ""
     text = source.departures
     found = departures(text) if text else []
-    said = "\n".join(f"- {with_code(part[:1].upper() + part[1:])}." for part in found) if found else '<p class="sp-empty">None is named.</p>'
-    return f"## Departures from the paper {{ #departures }}\n\n{said}"
+    said = (
+        "\n".join(f"- {with_code(part[:1].upper() + part[1:])}." for part in found) if found else '<p class="sp-empty">None is named.</p>'
+    )
+    return section("Departures from the paper", "departures", said)
 
 
 def _config(source: Source | None) -> str:
     if source is None or not source.config:
         return ""
     rows = "\n".join(
-        f'<tr><th scope="row"><a href="#__codelineno-source-{s.line}"><code>{escape(s.name)}</code></a></th><td><code>{escape(s.default)}</code></td><td>{with_code(s.comment)}</td></tr>'
+        f'<tr><th scope="row"><a href="#__codelineno-source-{s.line}">{code(s.name)}</a></th>'
+        f"<td>{code(s.default)}</td><td>{with_code(s.comment)}</td></tr>"
         for s in source.config
     )
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("Setting", "Value", "Where it comes from"))
-    body = f'<div class="sp-scroll"><table class="sp-config">\n<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody>\n</table></div>'
-    smoke = f"\n\nA smoke run uses other values, because the paper's need longer than seconds to act:\n\n{fence(source.smoke, 'python')}" if source.smoke else ""
-    return f"## Configuration {{ #config }}\n\nThe method's own numbers at the paper's values. Training length, batch and seed are the task's.\n\n{body}{smoke}"
+    body = raw_table("sp-config", ("Setting", "Value", "Where it comes from"), f"<tbody>{rows}</tbody>")
+    said = "A smoke run uses other values, because the paper's need longer than seconds to act:"
+    smoke = [said, fence(source.smoke, "python")] if source.smoke else []
+    told = "The method's own numbers at the paper's values. Training length, batch and seed are the task's."
+    return section("Configuration", "config", told, body, *smoke)
 
 
 def _source(source: Source | None) -> str:
     if source is None:
         return ""
     ticks, _, rest = fence(source.text, "").partition("\n")
-    return f'## The source {{ #the-source data-search-exclude }}\n\n{ticks}{{ .python #source title="{escape(source.path)}" linenums="1" }}\n{rest}'
+    path = re.sub(r"[^\w./-]", "", source.path)
+    block = f'{ticks}{{ .python #source title="{path}" linenums="1" }}\n{rest}'
+    return section("The source", "the-source", block, searched=False)
 
 
 def _published(facts: Facts, record: Record) -> str:
     entry = record.executable
     if entry is None or not entry.results:
         return ""
-    metrics = facts.catalogue.vocabulary.metrics
     groups: dict[str, list[Result]] = defaultdict(list)
     for result in entry.results:
         groups[result.metric].append(result)
     rows = []
     for result in entry.results:
         shown = decimals(value for r in groups[result.metric] for value in (r.baseline, r.result))
-        metric = metrics.get(result.metric)
-        name = f"{escape(metric.name)}, {escape(metric.unit)}" if metric else escape(result.metric)
         rows.append([
-            escape(result.dataset), escape(result.model), name, fixed(result.baseline, shown), fixed(result.result, shown), signed(change(result), shown),
-            kept(result.params_before, result.params_after, result.params_kept), kept(result.madds_before, result.madds_after, result.madds_kept),
-            escape(result.setting or ""), escape(result.where),
+            escape(result.dataset), escape(result.model), metric_name(facts, result.metric),
+            fixed(result.baseline, shown), fixed(result.result, shown), signed(change(result), shown),
+            parameters_kept(result), multiply_adds_kept(result), escape(result.setting or ""), escape(result.where),
         ])  # fmt: skip
     names = ["Data", "Network", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting", "Where"]
-    return (
-        "## What the paper printed { #published }\n\nCopied from the paper, never mixed with what we measure.\n\n"
-        + table(*filled([Column(name, name in ("Before", "After", "Change", "Parameters", "Multiply-adds")) for name in names], rows), kind="sp-sortable")
+    return "## What the paper printed { #published }\n\nCopied from the paper, never mixed with what we measure.\n\n" + table(
+        *filled([Column(name, name in ("Before", "After", "Change", "Parameters", "Multiply-adds")) for name in names], rows),
+        kind="sp-sortable",
     )
 
 
@@ -395,10 +440,19 @@ def kept(before: float | None, after: float | None, share: float | None) -> str:
     return f"{part} ({shown})" if part and shown else part or shown or NONE
 
 
+def parameters_kept(result: Result) -> str:
+    return kept(result.params_before, result.params_after, result.params_kept)
+
+
+def multiply_adds_kept(result: Result) -> str:
+    return kept(result.madds_before, result.madds_after, result.madds_kept)
+
+
 def _run(record: Record, source: Source | None) -> str:
     if source is None:
         return ""
-    commands = f"make smoke METHOD={record.id}\nsmallprint smoke {record.id} --seeds 5\nsmallprint smoke {record.id} --data path/to/cifar-10-batches-py"
+    smoke = f"smallprint smoke {record.id}"
+    commands = f"make smoke METHOD={record.id}\n{smoke} --seeds 5\n{smoke} --data path/to/cifar-10-batches-py"
     own = [
         "import copy", "", "from methods.kit.task import Task", f"from methods.{record.family} import {record.id}", "",
         "# three DataLoaders of images (N, C, H, W) and labels (N,)", "task = Task.from_loaders(train, validation, test, steps=2000)",
@@ -415,7 +469,7 @@ def _run(record: Record, source: Source | None) -> str:
 
 
 def _cite(record: Record) -> str:
-    return f"## Cite {{ #cite data-search-exclude }}\n\n{fence(bibtex.bibtex(record.entry), 'bibtex')}"
+    return section("Cite", "cite", fence(bibtex.bibtex(record.entry), "bibtex"), searched=False)
 
 
 def _links(record: Record) -> str:
@@ -425,7 +479,7 @@ def _links(record: Record) -> str:
         about = ", ".join(escape(text) for text in (item.framework, item.note) if text)
         lines.append(f"- {link(_host(item.url), item.url)}{f' ({about})' if about else ''}")
     lines += [f"- {link(escape(item.label), item.url)}" for item in entry.links]
-    return "## Code and links { #links }\n\n" + "\n".join(lines) if lines else ""
+    return section("Code and links", "links", "\n".join(lines)) if lines else ""
 
 
 def _host(url: str) -> str:
@@ -441,7 +495,7 @@ def _lineage(facts: Facts, record: Record) -> str:
         ("Covered by", facts.covered_by.get(record.id, [])),
     ]
     lines = [f"- **{name}**: {', '.join(entry_link(facts, here, id) for id in dict.fromkeys(ids))}" for name, ids in groups if ids]
-    return "## Lineage\n\n" + "\n".join(lines) if lines else ""
+    return section("Lineage", "lineage", "\n".join(lines)) if lines else ""
 
 
 def _provenance(measured: Measured) -> str:
@@ -452,20 +506,19 @@ def _provenance(measured: Measured) -> str:
         where = f"{row.device}, {plural(row.threads, 'thread')}", f"Python {row.python}, torch {row.torch}"
         groups[row.tier, row.data, row.data_digest, *where, row.commit, row.code].append(row)
     lines = []
-    for (tier, data, digest, device, versions, commit, moved), rows in sorted(groups.items(), key=lambda item: (Condition(*item[0][:2]).rank, item[0])):
+    for (tier, data, digest, device, versions, commit, moved), rows in sorted(
+        groups.items(), key=lambda item: (Condition(*item[0][:2]).rank, item[0])
+    ):
         used = ", ".join(str(seed) for seed in sorted({row.seed for row in rows}))
         cells = [
             f"{data_name(data)}{f'<br>{code(digest)}' if digest else ''}", escape(tier), used, escape(device), escape(versions),
             code(commit), f"{code(moved)}{stale_mark(moved != measured.code)}", _dates(row.date for row in rows), str(len(rows)),
         ]  # fmt: skip
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("Data", "Run", "Seeds", "Device", "Versions", "Commit", "Code", "Date", "Numbers"))
-    body = "\n".join(lines)
-    return (
-        "## Where the numbers come from { #provenance data-search-exclude }\n\n"
-        "*Code* is a digest of the method, what it imports and the kit: where it differs from today's, the number is *stale*.\n\n"
-        f'<div class="sp-scroll" tabindex="0"><table class="sp-provenance">\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>\n</table></div>'
-    )
+    told = "*Code* is a digest of the method, what it imports and the kit: where it differs from today's, the number is *stale*."
+    heads = ("Data", "Run", "Seeds", "Device", "Versions", "Commit", "Code", "Date", "Numbers")
+    body = raw_table("sp-provenance", heads, "<tbody>" + "\n".join(lines) + "</tbody>")
+    return section("Where the numbers come from", "provenance", told, body, searched=False)
 
 
 def _dates(dates: Iterable[str]) -> str:

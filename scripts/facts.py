@@ -183,6 +183,12 @@ class Facts:
         return Score(held, failed, len(entry.claims) - held - failed, surprises)
 
     @cached_property
+    def moved(self) -> dict[str, str]:
+        """Old ids -> today's."""
+        entries = self.catalogue.entries
+        return {old: record.id for record in entries.values() for old in record.entry.formerly if old not in entries}
+
+    @cached_property
     def used_by(self) -> dict[str, list[str]]:
         """Id -> the ids of those that build on it."""
         return self._inverse(lambda record: record.entry.builds_on)
@@ -195,12 +201,17 @@ class Facts:
     @cached_property
     def covered_by(self) -> dict[str, list[str]]:
         """Id -> the overviews and frameworks that cover it."""
-        return self._inverse(lambda record: [*getattr(record.entry, "covers", []), *(t.entry for t in getattr(record.entry, "techniques", []) if t.entry)])
+
+        def covered(record: Record) -> list[str]:
+            techniques = getattr(record.entry, "techniques", [])
+            return [*getattr(record.entry, "covers", []), *(t.entry for t in techniques if t.entry)]
+
+        return self._inverse(covered)
 
     def _inverse(self, names: Callable[[Record], list[str]]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = defaultdict(list)
         for record in self.catalogue.entries.values():
-            for name in dict.fromkeys(names(record)):
+            for name in dict.fromkeys(self.moved.get(name, name) for name in names(record)):
                 found[name].append(record.id)
         return found
 

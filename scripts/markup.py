@@ -10,16 +10,20 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 NONE = "–"
-_HARMLESS = " ,./%;?@"
+_HARMLESS = " ,./%;?@-:'()!+="  # inside a line; at its beginning some of them are markup
 
 
 def escape(text: object) -> str:
     """Any text on one line in which nothing is markup, neither to Markdown nor to HTML nor inside an attribute."""
     line = " ".join(str(text).split())
     line = "".join(c for c in line if c.isprintable())
-    number = re.match(r"\d+\.", line)  # would begin a numbered list
-    head, rest = (line[: number.end() - 1] + "&#46;", line[number.end() :]) if number else ("", line)
-    return head + "".join(c if c.isalnum() or c in _HARMLESS or ord(c) > 127 else f"&#{ord(c)};" for c in rest)
+    number = re.match(r"\d+(?=[.)])", line)  # would begin a numbered list
+    start = number.end() if number else 0
+    return "".join(c if _harmless(c) and (index != start or c.isalnum()) else f"&#{ord(c)};" for index, c in enumerate(line))
+
+
+def _harmless(c: str) -> bool:
+    return c.isalnum() or c in _HARMLESS or ord(c) > 127
 
 
 def code(text: object) -> str:
@@ -80,9 +84,26 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, kind: str
     return f'<div class="sp-table {kind}" markdown>\n\n' + "\n".join(lines) + "\n\n</div>"
 
 
+def raw_table(kind: str, heads: Sequence[str], bodies: str, above: str = "") -> str:
+    """An HTML table in a frame that scrolls, for what Markdown's cannot do; `above` is a first row of headings, of groups."""
+    names = "".join(head if head.startswith("<") else f'<th scope="col">{head}</th>' for head in heads)
+    rows = f"<tr>{above}</tr>\n<tr>{names}</tr>" if above else f"<tr>{names}</tr>"
+    return f'<div class="sp-scroll" tabindex="0"><table class="{kind}">\n<thead>{rows}</thead>\n{bodies}\n</table></div>'
+
+
+def section(title: str, id: str, *parts: str, searched: bool = True) -> str:
+    """A heading with its anchor and what stands below it."""
+    return "\n\n".join([f"## {title} {{ #{id}{'' if searched else ' data-search-exclude'} }}", *(part for part in parts if part)])
+
+
 def sortable(value: float | None, text: str) -> str:
     """A cell's text with the number that sorting goes by; cells without one sort last."""
     return text if value is None or not math.isfinite(value) else f'<data value="{value:.10g}">{text}</data>'
+
+
+def unbroken(text: str) -> str:
+    """A cell's text that stays on one line."""
+    return f'<span class="sp-line">{text}</span>'
 
 
 def fence(text: str, language: str, options: str = "") -> str:
@@ -152,7 +173,7 @@ def percent(mean: float | None, sd: float | None = None) -> str:
     """A share as "83.2 ± 0.4%"."""
     if mean is None or not math.isfinite(mean):
         return NONE
-    return fixed(100 * mean, 1) + (f" ± {fixed(100 * sd, 1)}" if sd is not None else "") + "%"
+    return fixed(100 * mean, 1) + (f" ± {fixed(100 * sd, 1)}" if sd else "") + "%"
 
 
 def times(value: float | None) -> str:

@@ -88,13 +88,17 @@ def test_everything_that_a_file_says(tmp_path: Path) -> None:
     assert source.claims["same"].line == 43
     assert list(source.controls) == ["random"]
     assert source.imports == {"tucker": 14, "bits": 15, "thinet": 16, "late": 34, "sibling": 36}
-    assert source.modules["torch"] == 11 and source.modules["methods.kit.nets"] == 12
+    assert source.modules["torch"] == 11
+    assert source.modules["methods.kit.nets"] == 12
 
 
 def test_a_bare_file(tmp_path: Path) -> None:
     source = one(tmp_path, "")
     assert (source.docstring, source.title, source.departures, source.config, source.smoke) == ("", "", None, None, None)
-    assert not (source.functions or source.imports or source.claims or source.controls)
+    assert not (source.functions)
+    assert not (source.imports)
+    assert not (source.claims)
+    assert not (source.controls)
 
 
 def test_a_config_may_be_empty(tmp_path: Path) -> None:
@@ -115,7 +119,8 @@ def test_what_cannot_be_read_is_a_problem_and_hides_nothing(tmp_path: Path) -> N
 def test_a_folder_called_like_a_method(tmp_path: Path) -> None:
     (tmp_path / "methods" / "pruning" / "odd.py").mkdir(parents=True)
     problem = read(tmp_path, tmp_path / "methods" / "pruning" / "odd.py")
-    assert isinstance(problem, Problem) and problem.message.startswith("cannot be opened")
+    assert isinstance(problem, Problem)
+    assert problem.message.startswith("cannot be opened")
 
 
 TREE = {
@@ -156,7 +161,8 @@ def test_digest_follows_the_code_and_nothing_else(tmp_path: Path, file: str, old
     before = digest_of(tmp_path, TREE)
     after = digest_of(tmp_path, {**TREE, file: TREE.get(file, "").replace(old, new)})
     assert (before == after) == same
-    assert len(before) == 16 and int(before, 16) >= 0
+    assert len(before) == 16
+    assert int(before, 16) >= 0
 
 
 def test_digest_is_the_same_on_every_python(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import random
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import islice, product
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -76,8 +77,9 @@ def rounding_shift(x: Tensor, exponent: int) -> Tensor:
 
 def requantize(sums: Tensor, m0: int, shift: int) -> Tensor:
     """The multiplier times the sums; a negative shift (multiplier of one or more) goes left first, and saturates."""
-    wide = (sums.long() << max(-shift, 0)).clamp(LOWEST, HIGHEST).int()
-    return rounding_shift(doubling_high_multiply(wide, m0), max(shift, 0))
+    if shift < 0:
+        sums = (sums.long() << -shift).clamp(LOWEST, HIGHEST)
+    return rounding_shift(doubling_high_multiply(sums, m0), max(shift, 0))
 
 
 def truncate(sums: Tensor, m0: int, shift: int) -> Tensor:
@@ -88,15 +90,10 @@ def truncate(sums: Tensor, m0: int, shift: int) -> Tensor:
 class Integer(nn.Module):
     """A convolution (as im2col) or dense layer whose products, sums, bias and rescaling are integers; floats come in and go out."""
 
-    weight: Tensor
-    bias: Tensor
-    scales: Tensor
-    integers: Tensor
-
-    def __init__(self, layer: nn.Conv2d | nn.Linear, inputs: tuple[float, float], outputs: tuple[float, float]) -> None:
+    def __init__(self, layer: nn.Conv2d | nn.Linear, ranges: list[float]) -> None:
         super().__init__()
         real, conv = layer.weight.detach(), layer if isinstance(layer, nn.Conv2d) else nn.Conv2d(1, 1, 1, device="meta")
-        (scale_in, zero_in), (scale_out, zero_out) = parameters_of(*inputs), parameters_of(*outputs)
+        (scale_in, zero_in), (scale_out, zero_out) = parameters_of(*ranges[:2]), parameters_of(*ranges[2:])
         scale, zero = parameters_of(float(real.min()), float(real.max()))
         bias = real.new_zeros(len(real)) if layer.bias is None else layer.bias.detach()
         numbers = [zero_in, zero, zero_out, *fixed_point(scale_in * scale / scale_out)]
@@ -104,22 +101,27 @@ class Integer(nn.Module):
         self.register_buffer("bias", (bias.double() / (scale_in * scale)).round().clamp(LOWEST, HIGHEST).int())
         self.register_buffer("scales", torch.tensor([scale_in, scale_out], dtype=torch.float64, device=real.device))
         self.register_buffer("integers", torch.tensor(numbers, device=real.device))
-        self.window, self.groups, self.pads = (conv.kernel_size, conv.dilation, 0, conv.stride), conv.groups, conv._reversed_padding_repeated_twice
+        self.kernel, self.stride, self.dilation, self.groups = conv.kernel_size, conv.stride, conv.dilation, conv.groups
+        self.pads = conv._reversed_padding_repeated_twice
         self.requantize = requantize
+
+    def columns(self, image: Tensor) -> Tensor:
+        """im2col as a view: (images, channels, kernel rows, kernel columns, rows, columns)."""
+        size = [(n - d * (k - 1) - 1) // s + 1 for n, d, k, s in zip(image.shape[2:], self.dilation, self.kernel, self.stride, strict=True)]
+        steps = image.stride()
+        within, between = ([m * step for m, step in zip(by, steps[2:], strict=True)] for by in (self.dilation, self.stride))
+        return image.as_strided((*image.shape[:2], *self.kernel, *size), (*steps[:2], *within, *between))
 
     def forward(self, x: Tensor) -> Tensor:
         (scale_in, scale_out), (zero_in, zero, zero_out, m0, shift) = self.scales.tolist(), self.integers.tolist()
-        image = x if self.weight.ndim == 4 else x.reshape(-1, x.shape[-1], 1, 1)
-        image = F.pad(quantize(image, scale_in, zero_in), self.pads, value=zero_in)  # real zero is a byte like any other
-        columns = F.unfold(image.float(), *self.window).to(torch.uint8).unflatten(1, (self.groups, -1))
-        kernel = self.weight.reshape(self.groups, len(self.weight) // self.groups, -1)
-        sums = multiply(kernel, columns, zero, zero_in).flatten(1, 2) + self.bias[:, None]
+        image = quantize(x if self.weight.ndim == 4 else x.reshape(-1, x.shape[-1], 1, 1), scale_in, zero_in)
+        columns = self.columns(F.pad(image, self.pads, value=zero_in).int().contiguous())  # real zero is a byte like any other
+        lhs = self.weight.reshape(self.groups, len(self.weight) // self.groups, -1)
+        rhs = columns.reshape(len(image), self.groups, lhs.shape[-1], -1)
+        sums = multiply(lhs, rhs, zero, zero_in).flatten(1, 2) + self.bias[:, None]
         result = (self.requantize(sums, m0, shift) + zero_out).clamp(0, 255).to(torch.uint8)
-        real = (scale_out * (result.double() - zero_out)).to(x.dtype)
-        if self.weight.ndim == 2:
-            return real.reshape(*x.shape[:-1], -1)
-        size, (kernels, dilations, _, strides) = image.shape[2:], self.window
-        return real.unflatten(2, [(n - d * (k - 1) - 1) // s + 1 for n, k, d, s in zip(size, kernels, dilations, strides, strict=True)])
+        real = ((result.to(x.dtype) - zero_out) * scale_out).unflatten(2, columns.shape[4:])
+        return real if self.weight.ndim == 4 else real.reshape(*x.shape[:-1], -1)
 
 
 def suited(model: nn.Module) -> tuple[list[str], dict[str, str]]:
@@ -145,17 +147,14 @@ def observe(model: nn.Module, names: list[str], images: list[Tensor]) -> dict[st
     """Smallest and largest input and output of the named layers: [lowest in, highest in, lowest out, highest out]."""
     seen: dict[str, list[float]] = {}
 
-    def watch(name: str) -> Any:
-        def note(layer: nn.Module, given: tuple[Tensor], result: Tensor) -> None:
-            now = [float(v) for t in (given[0], result) for v in t.aminmax()]
-            seen[name] = [pick(old, new) for pick, old, new in zip((min, max, min, max), seen.get(name, now), now, strict=True)]
+    def note(name: str, layer: nn.Module, given: tuple[Tensor], result: Tensor) -> None:
+        now = [float(v) for t in (given[0], result) for v in t.aminmax()]
+        seen[name] = [pick(old, new) for pick, old, new in zip((min, max, min, max), seen.get(name, now), now, strict=True)]
 
-        return model.get_submodule(name).register_forward_hook(note)
-
-    handles = [watch(name) for name in names]
+    handles = [model.get_submodule(name).register_forward_hook(partial(note, name)) for name in names]
     with torch.no_grad():
         for x in images:
-            model.eval()(x)
+            model(x)
     for handle in handles:
         handle.remove()
     return seen
@@ -165,13 +164,11 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Watch the ranges on a few batches; then give every layer its integers."""
     names, kept = suited(model)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in kept.items())
-    images = [x for x, _ in islice(task.batches(), config.batches)]
-    ranges = observe(model, names, images)
-    for name, (low_in, high_in, low_out, high_out) in ranges.items():
-        model.set_submodule(name, Integer(model.get_submodule(name), (low_in, high_in), (low_out, high_out)))
-    if not ranges:
+    if not names:
         raise ValueError(f"gemmlowp needs a convolution or a dense layer, there is none ({reasons or 'no layer with a weight matrix'})")
     logging.getLogger(__name__).info("left in floats: %s", reasons)
+    for name, ranges in observe(model.eval(), names, [x for x, _ in islice(task.batches(), config.batches)]).items():
+        model.set_submodule(name, Integer(model.get_submodule(name), ranges))
     return model
 
 
@@ -182,3 +179,117 @@ def control_truncating(model: nn.Module, task: Task, config: Config, like: nn.Mo
         if isinstance(layer, Integer):
             layer.requantize = truncate
     return model
+
+
+def claim_offsets_outside_the_loop(lab: Lab) -> float:
+    """How many sums differ from 64-bit arithmetic with the zero points inside the loop; all corners, and the largest sums."""
+    chance, wrong = torch.Generator().manual_seed(0), 0
+    for rows, depth, columns in ((1, 1, 1), (7, 30, 5), (16, 257, 3), (2, 33025, 2)):
+        for lhs_zero, rhs_zero in product((0, 255, 93), (0, 255, 181)):
+            lhs, rhs = (torch.randint(256, shape, generator=chance) for shape in ((rows, depth), (depth, columns)))
+            lhs[0], rhs[:, 0] = 255 - lhs_zero, 255 - rhs_zero
+            direct = (lhs - lhs_zero) @ (rhs - rhs_zero)
+            wrong += int((multiply(lhs.to(torch.uint8), rhs.to(torch.uint8), lhs_zero, rhs_zero) != direct).sum())
+    return wrong
+
+
+EDGES = [LOWEST, LOWEST + 1, -(2**30), -3, -2, -1, 0, 1, 2, 3, 2**30, HIGHEST]
+
+
+def integers(count: int) -> list[int]:
+    """The edges of int32, and random ones of all sizes."""
+    chance = random.Random(0)
+    return EDGES + [chance.randint(-(2**bits), 2**bits - 1) for bits in range(1, 32) for _ in range(count)]
+
+
+def claim_fixed_point_primitives(lab: Lab) -> float:
+    """How many results differ from exact fractions, ties and the overflow included."""
+    values, half, wrong = integers(3), Fraction(1, 2), 0
+    x = torch.tensor(values, dtype=torch.int32)
+    for b in values:
+        exact = [min(math.floor(Fraction(a * b, 2**31) + half), HIGHEST) for a in values]
+        wrong += int((doubling_high_multiply(x, b) != torch.tensor(exact)).sum())
+    for shift in range(32):
+        exact = [(1 if a > 0 else -1) * math.floor(abs(Fraction(a, 2**shift)) + half) for a in values]
+        wrong += int((rounding_shift(x, shift) != torch.tensor(exact)).sum())
+    return wrong
+
+
+def claim_multiplier_precision(lab: Lab) -> float:
+    """Largest relative error of the fixed-point multiplier, infinite where it is not within [1/2, 1)."""
+    chance, worst = random.Random(0), 0.0
+    for real in (0.5, 1 - 2**-40, 1 - 2**-31, 2**-20 * (1 - 2**-45), 3.7, *(2 ** chance.uniform(-30, 2) for _ in range(500))):
+        m0, shift = fixed_point(real)
+        error = abs(Fraction(m0, 2**31) / Fraction(2) ** shift / Fraction(real) - 1)
+        worst = max(worst, float(error) if 2**30 <= m0 <= HIGHEST else math.inf)
+    return worst
+
+
+def claim_requantize_rounds(lab: Lab) -> float:
+    """Largest distance to the rounded product with the real multiplier: below one over all of int32, above it while sums are small."""
+    sums, chance, worst = integers(8), random.Random(1), 0
+    for real in (0.5, 0.75, 1.5, *(2 ** chance.uniform(-20, 2) for _ in range(40))):
+        fitting = [x for x in sums if real < 1 or abs(x) < 2**28]
+        found = requantize(torch.tensor(fitting, dtype=torch.int32), *fixed_point(real)).tolist()
+        worst = max(worst, *(abs(f - round(Fraction(real) * x)) for f, x in zip(found, fitting, strict=True)))
+    return worst
+
+
+def claim_zero_is_exact(lab: Lab) -> float:
+    """Largest value that stands for zero, over ranges on both sides of it, plus what other values err by beyond one step."""
+    chance, worst = random.Random(0), 0.0
+    for low, high in [(0.0, 0.0), (1.0, 2.0), (-3.0, -1.0)] + [(-chance.expovariate(1), chance.expovariate(1)) for _ in range(100)]:
+        scale, zero = parameters_of(low, high)
+        reals = torch.linspace(min(low, 0), max(high, 0), 1001, dtype=torch.float64)
+        back = scale * (quantize(reals, scale, zero).double() - zero)
+        at_zero = abs(scale * (int(quantize(torch.zeros(1), scale, zero)) - zero))
+        worst = max(worst, at_zero, float((back - reals).abs().max()) / scale - 1)
+    return worst
+
+
+@torch.no_grad()
+def claim_layer_equals_real_arithmetic(lab: Lab) -> float:
+    """Largest distance, in steps of the output, to the float layer on the values that the bytes stand for; rounding makes 0.5."""
+    torch.manual_seed(0)
+    layers: list[nn.Conv2d | nn.Linear] = [
+        nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.Conv2d(6, 9, (3, 1), padding=(2, 0), dilation=2, groups=3, bias=False),
+        nn.Conv2d(6, 5, 1), nn.Conv2d(6, 4, 3, padding="same"), nn.Linear(11, 7),
+    ]  # fmt: skip
+    worst = 0.0
+    for layer in layers:
+        x = 3 * torch.rand(2, 6, 9, 11) - 1
+        (shipped := copy.deepcopy(layer)).weight.sub_(0.02)
+        ranges = [-1.0, 2.0, *(float(v) for v in shipped(x).aminmax())]
+        ours = Integer(shipped, ranges)
+        scale, zero = parameters_of(*(float(v) for v in shipped.weight.aminmax()))
+        (scale_in, zero_in), (step, _) = parameters_of(*ranges[:2]), parameters_of(*ranges[2:])
+        shipped.weight.copy_(scale * (ours.weight.double() - zero))
+        wanted = shipped.double()(scale_in * (quantize(x, scale_in, zero_in).double() - zero_in))
+        worst = max(worst, float((ours(x) - wanted).abs().max()) / step)
+    return worst
+
+
+def claim_accuracy_as_in_floats(lab: Lab) -> float:
+    return lab.after.accuracy - lab.before.accuracy
+
+
+def claim_bits(lab: Lab) -> float:
+    """Stored bits a weight."""
+    return lab.after.bits
+
+
+@torch.no_grad()
+def logit_error(lab: Lab, model: nn.Module) -> float:
+    """Distance of the logits to those of the float network, relative to their size."""
+    images = lab.task.test.images[:500].to(lab.task.device)
+    wanted = lab.reference(images)
+    return float((model(images) - wanted).norm() / wanted.norm())
+
+
+def claim_truncating_errs_more(lab: Lab) -> float:
+    """Logit error with truncation over logit error with rounding."""
+    return logit_error(lab, lab.controlled("truncating")) / logit_error(lab, lab.compressed)
+
+
+def claim_beats_truncating(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("truncating").accuracy

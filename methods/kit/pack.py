@@ -1,9 +1,9 @@
-"""A network as one file: every tensor in the cheapest of a few plain codings, read back exactly.
+"""A network as one file: every tensor in the cheapest of a few plain codings, read back to equal numbers.
 
 Codings of a weight: its own numbers; a codebook of its distinct levels with bit-packed codes; integers on the grid
 of a stored scale. A module that holds `weight` and a buffer `weight_scale` of n entries says: cut into n equal runs
 (n = 1 a tensor, n = output channels, n buckets), run i is a whole multiple of entry i. Zeros may be left out and marked
-in a bit mask. Nothing is declared: a coding counts only if decoding it gives the tensor back bit by bit.
+in a bit mask. Nothing is declared: a coding counts only if decoding it gives equal numbers back.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def encode(tensor: Tensor, scale: Tensor | None = None, sparse: bool = True) -> 
 
 def _without_zeros(values: Array, steps: Array | None) -> Iterator[Coded]:
     kept = values != 0
-    if kept.all() or np.signbit(values[~kept]).any():  # -0.0 would come back as 0.0
+    if kept.all():
         return
     mask = np.packbits(kept).tobytes()
     rest = torch.from_numpy(values[kept])

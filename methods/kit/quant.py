@@ -51,7 +51,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
     try:
         network = fx.symbolic_trace(copy.deepcopy(model).eval())
     except Exception as problem:  # whatever the network's own forward raises when it is fed a proxy
-        raise ValueError(f"{type(model).__name__}: torch.fx cannot trace it ({problem}); its forward must not branch on values") from problem
+        raise ValueError(f"{type(model).__name__}: torch.fx cannot trace it ({problem}); forward must not branch on values") from problem
     nodes = layer_nodes(network)
     names = [str(node.target) for node in nodes]
     for name in names:
@@ -91,6 +91,28 @@ def fold_batch_norm(model: nn.Module) -> tuple[fx.GraphModule, dict[str, tuple[T
         node.replace_all_uses_with(source)
         network.graph.erase_node(node)
     return rebuilt(network), statistics
+
+
+def neighbours(network: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
+    """Pairs of layers with no branch between them, and nothing but operations with f(s x) = s f(x) for s > 0."""
+    layers, found = layer_nodes(network), []
+    for first in layers:
+        node = first
+        while len(node.users) == 1:
+            node = next(iter(node.users))
+            if node in layers:
+                found.append((first, node))
+            if operation(network, node) not in RELU | PASS:
+                break
+    return found
+
+
+def without_relu6(network: fx.GraphModule) -> fx.GraphModule:
+    """Every ReLU6 replaced by a ReLU."""
+    for node in network.graph.nodes:
+        if operation(network, node) in RELU6:
+            node.op, node.target, node.args, node.kwargs = "call_function", F.relu, (node.all_input_nodes[0],), {}
+    return rebuilt(network)
 
 
 def rebuilt(network: fx.GraphModule) -> fx.GraphModule:

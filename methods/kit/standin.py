@@ -1,8 +1,7 @@
 """The embedded stand-in for CIFAR-10: ten kinds of shapes, drawn from a seed in seconds and cached.
 
-Each 32x32 image shows one shape at any place, size, angle and colour over a shaded background, whose hue hints at
-the class in most images, with a stroke and
-specks of other colours as clutter, and noise. It is no benchmark; it is hard enough that damage to a network
+Each 32x32 image shows one shape at any place, size, angle and colour over a rippled background, whose hue and
+ripple hint at the class in some images, with a stroke and specks of other colours as clutter, and noise. It is no benchmark; it is hard enough that damage to a network
 and its recovery show (tests/test_standin.py holds the figures). Whatever was measured on it says `standin`.
 """
 
@@ -21,9 +20,10 @@ from platformdirs import user_cache_path
 from methods.kit.task import Split, Task, normalise
 
 CONTRAST = 0.6  # of the shape against the paper it lies on
-NOISE = 0.10  # deviation per pixel and colour, of 1
-HUE_TELLS = 0.7  # share of images whose background has its class's usual hue, as ships lie on blue in photographs
+NOISE = 0.06  # deviation per pixel and colour, of 1
+HUE_TELLS = 0.4  # share of images whose background has its class's usual hue, as ships lie on blue in photographs
 HUE_SPREAD = 0.4  # radians around the usual hue
+RIPPLE_TELLS = 0.5  # share of images whose background ripples at its class's usual pace, a texture to learn first
 _THIRDS = (2 * np.pi / 3 * np.arange(3, dtype=np.float32)).reshape(1, 3, 1, 1)
 Array = np.ndarray[Any, Any]
 SIZE = 32
@@ -102,14 +102,16 @@ def draw(count: int, seed: int) -> tuple[Array, Array]:
     hue = np.where(number(0, 1) < HUE_TELLS, usual, number(0, 2 * np.pi))[:, None]
     paper = 0.7 * (0.5 + 0.5 * np.cos(hue - _THIRDS)) + 0.3 * _colour_of(rng, count)
     shade = _colour_of(rng, count) - 0.5
-    ripple = 0.12 * np.sin(along * number(2, 24) + number(0, 6))[:, None]
+    usual = 3 + 2.5 * labels[:, None, None] + number(-0.5, 0.5)
+    waves = np.where(number(0, 1) < RIPPLE_TELLS, usual, number(2, 28))
+    ripple = 0.15 * np.sin(along * waves + number(0, 6))[:, None]
     images = 0.25 + 0.5 * paper + 0.6 * shade * across[:, None] + ripple
 
     u, v, size = frame(16, 8, 20)
     stroke = cover(np.maximum(abs(v) - 0.08, abs(u) - 1), size)
     images += stroke * (_colour_of(rng, count) - images)
 
-    u, v, size = frame(7, 5.5, 10)
+    u, v, size = frame(6, 7, 12)
     level = np.empty((count, SIZE, SIZE), np.float32)
     for kind, shape in enumerate(SHAPES.values()):
         chosen = labels == kind

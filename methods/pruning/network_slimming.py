@@ -11,15 +11,17 @@ a channel selection in front of each block instead).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from methods.kit import nets
 from methods.kit.lab import Lab
+from methods.kit.measure import multiply_adds
 from methods.kit.surgery import free_channels, norm_after, remove_channels, widths
-from methods.kit.task import Task
+from methods.kit.task import Split, Task
 from methods.kit.train import cross_entropy, fit
 
 
@@ -31,6 +33,16 @@ class Config:
 
 
 SMOKE = Config(penalty=3e-2)  # 1e-4 needs 160 epochs to act; a smoke run has seconds
+
+
+def reference(task: Task) -> nn.Module:
+    """A VGG, as in Table 1 (a)."""
+    return nets.trained("vgg_wide", task.name)
+
+
+def build(variant: str) -> nn.Module:
+    """The paper's own network, to be counted."""
+    return nets.NETS[variant]()
 
 
 def scale_norm(model: nn.Module) -> Tensor:
@@ -80,3 +92,91 @@ def control_random(model: nn.Module, task: Task, config: Config, like: nn.Module
     goal, chance = widths(like), torch.Generator().manual_seed(task.seed)
     cuts = {name: torch.randperm(now, generator=chance)[goal[name] :].tolist() for name, now in widths(model).items() if goal[name] < now}
     return fit(remove_channels(model, image, cuts), task, share=1 - config.sparse_share)
+
+
+def control_unpenalised(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """The same cut by |gamma| and the same steps, but trained without the penalty: the same number of channels goes."""
+    return compress(model, task, replace(config, penalty=0.0))
+
+
+def _scaled_net(seed: int = 0) -> tuple[nn.Module, Tensor]:
+    """A residual network whose batch norms have random scales, shifts and statistics, and some images."""
+    torch.manual_seed(seed)
+    model = nets.resnet(8, width=8).eval()
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        for values in (norm.weight, norm.bias, norm.running_mean):
+            nn.init.normal_(values)
+        nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    return model, torch.randn(4, 3, 16, 16)
+
+
+def claim_slim_equals_masked(lab: Lab) -> float:
+    """Largest change of the output, relative to its largest entry, when channels with zero scale and shift are removed."""
+    model, x = _scaled_net()
+    cuts = below_threshold(scales(model, x[:1]), 0.6)
+    norms = norm_after(model, x[:1])
+    with torch.no_grad():
+        for name, channels in cuts.items():
+            norm = model.get_submodule(norms[name])
+            norm.weight[channels] = norm.bias[channels] = 0
+        masked, slim = model(x), remove_channels(model, x[:1], cuts)(x)
+    return float((masked - slim).abs().max() / masked.abs().max()) if any(cuts.values()) else 1.0
+
+
+def claim_one_global_threshold(lab: Lab) -> float:
+    """Channels on which the cut differs from numpy's: the smallest 70% of all scales, but never a layer's last."""
+    gammas = {"wide": torch.rand(60), "small": 0.1 * torch.rand(20), "large": 1 + torch.rand(20)}
+    ordered = np.argsort(np.concatenate([g.numpy() for g in gammas.values()]), kind="stable")
+    wanted = set(ordered[:70].tolist()) - {60 + int(gammas["small"].argmax())}
+    starts = {"wide": 0, "small": 60, "large": 80}
+    got = {starts[name] + c for name, cut in below_threshold(gammas, 0.7).items() for c in cut}
+    return float(len(wanted ^ got))
+
+
+def claim_penalty_is_l1(lab: Lab) -> float:
+    """Largest difference between the penalty's derivative by one scale, by central differences, and its sign."""
+    model, _ = _scaled_net()
+    model, step, differences = model.double(), 1e-4, []
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        start, values = norm.weight[0].item(), []
+        for shift in (step, -step):
+            norm.weight.data[0] = start + shift
+            values.append(float(scale_norm(model).detach()))
+        differences.append(abs((values[0] - values[1]) / (2 * step) - np.sign(start)))
+    return max(differences)
+
+
+def claim_training_shrinks_scales(lab: Lab) -> float:
+    """Sum of |gamma| after a few steps with the penalty over that after the same steps without it."""
+    sums = []
+    for penalty in (0.5, 0.0):
+        torch.manual_seed(0)
+        part = Split(torch.randn(32, 3, 8, 8), torch.randint(3, (32,)))
+        model = nn.Sequential(nets.conv_bn(3, 6), nets.conv_bn(6, 6), nn.Flatten(), nn.Linear(384, 3))
+        train_sparse(model, Task("toy", part, part, part, steps=16, batch=16, augmented=False), Config(penalty))
+        sums.append(float(scale_norm(model).detach()))
+    return sums[0] / sums[1]
+
+
+def claim_parameters(lab: Lab, variant: str) -> float:
+    """Millions."""
+    return nets.count(nets.on_meta(lambda: build(variant))) / 1e6
+
+
+def claim_operations(lab: Lab, variant: str) -> float:
+    """Multiplications and additions for one image, in hundreds of millions."""
+    return 2 * multiply_adds(nets.on_meta(lambda: build(variant)), torch.empty(1, 3, 32, 32, device="meta")) / 1e8
+
+
+def claim_channels_removed(lab: Lab) -> float:
+    """Share of all channels that is gone."""
+    before, after = (sum(widths(model).values()) for model in (lab.reference, lab.compressed))
+    return 1 - after / before
+
+
+def claim_beats_random_channels(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("random").accuracy
+
+
+def claim_penalty_helps(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("unpenalised").accuracy

@@ -1,0 +1,498 @@
+"""All pages of the site as Markdown: a pure function of the facts. MkDocs only renders them (see `site_hooks`)."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from catalog import Record
+from catalog.schema import Comparison, Framework, Listing, Result
+from scripts import charts
+from scripts.entry_pages import (
+    FAMILIES,
+    anchor,
+    bound_text,
+    change,
+    condition_name,
+    entry_link,
+    entry_page,
+    filled,
+    front,
+    metric_name,
+    multiply_adds_kept,
+    parameters_kept,
+    path_of,
+    seeds,
+    stale_mark,
+    subject_name,
+)
+from scripts.facts import Condition, Facts, Finding
+from scripts.markup import (
+    NONE,
+    Column,
+    decimals,
+    escape,
+    fixed,
+    inside,
+    link,
+    percent,
+    plain,
+    plural,
+    quantity,
+    section,
+    signed,
+    sortable,
+    spread,
+    table,
+    times,
+    unbroken,
+)
+
+METHODS = ("low_rank", "pruning", "distillation", "quantization", "architecture")
+MARK = re.compile(r"<!-- fill: ([a-z_]+) -->")
+NAMES = {family: name for family, (name, _) in FAMILIES.items()}
+
+
+def pages(facts: Facts) -> dict[str, str]:
+    """Every generated page: path of the Markdown file -> its text. Raises ValueError for a mark that nothing fills."""
+    made = {path_of(record): entry_page(facts, record) for record in facts.catalogue.entries.values()}
+    made.update({f"{family}/index.md": family_page(facts, family) for family in FAMILIES})
+    made.update({f"comparisons/{id}.md": comparison_page(facts, id, table) for id, table in facts.catalogue.comparisons.items()})
+    made["comparisons/index.md"] = comparisons_page(facts)
+    made["comparisons/measured.md"] = measured_page(facts)
+    made["comparisons/published.md"] = published_page(facts)
+    made.update({path: fill(facts, path, text) for path, text in facts.templates.items() if MARK.search(text)})
+    return made
+
+
+def fill(facts: Facts, path: str, text: str) -> str:
+    """A hand-written page with its marks replaced."""
+    parts: dict[str, Callable[[], str]] = {
+        "counts": lambda: counts(facts),
+        "cards": lambda: cards(facts, path),
+        "pareto": lambda: pareto(facts, path),
+        "verdicts": lambda: verdicts(facts, path),
+        "tags": lambda: tags(facts),
+    }
+
+    def part(mark: re.Match[str]) -> str:
+        if mark[1] not in parts:
+            raise ValueError(f"site/{path}: nothing fills {mark[0]}; use one of {', '.join(sorted(parts))}")
+        return parts[mark[1]]()
+
+    return MARK.sub(part, text)
+
+
+# Home
+
+
+def counts(facts: Facts) -> str:
+    entries = facts.catalogue.entries
+    return f"{plural(len(entries), 'entry', 'entries')}, {plural(sum(id in facts.sources for id in entries), 'method')} reimplemented"
+
+
+def cards(facts: Facts, here: str) -> str:
+    """One card a family."""
+    made = []
+    for family in FAMILIES:
+        records = facts.catalogue.family(family)
+        if not records and family not in METHODS:
+            continue
+        name, sentence = FAMILIES[family]
+        reimplemented = sum(record.id in facts.sources for record in records)
+        held, total = (sum(part) for part in zip((0, 0), *((s.held, s.total) for s in map(facts.score, records)), strict=True))
+        said = [plural(len(records), "entry", "entries")]
+        said += [f"{reimplemented} reimplemented"] if reimplemented else []
+        said += [f"{held} of {total} claims hold"] if total else []
+        inner = f"{inside(name, here, f'{family}/index.md')}{{ .sp-card-name }}\n\n{sentence}\n\n<small>{' · '.join(said)}</small>"
+        made.append(f'<div class="sp-card sp-{family}" markdown>\n\n{inner}\n\n</div>')
+    return '<div class="sp-cards" markdown>\n\n' + "\n\n".join(made) + "\n\n</div>"
+
+
+def leading(facts: Facts) -> Condition | None:
+    """The condition to show all methods under: the most telling one of those that at least half as many as possible have."""
+    number: dict[Condition, int] = defaultdict(int)
+    for measured in facts.measured.values():
+        for condition in measured.conditions:
+            number[condition] += 1
+    often = [condition for condition in number if 2 * number[condition] >= max(number.values())]
+    return min(often, key=lambda condition: condition.rank) if often else None
+
+
+def points(facts: Facts, condition: Condition, cost: str) -> list[tuple[Record, charts.Point]]:
+    """Every network measured under a condition, references once each."""
+    found: dict[tuple[object, ...], tuple[Record, charts.Point]] = {}
+    for record in facts.catalogue.entries.values():
+        measured = facts.of(record.id)
+        for subject in measured.subjects(condition):
+            accuracy, paid = measured.sample(condition, subject, "accuracy"), measured.sample(condition, subject, cost)
+            if accuracy is None or paid is None or not paid.mean > 0:
+                continue
+            role = "control" if subject.startswith("control_") else subject
+            label = {"reference": "reference", "method": record.entry.name}.get(
+                subject, f"{record.entry.name}, {subject.removeprefix('control_')}"
+            )
+            point = charts.Point(label, record.family, role, paid.mean, accuracy.mean)
+            known = (role, point.cost, point.accuracy) if role == "reference" else (record.id, subject)
+            found.setdefault(known, (record, point))
+    return list(found.values())
+
+
+COSTS = {"file_bytes": ("File size", "file size in bytes"), "multiply_adds": ("Multiply-adds", "multiply-adds for one image")}
+
+
+def pareto(facts: Facts, here: str) -> str:
+    """Accuracy against cost of everything measured under the leading condition, with the numbers below."""
+    condition = leading(facts)
+    if condition is None:
+        return '<p class="sp-empty">Nothing has been measured yet: `smallprint smoke --record` draws this chart.</p>'.replace("`", "")
+    tabs: list[str] = []
+    rows: dict[tuple[str, str, str], tuple[Record, charts.Point, dict[str, float]]] = {}
+    for cost, (title, axis) in COSTS.items():
+        there = points(facts, condition, cost)
+        if there:
+            svg = charts.pareto([point for _, point in there], axis, f"pareto-{cost}", NAMES)
+            tabs.append(f'=== "{title}"\n\n    <figure class="sp-chart">{svg}</figure>')
+        for record, point in there:
+            rows.setdefault((record.id, point.label, point.role), (record, point, {}))[2][cost] = point.cost
+    columns = [
+        Column("Network"),
+        Column("Role"),
+        Column("Family"),
+        Column("Accuracy", True),
+        *(Column(title, True) for title, _ in COSTS.values()),
+    ]
+    lines = [
+        [
+            inside(escape(point.label), here, path_of(record)) if point.role == "method" else escape(point.label),
+            point.role,
+            NAMES[record.family] if point.role != "reference" else NONE,
+            sortable(point.accuracy, percent(point.accuracy)),
+            *(sortable(costs.get(cost), quantity(cost, costs.get(cost))) for cost in COSTS),
+        ]
+        for record, point, costs in rows.values()
+    ]
+    indented = "\n".join(f"    {line}" for line in table(columns, lines, kind="sp-sortable").splitlines())
+    what = f"{condition_name(condition)}: each point is a network, as it would ship. Up and left is better;"
+    what += " the dashed line joins those that none beats in both."
+    guide = inside("What these data are", here, "guides/read.md#data")
+    return "\n\n".join([f"{what} {guide}.", *tabs, '??? note "The numbers of this chart"', indented])
+
+
+def _where(facts: Facts, record: Record, finding: Finding, here: str) -> str:
+    entry = record.executable
+    claim = entry.claims[finding.claim] if entry else None
+    case = f" ({escape(finding.case)})" if finding.case is not None else ""
+    numbers = f"Measured {spread(finding.sample.mean, finding.sample.sd)}, must be {bound_text(finding.bound)}"
+    data = "" if finding.condition.data == "none" else f", {condition_name(finding.condition)}, {seeds(finding.sample)}"
+    because = f" {escape(finding.bound.because)}" if finding.bound.because else ""
+    says = f"{escape(claim.says)}{case} ({escape(claim.where)})" if claim else escape(finding.claim)
+    there = f"{path_of(record)}#claim-{finding.claim}"
+    odd = f" **It {finding.verdict}, though expected: {finding.bound.expected}.**" if finding.surprise else ""
+    name, stale = inside(escape(record.entry.name), here, there), stale_mark(finding.sample.stale)
+    return f"- **{name}**: {says}{odd} *{numbers}{data}.*{because}{stale}"
+
+
+def verdicts(facts: Facts, here: str) -> str:
+    """Claims that do not hold, one by one, then how many hold, method by method."""
+    surprises, fails, rows, still_open = [], [], [], 0
+    for record in facts.catalogue.entries.values():
+        score = facts.score(record)
+        still_open += score.open
+        found = facts.findings(record)
+        surprises += [_where(facts, record, finding, here) for finding in found if finding.surprise]
+        fails += [_where(facts, record, finding, here) for finding in found if finding.verdict == "fails" and not finding.surprise]
+        if score.held or score.failed:
+            bite = facts.of(record.id).bite
+            rows.append([
+                inside(escape(record.entry.name), here, f"{path_of(record)}#claims"), NAMES[record.family],
+                sortable(score.held / score.total, f"{score.held} of {score.total}"), str(score.failed or NONE), str(score.open or NONE),
+                sortable(bite[0] / bite[1], f"{bite[0]} of {bite[1]}") if bite and bite[1] else NONE,
+            ])  # fmt: skip
+    if not rows:
+        return f'<p class="sp-empty">No claim has been measured yet; {plural(still_open, "claim")} wait.</p>'
+    columns = [
+        Column("Method"),
+        Column("Family"),
+        *(Column(name, True) for name in ("Claims that hold", "Fail", "Not measured", "Planted faults noticed")),
+    ]
+    parts = []
+    if surprises:
+        parts.append('<div class="sp-loud" markdown>\n\n**Against what was expected**\n\n' + "\n".join(surprises) + "\n\n</div>")
+    parts.append(
+        "### Did not reproduce { #did-not }\n\n"
+        + ("\n".join(fails) if fails else f"Nothing {'else ' if surprises else ''}so far, at the scale of these runs.")
+    )
+    parts.append("### Method by method { #did }\n\n" + table(*filled(columns, rows), kind="sp-sortable"))
+    return "\n\n".join(parts)
+
+
+def tags(facts: Facts) -> str:
+    """The vocabulary of tags."""
+    rows = [
+        (f'<span class="sp-tag">{escape(tag.replace("_", " "))}</span>', escape(meaning))
+        for tag, meaning in sorted(facts.catalogue.vocabulary.tags.items())
+    ]
+    return table([Column("Tag"), Column("Meaning")], rows) if rows else ""
+
+
+# Families
+
+
+def family_page(facts: Facts, family: str) -> str:
+    name, sentence = FAMILIES[family]
+    records, here = facts.catalogue.family(family), f"{family}/index.md"
+    body = _listing(facts, records, here) if family in ("overviews", "lists") else _methods(facts, records, here, family)
+    if not records:
+        body = f'<p class="sp-empty">Nothing here yet.</p>\n\n{inside("How to add a paper", here, "guides/contribute.md")}'
+    head = f'<div class="sp-head sp-{family}" markdown>\n\n# {name}\n\n<p class="sp-lead">{sentence}</p>\n\n</div>'
+    return "\n\n".join([front(name, sentence, ("toc", "navigation")), head, body]) + "\n"
+
+
+def _methods(facts: Facts, records: Sequence[Record], here: str, family: str) -> str:
+    rows = []
+    alarm = ' <strong class="sp-verdict sp-surprise">unexpected</strong>'
+    for record in sorted(records, key=lambda r: (r.entry.year, r.entry.name)):
+        entry, measured, score = record.entry, facts.of(record.id), facts.score(record)
+        condition = measured.conditions[0] if measured.conditions else None
+        control = measured.best_control(condition) if condition else None
+
+        def accuracy(subject: str | None, *, bare: bool = True, of: Record = record, under: Condition | None = condition) -> str:
+            sample = facts.of(of.id).sample(under, subject, "accuracy") if under and subject else None
+            text = percent(sample.mean, None if bare else sample.sd) if sample else NONE
+            return sortable(sample.mean if sample else None, text)
+
+        ratios = {metric: measured.ratio(condition, metric) if condition else None for metric in ("multiply_adds", "file_bytes")}
+        bits = measured.sample(condition, "method", "bits") if condition else None
+        held = sortable(score.held / score.total, f"{score.held}/{score.total}") if score.total else NONE
+        rows.append([
+            inside(escape(entry.name), here, path_of(record)) + (alarm if score.surprises else ""),
+            str(entry.year), escape(entry.venue or NONE), held if record.id in facts.sources else "not reimplemented",
+            accuracy("reference"), accuracy(control), accuracy("method"),
+            sortable(ratios["multiply_adds"], times(ratios["multiply_adds"])),
+            sortable(bits.mean, quantity("bits", bits.mean)) if bits else NONE,
+            sortable(ratios["file_bytes"], times(ratios["file_bytes"])), unbroken(condition_name(condition)) if condition else NONE,
+            _state(record),
+        ])  # fmt: skip
+    names = [
+        "Name",
+        "Year",
+        "Venue",
+        "Claims held",
+        "Reference",
+        "Best control",
+        "Method",
+        "Multiply-adds",
+        "Bits",
+        "File",
+        "Measured on",
+        "State",
+    ]
+    columns = [Column(name, name in ("Year", "Reference", "Best control", "Method", "Multiply-adds", "Bits", "File")) for name in names]
+    done = sum(record.id in facts.sources for record in records)
+    said = f"{plural(len(records), 'entry', 'entries')}, {done} reimplemented."
+    guide = inside("How to read these numbers", here, "guides/read.md")
+    explain = f"{said} *Reference*, *best control* and *method* are accuracies; "
+    explain += f"multiply-adds and file are the method's share of the reference's. {guide}."
+    return f"{explain}\n\n{table(*filled(columns, rows), kind='sp-sortable')}"
+
+
+def _state(record: Record) -> str:
+    entry = record.entry
+    return entry.status.state if isinstance(entry, Framework) and entry.status else ""
+
+
+def _listing(facts: Facts, records: Sequence[Record], here: str) -> str:
+    rows = []
+    for record in sorted(records, key=lambda r: (r.entry.year, r.entry.name)):
+        entry = record.entry
+        covers = [entry_link(facts, here, id) for id in getattr(entry, "covers", [])]
+        topics = [escape(topic) for topic in entry.topics] if isinstance(entry, Listing) else covers
+        authors = (
+            escape(
+                entry.authors[0] + (" and others" if len(entry.authors) > 2 else f", {entry.authors[1]}" if len(entry.authors) == 2 else "")
+            )
+            if entry.authors
+            else NONE
+        )
+        rows.append(
+            [
+                inside(escape(entry.name), here, path_of(record)),
+                str(entry.year),
+                authors,
+                escape(entry.venue or NONE),
+                ", ".join(topics) or NONE,
+            ]
+        )
+    columns = [Column("Name"), Column("Year", True), Column("Authors"), Column("Venue"), Column("About")]
+    return table(*filled(columns, rows), kind="sp-sortable")
+
+
+# Comparisons
+
+
+def comparisons_page(facts: Facts) -> str:
+    here = "comparisons/index.md"
+    published = [
+        f"- {inside(escape(t.title), here, f'comparisons/{id}.md')}: {plural(len(t.rows), 'method')}, {escape(t.dataset)}"
+        for id, t in sorted(facts.catalogue.comparisons.items(), key=lambda item: item[1].title)
+    ]
+    return "\n\n".join([
+        front("Comparisons", "What was measured here, and what papers printed: never mixed.", ("toc",)),
+        "# Comparisons",
+        "What we measured and what others printed stand on separate pages: networks, data and budgets differ, "
+        "so their numbers must not be put side by side.",
+        "## Measured here",
+        f"- {inside('All methods against their controls', here, 'comparisons/measured.md')}: "
+        "every reimplementation, for each data set and length of run",
+        "## Printed in papers",
+        f"- {inside('Results of the papers', here, 'comparisons/published.md')}: what each paper printed, for each data set and network",
+        "\n".join(published) if published else '<p class="sp-empty">No published comparison table has been entered yet.</p>',
+    ]) + "\n"  # fmt: skip
+
+
+def comparison_page(facts: Facts, id: str, comparison: Comparison) -> str:
+    """One published table, as printed."""
+    here = f"comparisons/{id}.md"
+    shown = {c.id: decimals([row.values.get(c.id) for row in comparison.rows]) for c in comparison.columns}
+    precise = {c.id: decimals([row.result.get(c.id) for row in comparison.rows]) for c in comparison.columns}
+    arrow = {"higher": "more is better", "lower": "less is better", "none": ""}
+    columns = [Column("Method")]
+    for c in comparison.columns:
+        columns.append(Column(f'<span title="{arrow[c.direction]}">{escape(c.name)}, {escape(c.unit)}</span>', True))
+    rows = []
+    for row in comparison.rows:
+        name = entry_link(facts, here, row.entry) if row.entry and row.entry in facts.catalogue.entries else escape(row.method)
+        name += (
+            f" <small>{escape(row.method)}</small>"
+            if row.entry in facts.catalogue.entries and facts.catalogue.entries[row.entry].entry.name != row.method
+            else ""
+        )
+        cells = []
+        for c in comparison.columns:
+            value = row.values.get(c.id)
+            text = signed(value, shown[c.id]) if c.delta_of or c.id.startswith("delta") else fixed(value, shown[c.id])
+            absolute = f" <small>({fixed(row.result[c.id], precise[c.id])})</small>" if c.id in row.result else ""
+            cells.append(sortable(value, text + absolute))
+        rows.append([name, *cells, escape(row.note or "")])
+    columns.append(Column("Note"))
+    names = {c.delta_of: escape(c.name.removeprefix("Δ ")) for c in comparison.columns if c.delta_of}
+    baseline = ", ".join(f"{names.get(id, escape(id))} {plain(value)}" for id, value in comparison.baseline.items())
+    notes = "\n".join(f"- {escape(note)}" for note in comparison.notes)
+    return "\n\n".join(filter(None, [
+        front(comparison.title, comparison.caption, ("toc", "navigation")),
+        f'{inside("Comparisons", here, "comparisons/index.md")}{{ .sp-crumb }}',
+        f"# {escape(comparison.title)}",
+        f'<p class="sp-lead">{escape(comparison.caption)}</p>',
+        f"Printed in {link(escape(comparison.source.label), comparison.source.url)}. Nothing here was measured by us.",
+        f"Data: {escape(comparison.dataset)}. Network: {escape(comparison.model)}." + (f" Baseline: {baseline}." if baseline else ""),
+        table(*filled(columns, rows), kind="sp-sortable"),
+        f"## What looks wrong in print, or needs a word {{ #notes }}\n\n{notes}" if notes else "",
+    ])) + "\n"  # fmt: skip
+
+
+def measured_page(facts: Facts) -> str:
+    """All methods against their controls, for each data set and length of run."""
+    here = "comparisons/measured.md"
+    by: dict[Condition, list[Record]] = defaultdict(list)
+    for record in facts.catalogue.entries.values():
+        for condition in facts.of(record.id).conditions:
+            by[condition].append(record)
+    parts = [
+        front("Measured: methods against their controls", "Every reimplementation beside its naive alternatives.", ("navigation", "toc")),
+        f"{inside('Comparisons', here, 'comparisons/index.md')}{{ .sp-crumb }}",
+        "# Methods against their controls",
+        "The gap is the method's accuracy less that of its best control, in percentage points, at the same final size "
+        f"and training budget. {inside('How to read these numbers', here, 'guides/read.md')}.",
+    ]
+    if not by:
+        parts.append('<p class="sp-empty">Nothing has been measured yet.</p>')
+    return (
+        "\n\n".join([*parts, *(_measured(facts, condition, by[condition], here) for condition in sorted(by, key=lambda c: c.rank))]) + "\n"
+    )
+
+
+def _measured(facts: Facts, condition: Condition, records: Sequence[Record], here: str) -> str:
+    rows, gaps = [], []
+    for record in records:
+        measured = facts.of(record.id)
+        control = measured.best_control(condition)
+        reference, best, method = (measured.sample(condition, s, "accuracy") if s else None for s in ("reference", control, "method"))
+        if method is None:
+            continue
+        gap = 100 * (method.mean - best.mean) if best else None
+        bits = measured.sample(condition, "method", "bits")
+        ratios = {metric: measured.ratio(condition, metric) for metric in ("multiply_adds", "bit_operations", "file_bytes")}
+        latency = measured.sample(condition, "method", "latency")
+        rows.append((gap, [
+            inside(escape(record.entry.name), here, path_of(record)) + stale_mark(method.stale), NAMES[record.family],
+            sortable(reference.mean if reference else None, percent(reference.mean) if reference else NONE),
+            sortable(best.mean, percent(best.mean, best.sd)) if best else NONE,
+            subject_name(control).removeprefix("control: ") if control else NONE,
+            sortable(method.mean, percent(method.mean, method.sd)), sortable(gap, signed(gap, 1)),
+            *(sortable(ratio, times(ratio)) for ratio in ratios.values()),
+            sortable(bits.mean, quantity("bits", bits.mean)) if bits else NONE,
+            sortable(latency.mean, times(latency.mean)) if latency else NONE, str(len(method.values)),
+        ]))  # fmt: skip
+        if reference:
+            gaps.append((gap, charts.Gap(record.entry.name, record.family, reference.mean, best.mean if best else None, method.mean)))
+    names = [
+        "Method",
+        "Family",
+        "Reference",
+        "Best control",
+        "Which",
+        "Method’s accuracy",
+        "Gap",
+        "Multiply-adds",
+        "Bit operations",
+        "File",
+        "Bits",
+        "Time",
+        "Seeds",
+    ]
+    columns = [Column(name, name not in ("Method", "Family", "Which")) for name in names]
+
+    def first(item: tuple[float | None, object]) -> float:
+        return -item[0] if item[0] is not None else float("inf")
+
+    lines = [line for _, line in sorted(rows, key=first)]
+    svg = charts.gaps([gap for _, gap in sorted(gaps, key=first)], f"gaps-{anchor(condition)}", NAMES) if gaps else ""
+    chart = f'<figure class="sp-chart">{svg}</figure>' if svg else ""
+    return section(condition_name(condition), anchor(condition), chart, table(*filled(columns, lines), kind="sp-sortable"))
+
+
+def published_page(facts: Facts) -> str:
+    """What the papers printed, where at least two methods share data and network."""
+    here = "comparisons/published.md"
+    groups: dict[tuple[str, str], list[tuple[Record, Result]]] = defaultdict(list)
+    for record in facts.catalogue.entries.values():
+        for result in record.executable.results if record.executable else []:
+            groups[result.dataset, result.model].append((record, result))
+    shared = {place: found for place, found in sorted(groups.items()) if len({record.id for record, _ in found}) > 1}
+    parts = [
+        front("Printed results", "What each paper printed, for each data set and network.", ("navigation",)),
+        f"{inside('Comparisons', here, 'comparisons/index.md')}{{ .sp-crumb }}",
+        "# Results of the papers",
+        "Copied from the papers: every paper trains its own baseline, so compare changes rather than final numbers. "
+        "A data set and network appear here once two methods share them.",
+    ]
+    if not shared:
+        parts.append('<p class="sp-empty">No two entries share data set and network yet; each entry’s own page has its results.</p>')
+    return "\n\n".join([*parts, *(_published(facts, place, found, here) for place, found in shared.items())]) + "\n"
+
+
+def _published(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Record, Result]], here: str) -> str:
+    shown = {m: decimals(v for _, r in found if r.metric == m for v in (r.baseline, r.result)) for m in {r.metric for _, r in found}}
+    rows = []
+    for record, r in sorted(found, key=lambda item: (item[1].metric, item[0].entry.year, item[0].entry.name)):
+        rows.append([
+            inside(escape(record.entry.name), here, f"{path_of(record)}#published"), str(record.entry.year),
+            metric_name(facts, r.metric), sortable(r.baseline, fixed(r.baseline, shown[r.metric])),
+            sortable(r.result, fixed(r.result, shown[r.metric])), sortable(change(r), signed(change(r), shown[r.metric])),
+            parameters_kept(r), multiply_adds_kept(r), escape(r.setting or ""), escape(r.where),
+        ])  # fmt: skip
+    names = ["Method", "Year", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting", "Where"]
+    columns = [Column(name, name in ("Year", "Before", "After", "Change")) for name in names]
+    return f"## {escape(place[1])} on {escape(place[0])}\n\n{table(*filled(columns, rows), kind='sp-sortable')}"

@@ -1,0 +1,143 @@
+"""Build the website, hosted or as an offline bundle, or serve it while you write."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+HOSTED, OFFLINE = Path("build/site"), Path("build/site-offline")
+NEEDED = ("mkdocs", "material", "pymdownx", "altair", "vl_convert", "bibtexparser")
+# A page opened as a file may neither fetch nor start a worker: search is loaded as a script, and a shim stands in for the worker.
+OFFLINE_CHANGES: dict[str, Any] = {
+    "use_directory_urls": False,
+    "plugins": ["search", "offline"],
+    "extra": {"generator": False, "polyfills": ["assets/iframe-worker.js"]},
+}
+
+
+class SiteError(RuntimeError):
+    """Why the site was not built, with the cure."""
+
+
+def build(
+    root: Path, out: Path | None = None, *, offline: bool = False, strict: bool = True, say: Callable[[str], None] = lambda text: None
+) -> Path:
+    """Build the site into `out` (build/site or build/site-offline below `root`) and return that folder.
+
+    The folder appears whole or not at all. With `strict` every warning is an error. `say` hears what is being done.
+    Raises `SiteError`.
+    """
+    out = (out or root / (OFFLINE if offline else HOSTED)).absolute()
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    started = time.monotonic()
+    if out.exists() and not (out / "index.html").exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SiteError(f"{out}: holds something that is no site; choose another folder with --out, or empty this one")
+    say("reading the catalogue and making pages")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _render(root, part, offline, strict)
+        say("putting the new site in place")
+        _replace(part, out)
+    except OSError as problem:
+        cure = "make the folder writable or choose another with --out"
+        raise SiteError(f"{problem.filename or out}: {problem.strerror or problem}; {cure}") from problem
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    pages = sum(1 for _ in out.rglob("*.html"))
+    say(f"{pages} pages in {time.monotonic() - started:.1f} s: {out / 'index.html'}")
+    return out
+
+
+def _replace(part: Path, out: Path) -> None:
+    """Put a finished folder where an older one may be."""
+    old = part.with_suffix(".old")
+    if out.exists():
+        out.rename(old)
+    part.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _render(root: Path, out: Path, offline: bool, strict: bool) -> None:
+    configuration = _configuration(root)
+    from mkdocs.commands.build import build as render
+    from mkdocs.config import load_config
+    from mkdocs.exceptions import Abort, MkDocsException
+
+    with _log() as said:
+        try:
+            config = load_config(str(configuration), site_dir=str(out), strict=strict, **(OFFLINE_CHANGES if offline else {}))
+            config.plugins.on_startup(command="build", dirty=False)
+            try:
+                render(config)
+            finally:
+                config.plugins.on_shutdown()
+        except (Abort, MkDocsException) as problem:
+            raise SiteError("\n".join(dict.fromkeys([*said, *_reasons(problem)]))) from problem
+
+
+def _reasons(problem: BaseException) -> Iterator[str]:
+    """What an exception and those behind it say, without MkDocs' own summary."""
+    at: BaseException | None = problem
+    while at is not None:
+        text = str(at).strip()
+        if text and "strict mode" not in text:
+            yield text
+        at = at.__cause__
+
+
+@contextmanager
+def _log() -> Iterator[list[str]]:
+    """MkDocs' warnings and errors as a list instead of on the screen."""
+    said: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    logger, keep = logging.getLogger("mkdocs"), Keep(logging.WARNING)
+    before = logger.propagate
+    logger.addHandler(keep)
+    logger.propagate = False
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            yield said
+    finally:
+        logger.removeHandler(keep)
+        logger.propagate = before
+
+
+def _configuration(root: Path) -> Path:
+    """mkdocs.yml; raises `SiteError` where it, or a package that building needs, is missing."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SiteError(f"the site needs {', '.join(missing)}; install with `pip install -e '.[site]'`")
+    path = root / "mkdocs.yml"
+    if not path.is_file():
+        raise SiteError(f"{path}: is missing; run this in the repository")
+    return path
+
+
+def serve(root: Path, address: str = "127.0.0.1:8000", *, open_browser: bool = False) -> None:
+    """Serve the site and rebuild it when a file changes, until interrupted. Raises `SiteError`."""
+    configuration = _configuration(root)
+    from mkdocs.commands import serve as serving
+    from mkdocs.exceptions import Abort, MkDocsException
+
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    try:
+        serving.serve(config_file=str(configuration), dev_addr=address, livereload=True, open_in_browser=open_browser, strict=False)
+    except KeyboardInterrupt:
+        return
+    except (Abort, MkDocsException) as problem:
+        raise SiteError(str(problem)) from problem
+    except OSError as problem:
+        raise SiteError(f"{address}: {problem.strerror or problem}; choose another address, for instance 127.0.0.1:8001") from problem

@@ -1,0 +1,34 @@
+"""What all tests share: tests never open a connection beyond this machine, and torch runs on one thread."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Connections to other machines fail; a server of the test's own is fine."""
+    real = socket.socket.connect
+
+    def connect(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"tests are offline: no connection to {address}")
+        return real(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.delenv("SMALLPRINT_CIFAR10", raising=False)
+    yield
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT

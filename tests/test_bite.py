@@ -1,0 +1,71 @@
+"""The fault planter: what it plants, what it leaves alone, and that a weak claim is found out."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from catalog import load
+from scripts import bite
+
+ROOT = Path(__file__).resolve().parent.parent
+
+METHOD = textwrap.dedent('''
+    """Toy."""
+    from dataclasses import dataclass
+
+    @dataclass(frozen=True)
+    class Config:
+        rate: float = 3.0
+
+    def helper(a, b):
+        if a < b:
+            raise ValueError("no" + "thing")
+        return a - 2 * b
+
+    def unused(a):
+        return a + 1
+
+    def compress(model, task, config):
+        """Doc 1 + 1."""
+        model.train()
+        return helper(config.rate, -task.seed)  # equivalent: for the test
+
+    def control_plain(model, task, config, like):
+        return model + 1
+
+    def claim_x(lab):
+        return 1 + 1
+''')
+
+
+def test_faults_cover_the_method_and_nothing_else() -> None:
+    planted = {(fault.line, fault.what) for fault in bite.faults(METHOD)}
+    words = {what for _, what in planted}
+    assert {
+        "return the model unchanged", "return control_plain", "drop the term 2 * b", "drop the term a", "write a + 2 * b",
+        "write 2 / b", "write 3 for 2", "compare a >= b", "skip model.train()", "swap the arguments of helper", "skip the call of helper",
+        "drop the sign of -task.seed",
+    } <= words  # fmt: skip
+    lines = METHOD.splitlines()
+    assert not any("unused" in lines[line - 1] or "claim_" in lines[line - 1] or "rate: float" in lines[line - 1] for line, _ in planted)
+    assert not any("nothing" in what for what in words)
+
+
+def test_every_fault_is_python_and_different() -> None:
+    planted = bite.faults(METHOD)
+    for fault in planted:
+        compile(fault.code, "toy", "exec")
+    assert len({fault.code for fault in planted}) == len(planted)
+
+
+@pytest.mark.parametrize("id", ["network_slimming", "hinton_distillation", "mobilenet_v2"])
+def test_exact_claims_kill_telling_faults(id: str) -> None:
+    """A dozen faults spread over the file, exact claims only: at least one must be noticed by them alone."""
+    record = load(ROOT / "catalog").entries[id]
+    outcomes = bite.bite(ROOT, record, tiers=("exact",), most=8, jobs=2)
+    killed, _, planted = bite.score(outcomes)
+    assert planted == 8
+    assert killed >= 3, [(o.fault.line, o.fault.what) for o in outcomes if not o.killed_by]

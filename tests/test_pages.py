@@ -1,0 +1,527 @@
+"""The site: small pure functions, pages of a fabricated catalogue, and one real build of it, hosted and offline."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import bibtexparser
+import markdown
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from catalog import load
+from catalog.schema import Bound
+from scripts import bibtex, charts, entry_pages, markup, records, source
+from scripts.facts import Condition, Facts, FactsError, Measured, gather
+from scripts.pages import leading, pages
+from scripts.records import Row
+from scripts.site import SiteError, build
+
+ROOT = Path(__file__).parents[1]
+EVIL = "<evil-tag onclick=evil()>x</evil-tag> | `tick` {{ config }} [go](javascript:evil) **bold** &lt;b&gt; {: onclick=evil() } ~~~ C#"
+VOCABULARY = """
+datasets: {CIFAR-10: small images}
+models: {VGG-19: sixteen convolutions}
+metrics: {top1_error: {name: top-1 error, unit: "%", direction: lower}}
+tags: {channel: Removes whole <evil-tag>channels</evil-tag>}
+"""
+SLIM = """
+name: Slim
+title: "The Slimming of {Networks} & 100% More_of_it"
+authors: [Ana Müller, "Small Print, Inc.", Bo von Chen]
+year: 2017
+venue: ICCV
+arxiv: "1708.06519"
+doi: 10.1109/ICCV.2017.298
+code: [{url: "https://example.org/a_(b)|c", framework: PyTorch}]
+tags: [channel]
+start: trained
+returns: smaller
+formerly: [slimmer]
+summary: It makes networks slim.
+when_to_use: Often.
+when_not: Rarely.
+claims:
+  same: {says: Nothing changes., where: §3, tier: exact, at_most: 1.0e-5}
+  sizes:
+    says: The sizes are the printed ones.
+    where: Table 2
+    tier: exact
+    within: 2%
+    cases: {B0: {paper: 5.3}, B1: {paper: 7.8, expected: fails, because: The head is counted twice.}}
+  beats_random: {says: It beats random channels., where: §4, tier: smoke, at_least: 0.02}
+  later: {says: It takes long., where: §5, tier: long, at_least: 0.5}
+results:
+  - dataset: CIFAR-10
+    model: VGG-19
+    metric: top1_error
+    baseline: 6.34
+    result: 6.2
+    params_before: 20.04
+    params_after: 2.3
+    where: Table 1
+"""
+SLIM_PY = '''"""Slim (Müller et al., ICCV 2017).
+
+Cut what is `thin`; ``` is no fence, </code> no end.
+
+Departures: one pass (not two; not three); every `layer` keeps a channel.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Config:
+    cut: float = 0.7  # share of <channels>, Table 1
+
+
+SMOKE = Config(cut=0.5)  # seconds
+
+
+def compress(model, task, config): ...
+
+
+def control_random(model, task, config, like): ...
+
+
+def claim_same(lab): ...
+
+
+def claim_sizes(lab, case): ...
+
+
+def claim_beats_random(lab): ...
+
+
+def claim_later(lab): ...
+'''
+OTHER = f"""
+name: '{EVIL} name'
+title: '{EVIL} title'
+authors: ['{EVIL} author']
+year: 2020
+venue: '{EVIL} venue'
+url: "https://example.org/x)|`*{{{{y}}}}"
+code: [{{url: "https://example.org/z", note: '{EVIL} note'}}]
+links: [{{url: "https://example.org/`l`", label: '{EVIL} label'}}]
+tags: [channel]
+builds_on: [slimmer]
+compared_with: [slim]
+summary: '{EVIL} summary'
+when_not: '{EVIL} when'
+results:
+  - {{dataset: CIFAR-10, model: VGG-19, metric: top1_error, baseline: 6.34, result: 7, setting: '{EVIL} setting', where: '{EVIL} where'}}
+"""
+TOOL = f"""
+name: Tool
+title: Tool
+year: 2018
+url: https://example.org/tool
+status: {{state: archived, last_activity: "2023", note: '{EVIL} status'}}
+techniques: [{{name: '{EVIL} technique'}}, {{name: Slimming, entry: slim}}]
+summary: A tool.
+"""
+SURVEY = "name: Survey\ntitle: A Survey\nauthors: [A B]\nyear: 2019\ncovers: [slim]\nsummary: A survey.\n"
+LIST = f"name: List\ntitle: List\nyear: 2019\nurl: https://example.org/list\ntopics: ['{EVIL} topic']\nsummary: A list.\n"
+TABLE = f"""
+title: '{EVIL} table'
+caption: '{EVIL} caption'
+dataset: CIFAR-10
+model: VGG-19
+source: {{url: "https://example.org/t.pdf", label: '{EVIL} source'}}
+baseline: {{top1: 76.15}}
+columns: [{{id: delta_top1, name: '{EVIL} column', unit: points, direction: higher, delta_of: top1}}]
+rows:
+  - {{method: '{EVIL} row', values: {{delta_top1: -1.5}}, note: '{EVIL} rownote'}}
+  - {{method: Slim, entry: slim, values: {{delta_top1: -0.25}}}}
+notes: ['{EVIL} tablenote']
+"""
+
+
+def row(tier: str, subject: str, metric: str, value: float, data: str = "standin", seed: int = 0, code: str = "now") -> Row:
+    return Row(tier, subject, metric, value, data, "d" * 16, seed, "cpu", 1, "3.11.7", "2.13.0", "abc1234567", code, "2026-01-02")
+
+
+def some_rows(code: str) -> list[Row]:
+    found = [row("exact", "claim_same", "value", 1e-7, "none", code=code), row("exact", "claim_sizes[B0]", "value", 6.0, "none", code=code)]
+    found += [row("exact", "claim_sizes[B1]", "value", 9.0, "none", code=code)]
+    for data, better in (("standin", 0.1), ("cifar10-jpeg75", 0.05)):
+        for seed in (0, 1):
+            found.append(row("smoke", "claim_beats_random", "value", better + seed / 100, data, seed, code if data == "standin" else "old"))
+            for subject, accuracy, size in (
+                ("reference", 0.9, 1.0),
+                ("method", 0.8, 0.3),
+                ("control_random", 0.7, 0.3),
+                ("control_none", 0.6, 0.3),
+            ):
+                values = {"accuracy": accuracy + seed / 100, "parameters": 77_786 * size, "bits": 32.0, "multiply_adds": 12.5e6 * size}
+                values |= {"file_bytes": 313_000 * size, "latency": 0.7}
+                found += [
+                    row("smoke", subject, m, v, data, seed, code) for m, v in values.items() if (subject, m) != ("reference", "latency")
+                ]
+    return [*found, row("exact", "bite", "killed", 9, "none", code=code), row("exact", "bite", "planted", 10, "none", code=code)]
+
+
+def make_tree(root: Path) -> Path:
+    """A repository of five entries, with this one's hand-written pages."""
+    files = {
+        "catalog/vocabulary.yaml": VOCABULARY, "catalog/pruning/slim.yaml": SLIM, "catalog/pruning/other.yaml": OTHER,
+        "catalog/frameworks/tool.yaml": TOOL, "catalog/overviews/survey.yaml": SURVEY, "catalog/lists/list.yaml": LIST,
+        "catalog/comparisons/table.yaml": TABLE, "methods/pruning/slim.py": SLIM_PY, "methods/kit/kit.py": "",
+    }  # fmt: skip
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    shutil.copytree(ROOT / "site", root / "site")
+    shutil.copy(ROOT / "mkdocs.yml", root)
+    (root / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "site_hooks.py", root / "scripts")
+    digest = source.digest(root, source.methods(root)["slim"])
+    records.write(records.path_of(root, "pruning", "slim"), some_rows(digest))
+    return root
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tree(tmp_path_factory.mktemp("tree"))
+
+
+@pytest.fixture(scope="module")
+def facts(tree: Path) -> Facts:
+    return gather(tree)
+
+
+# Escaping
+
+
+class Seen(HTMLParser):
+    """What a browser would see: elements with their attributes, text, ids, links."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    @property
+    def ids(self) -> set[str]:
+        return {value for _, attrs in self.elements for name, value in attrs.items() if name in ("id", "name")}
+
+
+def render(text: str) -> str:
+    """Markdown as the site reads it."""
+    names = ["attr_list", "md_in_html", "tables", "toc", "admonition", "pymdownx.superfences", "pymdownx.tabbed", "pymdownx.details"]
+    return markdown.markdown(text, extensions=names)
+
+
+tricky = st.text(st.sampled_from("<>&|`*_[](){}#:!-+=~\\\"'1.;/?@$^ \n\tab\x02\x03é"), max_size=30)
+
+
+@settings(max_examples=150, deadline=None)
+@given(tricky)
+def test_escaped_text_is_only_text(text: str) -> None:
+    wanted = "".join(c for c in " ".join(text.split()) if c.isprintable())
+    places = {"{}": ["p"], "# {}": ["h1"], "- {}": ["ul", "li"], "<p>{}</p>": ["p"], "*{}*.": None, "| a |\n| :--- |\n| x{} |": None}
+    for place, elements in places.items():
+        seen = Seen(render(place.replace("{}", markup.escape(text))))
+        assert "".join(wanted.split()) in "".join(seen.text.split()), place
+        if elements and wanted:
+            assert [tag for tag, _ in seen.elements] == elements, place
+    attribute = Seen(f'<p title="{markup.escape(text)}">').elements
+    assert attribute == [("p", {"title": wanted})]
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "//example.org", "https:///x", "ftp://x", ""])
+def test_other_schemes_are_no_links(url: str) -> None:
+    assert markup.link("text", url) == "text"
+
+
+def test_links_survive_what_addresses_may_hold() -> None:
+    url = 'https://example.org/a_(b)|c`d`*e*{f}[g]?h=1&copy=2#i"j'
+    [(_, attributes)] = [e for e in Seen(render(f"| a |\n|---|\n| {markup.link('x', url)} |")).elements if e[0] == "a"]
+    assert unquote(attributes["href"]) == url
+
+
+def test_code_in_prose_is_code_and_nothing_else_is_markup() -> None:
+    assert markup.with_code("a `<b>` *c*") == "a <code>&#60;b&#62;</code> &#42;c&#42;"
+
+
+def test_a_fence_is_longer_than_any_inside() -> None:
+    assert markup.fence("a\n````\nb", "python").startswith("`````python\n")
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (1.0, "1"), (-0.02, "−0.02"), (0.08341, "0.08341"), (1e-5, "10⁻⁵"), (1.23e-7, "1.23·10⁻⁷"),
+     (3456789.2, "3,456,789"), (12.3456, "12.35"),     (float("nan"), "–"), (None, "–"), (1e12, "10¹²")],
+)  # fmt: skip
+def test_plain(value: float | None, text: str) -> None:
+    assert markup.plain(value) == text
+
+
+def test_numbers_are_formatted_late_and_plainly() -> None:
+    assert markup.spread(0.08341, 0.0123) == "0.083 ± 0.012"
+    assert markup.spread(0.5, None) == "0.5"
+    assert markup.spread(2.0, 0.0) == "2"
+    assert markup.spread(1e-7, 2e-8) == "10⁻⁷ ± 2·10⁻⁸"
+    assert markup.percent(0.832, 0.0041) == "83.2 ± 0.4%"
+    assert markup.count(77_754) == "77.8 k"
+    assert markup.count(12.5e6, 2e5) == "12.5 ± 0.2 M"
+    assert markup.quantity("file_bytes", 310_123) == "310 kB"
+    assert markup.quantity("file_bytes", 512) == "512 B"
+    assert markup.quantity("latency", 0.7) == "0.70×"
+    assert markup.times(0.031) == "0.031×"
+    assert markup.signed(-0.14, 2) == "−0.14"
+    assert markup.signed(0.001, 2) == "0.00"
+    assert markup.signed(1.5, 1) == "+1.5"
+    assert markup.fixed(6.2, markup.decimals([6.34, 6.2])) == "6.20"
+    assert markup.fixed(-0.0001, 2) == "0.00"
+    assert markup.decimals([146, 74]) == 0
+
+
+def test_departures_part_at_semicolons_outside_brackets() -> None:
+    assert entry_pages.departures("one pass (not two; not three);\n  every layer keeps one.") == [
+        "one pass (not two; not three)",
+        "every layer keeps one",
+    ]
+
+
+# What rows say
+
+
+def test_findings_are_judged_by_the_mean_and_led_by_real_data(facts: Facts) -> None:
+    record = facts.catalogue.entries["slim"]
+    found = {(f.claim, f.case): f for f in facts.findings(record)}
+    assert found["beats_random", None].condition == Condition("smoke", "cifar10-jpeg75")
+    assert found["beats_random", None].sample.mean == pytest.approx(0.055)
+    assert found["beats_random", None].sample.stale
+    assert found["same", None].verdict == "holds"
+    assert (found["sizes", "B0"].verdict, found["sizes", "B0"].surprise) == ("fails", True)
+    assert (found["sizes", "B1"].verdict, found["sizes", "B1"].surprise) == ("fails", False)
+    assert facts.score(record) == (2, 1, 1, 1)  # held, failed, open, surprises
+
+
+def test_best_control_conditions_and_ratios(facts: Facts) -> None:
+    measured = facts.of("slim")
+    assert measured.conditions == [Condition("smoke", "cifar10-jpeg75"), Condition("smoke", "standin")]
+    assert measured.best_control(measured.conditions[0]) == "control_random"
+    assert measured.ratio(measured.conditions[0], "file_bytes") == pytest.approx(0.3)
+    assert measured.bite == (9, 10)
+    assert leading(facts) == Condition("smoke", "cifar10-jpeg75")
+
+
+def test_nan_never_holds() -> None:
+    measured = Measured([row("exact", "claim_a", "value", float("nan"), "none")], "now")
+    [finding] = measured.findings("a", None, Bound(at_most=1.0))
+    assert finding.verdict == "fails"
+
+
+# Pages
+
+
+def test_an_entry_page_says_what_is_known(facts: Facts) -> None:
+    page = pages(facts)["pruning/slim.md"]
+    for said in [
+        "fails, though expected: holds", "fails, as expected", "not measured", "The head is counted twice.",
+        "≤ 10⁻⁵", "5.3 ± 2%", "6.20", "−0.14",
+        "2.3 of 20.04 M (11.5%)", "0.30×", "80.5 ± 0.7%", "claim_beats_random", "control: random",
+        "One pass (not two; not three).", "SMOKE = Config(cut=0.5)",
+        "make smoke METHOD=slim", "slim.compress(copy.deepcopy(model), task, slim.Config())", "muller2017slimming",
+        "**Used by**", "**Covered by**",
+        "Of 10 faults planted", "stale", "dddddddddddddddd", "abc1234567",
+    ]:  # fmt: skip
+        assert said in page or markup.escape(said) in page, said
+    line = SLIM_PY.splitlines().index("def claim_same(lab): ...") + 1
+    assert f'href="#__codelineno-source-{line}"' in page
+
+
+def test_an_entry_without_method_says_so(facts: Facts) -> None:
+    page = pages(facts)["pruning/other.md"]
+    assert "Not reimplemented yet" in page
+    assert "[Slim](slim.md)" in page  # by its former name
+
+
+def test_pages_are_the_same_every_time_and_need_no_rows(facts: Facts) -> None:
+    bare = replace(facts, measured={}, templates={"index.md": "<!-- fill: pareto -->\n\n<!-- fill: verdicts -->"})
+    assert pages(bare) == pages(bare)
+    assert "<svg" not in "".join(pages(bare).values())
+    assert pages(replace(bare, sources={}))
+
+
+def test_a_mark_that_nothing_fills_is_an_error(facts: Facts) -> None:
+    with pytest.raises(ValueError, match=r"site/x\.md: nothing fills <!-- fill: paretto -->; use one of"):
+        pages(replace(facts, templates={"x.md": "<!-- fill: paretto -->"}))
+
+
+def test_what_cannot_be_read_is_told_at_once(tmp_path: Path) -> None:
+    root = make_tree(tmp_path)
+    (root / "catalog/pruning/bad.yaml").write_text("name: [\n")
+    (root / "methods/pruning/worse.py").write_text("def (")
+    records.path_of(root, "pruning", "slim").write_text("nonsense\n")
+    with pytest.raises(FactsError) as refusal:
+        gather(root)
+    assert [part in str(refusal.value) for part in ("bad.yaml", "worse.py", "slim.csv")] == [True] * 3
+    with pytest.raises(SiteError, match=r"bad\.yaml"):
+        build(root)
+    assert not list((root / "build").iterdir())
+
+
+# BibTeX
+
+
+def test_bibtex_round_trip(facts: Facts) -> None:
+    for record in [*facts.catalogue.entries.values(), *load(ROOT / "catalog").entries.values()]:
+        library = bibtexparser.parse_string(bibtex.bibtex(record.entry))
+        assert not library.failed_blocks
+        [entry] = library.entries
+        kind, values = bibtex.fields(record.entry)
+        assert (entry.entry_type, entry.key) == (kind, bibtex.key(record.entry))
+        assert {f.key: f.value for f in entry.fields} == values
+    assert bibtex.key(load(ROOT / "catalog").entries["network_slimming"].entry) == "liu2017learning"
+    slim = bibtex.fields(facts.catalogue.entries["slim"].entry)[1]
+    assert slim["title"] == r"{The Slimming of (Networks) \& 100\% More\_of\_it}"
+    assert slim["author"] == "Ana Müller and {Small Print, Inc.} and Bo von Chen"
+
+
+# Charts
+
+
+def test_a_chart_is_one_image_in_the_ink_of_the_page() -> None:
+    some = [charts.Point("A & B", "pruning", "method", 100.0, 0.8), charts.Point("reference", "pruning", "reference", 400.0, 0.9)]
+    svg = charts.pareto(some, "bytes", "one", {"pruning": "Pruning"})
+    seen = Seen(svg)
+    assert seen.elements[0][1]["role"] == "img"
+    assert "currentColor" in svg
+    assert charts.INK not in svg
+    assert "A & B, method: 80.0% at 100" in seen.text
+    assert not re.findall(r"(?:href|src)=", svg)
+    assert re.findall(r"https?://[^\"]*", svg) == ["http://www.w3.org/2000/svg"]
+    assert max(Counter(re.findall(r'\bid="([^"]*)"', svg)).values(), default=1) == 1
+
+
+def test_the_frontier_is_what_nothing_beats() -> None:
+    some = [
+        charts.Point(name, "pruning", "method", cost, accuracy)
+        for name, cost, accuracy in (("a", 1, 0.5), ("b", 2, 0.4), ("c", 3, 0.9), ("d", 3, 0.8))
+    ]
+    assert [p.label for p in charts.frontier(some)] == ["a", "c"]
+
+
+# A real build
+
+
+@pytest.fixture(scope="module")
+def built(tree: Path) -> dict[str, Path]:
+    before = sorted((tree / "site").rglob("*"))
+    told: list[str] = []
+    folders = {"hosted": build(tree, say=told.append), "offline": build(tree, offline=True)}
+    assert sorted((tree / "site").rglob("*")) == before  # generated pages land nowhere else
+    assert told[-1].endswith("index.html")
+    return folders
+
+
+@pytest.fixture(scope="module")
+def seen(built: dict[str, Path]) -> dict[str, dict[Path, Seen]]:
+    return {name: {path: Seen(path.read_text()) for path in folder.rglob("*.html")} for name, folder in built.items()}
+
+
+def test_both_sites_are_whole(built: dict[str, Path]) -> None:
+    assert built["hosted"].joinpath("pruning/slim/index.html").is_file()
+    assert built["offline"].joinpath("pruning/slim.html").is_file()
+    assert built["offline"].joinpath("search/search_index.js").is_file()
+
+
+def test_no_page_asks_another_host_for_anything(built: dict[str, Path], seen: dict[str, dict[Path, Seen]]) -> None:
+    for found in seen.values():
+        for path, page in found.items():
+            for tag, attributes in page.elements:
+                wanted = [attributes.get(name, "") for name in ("src", "srcset", "data", "poster", "action")]
+                wanted += [attributes.get("href", "")] if tag in ("link", "use", "image") else []
+                assert not [url for url in wanted if re.match(r"(https?:)?//", url)], (path, tag, attributes)
+    for folder in built.values():
+        for sheet in folder.rglob("*.css"):
+            assert not re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", sheet.read_text()), sheet
+
+
+def test_every_internal_link_resolves(built: dict[str, Path], seen: dict[str, dict[Path, Seen]]) -> None:
+    for name, found in seen.items():
+        for path, page in found.items():
+            for tag, attributes in page.elements:
+                url = urlsplit(attributes.get("href", attributes.get("src", "")))
+                if url.scheme or url.netloc or not (url.path or url.fragment):
+                    continue
+                base = built[name] if url.path.startswith("/") else path.parent
+                target = base / unquote(url.path.lstrip("/")) if url.path else path
+                target = (target / "index.html" if target.is_dir() else target).resolve()
+                assert target.is_file(), (path, tag, attributes)
+                if url.fragment and not url.fragment.startswith("__"):
+                    assert unquote(url.fragment) in found[target].ids, (path, attributes)
+                if url.fragment.startswith("__codelineno"):
+                    assert url.fragment in found[target].ids, (path, attributes)
+
+
+def test_what_entries_contain_is_text(seen: dict[str, dict[Path, Seen]]) -> None:
+    told = "".join(page.text for page in seen["hosted"].values())
+    fields = "name title author venue note label summary when setting where status technique topic"
+    for name in f"{fields} table caption source column row rownote tablenote".split():
+        assert f"{EVIL} {name}" in told, name
+    for found in seen.values():
+        for path, page in found.items():
+            for tag, attributes in page.elements:
+                assert tag != "evil-tag", path
+                assert "onclick" not in attributes, path
+                assert not attributes.get("href", "").startswith("javascript:evil"), path
+
+
+def test_tables_have_a_cell_for_every_heading(built: dict[str, Path]) -> None:
+    for path in built["hosted"].rglob("*.html"):
+        for table in re.findall(r"<table>.*?</table>", path.read_text(), re.DOTALL):
+            widths = {len(re.findall(r"<t[hd][ >]", line)) for line in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)}
+            assert len(widths) == 1, path
+
+
+def test_entries_stay_out_of_the_navigation(seen: dict[str, dict[Path, Seen]], built: dict[str, Path]) -> None:
+    page = built["hosted"].joinpath("guides/read/index.html").read_text()
+    assert "pruning/slim" not in page
+    home = seen["hosted"][built["hosted"] / "index.html"]
+    assert [a for tag, a in home.elements if tag == "svg" and a.get("role") == "img"]
+
+
+def test_an_older_site_stays_when_building_fails(tree: Path, tmp_path: Path) -> None:
+    root, out = tmp_path / "tree", tmp_path / "out"
+    shutil.copytree(tree, root, ignore=shutil.ignore_patterns("build"))
+    out.mkdir()
+    (out / "index.html").write_text("old")
+    (root / "site" / "about.md").write_text("[gone](nowhere.md)")
+    with pytest.raises(SiteError, match=r"about\.md.*nowhere\.md"):
+        build(root, out)
+    assert (out / "index.html").read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"tree", "out"}
+
+
+def test_a_folder_of_something_else_is_left_alone(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(SiteError, match="holds something that is no site"):
+        build(tree, tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_no_python_among_the_pages() -> None:
+    assert not list((ROOT / "site").rglob("*.py"))
