@@ -60,7 +60,13 @@ FLIPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
 OTHER: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult,
 }  # fmt: skip
-MESSAGES = {"ValueError", "TypeError", "RuntimeError"}  # a refusal's wording is tested elsewhere
+SWAP = """
+
+_real = compress
+def compress(model, task, config):
+    import copy
+    return {control}(model, task, config, _real(copy.deepcopy(model), task, config))
+"""
 
 
 def variants(node: ast.AST) -> Iterator[tuple[str, ast.AST | None]]:
@@ -133,8 +139,7 @@ def faults(text: str) -> list[Fault]:
     planted = [Fault(compress.lineno, "return the model unchanged", text + "\n\ndef compress(model, task, config):\n    return model\n")]
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("control_"):
-            swap = f"\n\n_real = compress\ndef compress(model, task, config):\n    import copy\n    like = _real(copy.deepcopy(model), task, config)\n    return {node.name}(model, task, config, like)\n"
-            planted.append(Fault(compress.lineno, f"return {node.name}", text + swap))
+            planted.append(Fault(compress.lineno, f"return {node.name}", text + SWAP.format(control=node.name)))
     for function in reachable(tree, ROOTS):
         for parent, name, index, child in list(_sites(function)):
             if isinstance(child, ast.Raise):
@@ -162,7 +167,7 @@ def load(code: str, record: Record, path: Path) -> ModuleType:
     module = ModuleType(f"methods.{record.family}.{record.id}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
-    exec(compile(code, str(path), "exec"), module.__dict__)  # noqa: S102 - the method's own source with one change
+    exec(compile(code, str(path), "exec"), module.__dict__)
     return module
 
 
@@ -174,7 +179,7 @@ def first_surprise(
 
     try:
         module = load(code, record, path)
-    except Exception as problem:  # noqa: BLE001
+    except Exception as problem:
         return f"import ({type(problem).__name__})"
     start = (record.executable.start if record.executable else None) or "trained"
     for tier in tiers:
@@ -190,7 +195,7 @@ def _child(pipe: Connection, *arguments: Any) -> None:
     torch.set_num_threads(1)
     try:
         pipe.send(first_surprise(*arguments))
-    except BaseException as problem:  # noqa: BLE001
+    except BaseException as problem:
         pipe.send(f"{type(problem).__name__}")
     pipe.close()
 

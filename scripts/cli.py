@@ -30,11 +30,12 @@ app = typer.Typer(
 out = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 150)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-Names = Annotated[list[str] | None, typer.Argument(metavar="[METHOD]...", help="network_slimming, network-slimming or pruning/network_slimming")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="network_slimming, network-slimming or pruning/network_slimming")]
+NAMES = "network_slimming, network-slimming or pruning/network_slimming"
+Names = Annotated[list[str] | None, typer.Argument(metavar="[METHOD]...", help=NAMES)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help=NAMES)]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", envvar="SMALLPRINT_CIFAR10", help="CIFAR-10 folder (`smallprint data` gets one). Default: the embedded stand-in"),
+    typer.Option("--data", metavar="DIR", envvar="SMALLPRINT_CIFAR10", help="CIFAR-10 folder (`smallprint data` gets it); else the stand-in"),
 ]
 
 
@@ -115,7 +116,8 @@ def check(
         raise typer.Exit(1)
     if format == "text":
         facts = catalogue()
-        out.print(f"{len(facts.entries)} entries, {len(facts.comparisons)} comparison tables, {len(source.methods(ROOT))} methods: no problems")
+        counts = f"{len(facts.entries)} entries, {len(facts.comparisons)} comparison tables, {len(source.methods(ROOT))} methods"
+        out.print(f"{counts}: no problems")
 
 
 @app.command(name="list")
@@ -156,7 +158,8 @@ def show(name: Name) -> None:
         if value:
             out.print(f"{label}: {_plain(value)}")
     out.print(f"\n{_plain(entry.summary)}")
-    for label, text in (("Use it for", entry.when_to_use), ("Not for", entry.when_not), ("Departures", method.departures if method else "")):
+    departures = method.departures if method else None
+    for label, text in (("Use it for", entry.when_to_use), ("Not for", entry.when_not), ("Departures", departures)):
         if text:
             out.print(f"\n[bold]{label}:[/bold] {_plain(' '.join(text.split()))}")
     if method:
@@ -187,11 +190,11 @@ def smoke(
     names: Names = None,
     data: Data = None,
     seeds: Annotated[int, typer.Option(min=1, help="Repeat with so many seeds; verdicts use the mean")] = 1,
-    tier: Annotated[list[str] | None, typer.Option("--tier", help="exact, smoke, long or full; may be repeated. Default: exact and smoke")] = None,
+    tier: Annotated[list[str] | None, typer.Option("--tier", help="exact, smoke, long or full, repeatable; else exact and smoke")] = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Methods side by side, one thread each")] = 1,
     device: Annotated[str, typer.Option(help="cpu, or cuda for the tiers long and full")] = "cpu",
     record: Annotated[bool, typer.Option("--record", help="Write the numbers to catalog/measured")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Do not run seeds again that are already recorded with this code and data")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Leave out seeds already recorded with this code and data")] = False,
 ) -> None:
     """Run methods (all without a name): reference, controls and method on CIFAR-10 or the stand-in, then every claim.
 
@@ -299,7 +302,8 @@ def bite(
     if record and most is None and not exact:
         stamp = smoking.Stamp(ROOT, entry, "cpu")
         numbers = {"killed": killed, "equivalent": equivalent, "planted": planted}
-        stamp.write([stamp.row("bite", "bite", what, value, "standin" if data is None else "cifar10", "", 0) for what, value in numbers.items()])
+        used = "standin" if data is None else "cifar10"
+        stamp.write([stamp.row("bite", "bite", what, value, used, "", 0) for what, value in numbers.items()])
     if share < 0.9:
         raise typer.Exit(1)
 
@@ -321,8 +325,9 @@ def validate(
     out.print("skipped: there is no `smallprint links` yet")
     out.rule("smoke tests")
     facts = catalogue()
-    ids = [id for id in pick(None, facts, methods=True)]
-    reports = run_methods(ids, jobs, {"tiers": ("exact", "smoke"), "data": data, "seeds": (0,), "device": "cpu", "record_rows": False, "resume": False})
+    ids = pick(None, facts, methods=True)
+    options = {"tiers": ("exact", "smoke"), "data": data, "seeds": (0,), "device": "cpu", "record_rows": False, "resume": False}
+    reports = run_methods(ids, jobs, options)
     out.rule("against the recorded numbers")
     findings = [finding for id in ids for finding in validating.compare(ROOT, facts.entries[id], reports[id])]
     for finding in findings:
@@ -330,7 +335,8 @@ def validate(
     bad = [id for id, report in reports.items() if not report.good]
     wrong = [finding for finding in findings if finding.bad]
     out.rule("result")
-    out.print(f"{len(problems)} problems, {len(bad)} methods with surprises, {len(wrong)} numbers that differ, {time.monotonic() - started:.0f} s")
+    counts = f"{len(problems)} problems, {len(bad)} methods with surprises, {len(wrong)} numbers that differ"
+    out.print(f"{counts}, {time.monotonic() - started:.0f} s")
     if problems or bad or wrong:
         raise typer.Exit(1)
 

@@ -64,12 +64,16 @@ QUANTITIES = {  # name, explanation; what is really measured first, then what is
     "bit_operations": ("Bit operations", "multiply-adds times both bit widths"),
     "file_bytes": ("File", "written and read back"),
 }
-CLAIM_COLUMNS = ("Measured on", "Paper prints", "We measure", "Must be", "Verdict")
+CLAIM_COLUMNS = ("Measured on", "Printed", "We measure", "Must be", "Verdict")
 MEASURED, COUNTED = ("accuracy", "latency"), ("parameters", "nonzeros", "bits", "multiply_adds", "bit_operations", "file_bytes")
 
 
 def path_of(record: Record) -> str:
     return f"{record.family}/{record.id}.md"
+
+
+def origin(record: Record) -> str:
+    return "documentation" if record.family == "frameworks" else "paper"
 
 
 def front(title: str, description: str = "", hide: Sequence[str] = (), boost: float | None = None) -> str:
@@ -187,8 +191,7 @@ def _glance(facts: Facts, record: Record, measured: Measured) -> str:
         return ""
     if record.id not in facts.sources:
         guide = inside("How to add it", path_of(record), "guides/contribute.md")
-        origin = "its documentation" if record.family == "frameworks" else "the paper"
-        text = f"**Not reimplemented yet.** What stands here comes from {origin} alone. {guide}."
+        text = f"**Not reimplemented yet.** What stands here comes from the {origin(record)} alone. {guide}."
         return f'<div class="sp-note" markdown>\n\n{text}\n\n</div>'
     score, tiles = facts.score(record), []
     if score.total:
@@ -229,7 +232,7 @@ def _techniques(facts: Facts, record: Record) -> str:
             parts.append(f"**Status**: {entry.status.state}, last activity {escape(entry.status.last_activity)}{note}")
         if entry.techniques:
             rows = [(escape(t.name), entry_link(facts, here, t.entry) if t.entry else NONE) for t in entry.techniques]
-            parts.append("## What it offers { #techniques }\n\n" + table([Column("Technique"), Column("Here")], rows))
+            parts.append("## What it offers { #techniques }\n\n" + table(*filled([Column("Technique"), Column("Here")], rows)))
     if isinstance(entry, Listing) and entry.topics:
         parts.append("## Topics\n\n" + "\n".join(f"- {escape(topic)}" for topic in entry.topics))
     covers = entry.covers if isinstance(entry, Overview | Executable) else []
@@ -251,7 +254,7 @@ def _claims(record: Record, source: Source | None, measured: Measured) -> str:
     bodies = "\n".join(_claim(name, claim, source, measured) for name, claim in entry.claims.items())
     guide = inside("How to read this table", path_of(record), "guides/read.md#claims")
     bite = f" Of {measured.bite[1]} faults planted in the program, these claims noticed {measured.bite[0]}." if measured.bite else ""
-    told = f"What the paper says, and what the reimplementation measures.{bite} {guide}."
+    told = f"What the {origin(record)} says, and what the reimplementation measures.{bite} {guide}."
     return section("Claims", "claims", told, raw_table("sp-claims", CLAIM_COLUMNS, bodies))
 
 
@@ -270,8 +273,8 @@ def _claim(name: str, claim: Claim, source: Source | None, measured: Measured) -
                 seen = "no data needed" if finding.condition.data == "none" else data_name(finding.condition.data)
                 where.append(f"{seen}, {seeds(finding.sample)}" if len(finding.sample.values) > 1 else seen)
             ours = spread(finding.sample.mean, finding.sample.sd) if finding else NONE
-            because = f'<br><small class="sp-because">{escape(bound.because)}</small>' if bound.because else ""
-            cells = [" · ".join(where) or NONE, plain(bound.paper), ours, bound_text(bound), verdict_mark(finding) + because]
+            because = f'<br><small class="sp-because">{escape(bound.because)}</small>' if bound.because and finding is found[0] else ""
+            cells = [" · ".join(where), plain(bound.paper), ours, bound_text(bound), verdict_mark(finding) + because]
             labelled = zip(CLAIM_COLUMNS, cells, strict=True)
             lines.append("<tr>" + "".join(f'<td data-label="{label}">{text}</td>' for label, text in labelled) + "</tr>")
     state = next(state for state in ("surprise", "fails", "open", "holds") if state in states)
@@ -373,7 +376,7 @@ def _departures(source: Source | None) -> str:
     said = (
         "\n".join(f"- {with_code(part[:1].upper() + part[1:])}." for part in found) if found else '<p class="sp-empty">None is named.</p>'
     )
-    return section("Departures from the paper", "departures", said)
+    return section("Departures", "departures", said)
 
 
 def _config(source: Source | None) -> str:
@@ -385,9 +388,9 @@ def _config(source: Source | None) -> str:
         for s in source.config
     )
     body = raw_table("sp-config", ("Setting", "Value", "Where it comes from"), f"<tbody>{rows}</tbody>")
-    said = "A smoke run uses other values, because the paper's need longer than seconds to act:"
+    said = "A smoke run uses other values, because the published ones need longer than seconds to act:"
     smoke = [said, fence(source.smoke, "python")] if source.smoke else []
-    told = "The method's own numbers at the paper's values. Training length, batch and seed are the task's."
+    told = "The method's own numbers, as published. Training length, batch and seed are the task's."
     return section("Configuration", "config", told, body, *smoke)
 
 

@@ -31,6 +31,7 @@ from scripts.facts import Condition, Facts, Finding
 from scripts.markup import (
     NONE,
     Column,
+    code,
     decimals,
     escape,
     fixed,
@@ -101,10 +102,11 @@ def cards(facts: Facts, here: str) -> str:
             continue
         name, sentence = FAMILIES[family]
         reimplemented = sum(record.id in facts.sources for record in records)
-        held, total = (sum(part) for part in zip((0, 0), *((s.held, s.total) for s in map(facts.score, records)), strict=True))
+        scores = [facts.score(record) for record in records]
+        held, waiting, total = sum(s.held for s in scores), sum(s.open for s in scores), sum(s.total for s in scores)
         said = [plural(len(records), "entry", "entries")]
         said += [f"{reimplemented} reimplemented"] if reimplemented else []
-        said += [f"{held} of {total} claims hold"] if total else []
+        said += [f"{held} of {total} claims hold" if waiting < total else f"{plural(total, 'claim')} to measure"] if total else []
         inner = f"{inside(name, here, f'{family}/index.md')}{{ .sp-card-name }}\n\n{sentence}\n\n<small>{' · '.join(said)}</small>"
         made.append(f'<div class="sp-card sp-{family}" markdown>\n\n{inner}\n\n</div>')
     return '<div class="sp-cards" markdown>\n\n' + "\n\n".join(made) + "\n\n</div>"
@@ -146,7 +148,7 @@ def pareto(facts: Facts, here: str) -> str:
     """Accuracy against cost of everything measured under the leading condition, with the numbers below."""
     condition = leading(facts)
     if condition is None:
-        return '<p class="sp-empty">Nothing has been measured yet: `smallprint smoke --record` draws this chart.</p>'.replace("`", "")
+        return f'<p class="sp-empty">Nothing has been measured yet: {code("smallprint smoke --record")} draws this chart.</p>'
     tabs: list[str] = []
     rows: dict[tuple[str, str, str], tuple[Record, charts.Point, dict[str, float]]] = {}
     for cost, (title, axis) in COSTS.items():
@@ -265,7 +267,7 @@ def _methods(facts: Facts, records: Sequence[Record], here: str, family: str) ->
 
         ratios = {metric: measured.ratio(condition, metric) if condition else None for metric in ("multiply_adds", "file_bytes")}
         bits = measured.sample(condition, "method", "bits") if condition else None
-        held = sortable(score.held / score.total, f"{score.held}/{score.total}") if score.total else NONE
+        held = sortable(score.held / score.total, f"{score.held}/{score.total}") if score.total > score.open else NONE
         rows.append([
             inside(escape(entry.name), here, path_of(record)) + (alarm if score.surprises else ""),
             str(entry.year), escape(entry.venue or NONE), held if record.id in facts.sources else "not reimplemented",

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,11 @@ def read(path: Path) -> list[Row]:
     rows = []
     for number, line in enumerate(lines, 2):
         try:
-            rows.append(Row(**{**line, "value": float(line["value"]), "seed": int(line["seed"]), "threads": int(line["threads"])}))
-        except (TypeError, ValueError) as problem:
+            if None in line or None in line.values():
+                raise ValueError("not as many values as columns")
+            numbers: dict[str, Any] = {"value": float(line["value"]), "seed": int(line["seed"]), "threads": int(line["threads"])}
+            rows.append(Row(**{**line, **numbers}))
+        except ValueError as problem:
             raise RecordError(f"{path}:{number}: {problem}; {cure}") from problem
     return rows
 

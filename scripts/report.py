@@ -86,6 +86,8 @@ def outcome(v: Verdict) -> str:
     """The verdict, and loudly when it is not the expected one."""
     if v.error:
         return f"[red]error[/red] {escape(v.error)}"
+    if not v.surprising and v.verdict == "holds":
+        return "[green]holds[/green]"
     if not v.surprising:
-        return f"[green]{v.verdict}[/green]" if v.verdict == "holds" else f"[yellow]{v.verdict}, as expected[/yellow]: {escape(v.bound.because or '')}"
+        return f"[yellow]fails, as expected[/yellow]: {escape(v.bound.because or '')}"
     return f"[red]{v.verdict}[/red], expected: {v.bound.expected}"

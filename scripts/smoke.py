@@ -136,7 +136,7 @@ def judge(module: ModuleType, name: str, claim: Claim, labs: dict[int, Lab]) -> 
         values = [call(module, name, claim, lab, seed) for seed, lab in labs.items()]
     except (DataError, WeightsError):
         raise
-    except Exception as problem:  # noqa: BLE001 - whatever a method's code raises is this claim's result
+    except Exception as problem:
         error = f"{type(problem).__name__}: {problem}"
     spent = time.monotonic() - started
     return [Verdict(name, case, claim, bound, [v[case] for v in values], error, spent) for case, bound in claim.bounds().items()]
@@ -313,5 +313,5 @@ def _worker(root: Path, id: str, options: dict[str, Any]) -> Report:
         return run(root, load(root / "catalog").entries[id], **options)
     except (DataError, WeightsError, records.RecordError) as problem:
         return Report(id, "smoke", problem=str(problem), seconds=time.monotonic() - started)
-    except Exception as problem:  # noqa: BLE001 - a method's own failure is a result, told in one line
+    except Exception as problem:
         return Report(id, "smoke", problem=f"{type(problem).__name__}: {problem}", seconds=time.monotonic() - started)

@@ -33,7 +33,8 @@ def compare(root: Path, record: Record, report: Report) -> list[Finding]:
     digest = source.digest(root, source.methods(root)[record.id])
     stale = sorted({f"{row.tier} on {row.data}" for row in rows if row.code != digest})
     findings = [Finding(f"{record.id}: stale, the code has moved on since {what} was recorded in {place}") for what in stale]
-    fresh = [r for r in rows if r.code == digest and r.metric == "accuracy" and r.tier == report.tier and r.data_digest == report.data_digest]
+    same = ("accuracy", report.tier, report.data_digest, digest)
+    fresh = [r for r in rows if (r.metric, r.tier, r.data_digest, r.code) == same]
     for subject, numbers in report.numbers.items():
         known = [r.value for r in fresh if r.subject == subject]
         if not known or "accuracy" not in numbers:

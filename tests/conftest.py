@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections to other machines fail; a server of the test's own is fine."""
     real = socket.socket.connect
 
@@ -26,7 +25,6 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.delenv("SMALLPRINT_CIFAR10", raising=False)
-    yield
 
 
 @pytest.fixture(scope="session")

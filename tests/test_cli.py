@@ -33,7 +33,7 @@ def test_every_verb_explains_itself(verb: str) -> None:
 
 
 def test_check_is_clean_and_needs_no_torch() -> None:
-    program = "import sys; from pathlib import Path; from scripts import cli, check; p = check.check(Path('.')); print(*p); sys.exit('torch' in sys.modules)"
+    program = "import sys; from pathlib import Path; from scripts import cli, check; print(*check.check(Path('.'))); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
 
@@ -116,5 +116,6 @@ def test_a_foreign_results_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_closed_pipe_is_no_traceback() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(f"{sys.executable} -m scripts.cli list | head -n 1", shell=True, cwd=ROOT, env=environment, capture_output=True, text=True)
+    command = f"{sys.executable} -m scripts.cli list | head -n 1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert "Traceback" not in done.stderr

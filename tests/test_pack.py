@@ -50,9 +50,9 @@ def test_quantized_sparse_weights_come_back_exactly(seed: int, bits: int, zeros:
     ("weight", "scale", "bits"),
     [
         (torch.linspace(-1, 1, 4096).view(64, 64), None, 32.0),  # plain floats
-        (torch.tensor([-0.3, 0.7]).repeat(2048).view(64, 64), None, 1 + 8 * (2 + 2 * 4) / 4096),  # codebook of two: 1 bit, its 10 bytes
+        (torch.tensor([-0.3, 0.7]).repeat(2048).view(64, 64), None, 1 + 80 / 4096),  # codebook of two: 1 bit, 10 bytes
         (torch.arange(16).repeat(256).view(64, 64) * 0.25, torch.tensor([0.25]), 4 + 32 / 4096),  # one scale: 4 bits, 4 bytes
-        ((torch.arange(16.0).repeat(4) * (1 + torch.arange(64.0)).view(64, 1)), (1 + torch.arange(64.0)), 4 + 32 * 64 / 4096),  # one a channel
+        (torch.arange(16.0).repeat(4) * torch.arange(1.0, 65).view(64, 1), torch.arange(1.0, 65), 4 + 32 * 64 / 4096),
     ],
 )
 def test_bits_per_weight_count_scales_and_codebooks(weight: torch.Tensor, scale: torch.Tensor | None, bits: float) -> None:

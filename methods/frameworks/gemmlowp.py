@@ -113,6 +113,10 @@ class Integer(nn.Module):
         return image.as_strided((*image.shape[:2], *self.kernel, *size), (*steps[:2], *within, *between))
 
     def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.block(part) for part in x.split(16)])  # few enough for the cache, as the library packs its blocks
+
+    def block(self, x: Tensor) -> Tensor:
+        """Quantize, multiply, add the bias, requantize, add the zero point, saturate; then back to floats."""
         (scale_in, scale_out), (zero_in, zero, zero_out, m0, shift) = self.scales.tolist(), self.integers.tolist()
         image = quantize(x if self.weight.ndim == 4 else x.reshape(-1, x.shape[-1], 1, 1), scale_in, zero_in)
         columns = self.columns(F.pad(image, self.pads, value=zero_in).int().contiguous())  # real zero is a byte like any other

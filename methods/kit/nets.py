@@ -66,12 +66,13 @@ def resnet(depth: int, classes: int = 10, width: int = 16) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers + head(inputs, classes)))
 
 
-VGG_WIDE = [32, "pool", 128, "pool", 128, 128, "pool", 128, 128]
-VGG16 = [64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512]
-VGG19 = [64, 64, "pool", 128, 128, "pool", *[256] * 4, "pool", *[512] * 4, "pool", *[512] * 4]
+Plan = Sequence[int | str]
+VGG_WIDE: Plan = [32, "pool", 128, "pool", 128, 128, "pool", 128, 128]
+VGG16: Plan = [64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512]
+VGG19: Plan = [64, 64, "pool", 128, 128, "pool", *[256] * 4, "pool", *[512] * 4, "pool", *[512] * 4]
 
 
-def vgg(plan: Sequence[int | str], classes: int = 10) -> nn.Sequential:
+def vgg(plan: Plan, classes: int = 10) -> nn.Sequential:
     """VGG with batch norm: a number is a 3x3 convolution with so many channels, "pool" halves the map."""
     layers: list[tuple[str, nn.Module]] = []
     inputs = 3
@@ -140,7 +141,7 @@ def trained(name: str, data: str) -> nn.Module:
     except (SafetensorError, RuntimeError, OSError) as problem:
         reason = str(problem).splitlines()[0]
         raise WeightsError(f"{path}: not the weights of {name} ({reason}); {cure}") from problem
-    return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+    return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
 def recipe(name: str, data: str) -> dict[str, object]:

@@ -164,7 +164,7 @@ def response(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
 
 def run(layer: Layer, weight: Tensor, x: Tensor) -> Tensor:
     """What the layer answers with another weight in its place."""
-    return torch.func.functional_call(layer, {"weight": weight}, (x,))  # type: ignore[no-any-return]
+    return torch.func.functional_call(layer, {"weight": weight}, (x,))
 
 
 @dataclass(frozen=True)

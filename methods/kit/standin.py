@@ -1,8 +1,9 @@
 """The embedded stand-in for CIFAR-10: ten kinds of shapes, drawn from a seed in seconds and cached.
 
 Each 32x32 image shows one shape at any place, size, angle and colour over a rippled background, whose hue and
-ripple hint at the class in some images, with a stroke and specks of other colours as clutter, and noise. It is no benchmark; it is hard enough that damage to a network
-and its recovery show (tests/test_standin.py holds the figures). Whatever was measured on it says `standin`.
+ripple hint at the class in some images, with a stroke and specks of other colours as clutter, and noise. It is no
+benchmark; it is hard enough that damage to a network and its recovery show (tests/test_standin.py holds the figures).
+Whatever was measured on it says `standin`.
 """
 
 from __future__ import annotations
@@ -159,4 +160,4 @@ def standin(
         images, labels = arrays[f"{split}_images"][:count], arrays[f"{split}_labels"][:count]
         summary.update(images.tobytes() + labels.tobytes())
         splits.append(Split(normalise(images), torch.from_numpy(labels)))
-    return Task("standin", *splits, steps=steps, seed=seed, digest=summary.hexdigest()[:16])
+    return Task("standin", splits[0], splits[1], splits[2], steps=steps, seed=seed, digest=summary.hexdigest()[:16])

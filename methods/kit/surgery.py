@@ -10,6 +10,8 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+_READERS = (tp.prune_conv_in_channels, tp.prune_linear_in_channels, tp.prune_depthwise_conv_in_channels)
+
 
 def _graph(model: nn.Module, image: Tensor) -> Any:
     with torch.enable_grad():  # the graph is traced through autograd
@@ -39,7 +41,7 @@ def free_channels(model: nn.Module, image: Tensor) -> tuple[dict[str, int], dict
             for dep, _ in group
             if dep.handler in (tp.prune_conv_out_channels, tp.prune_linear_out_channels) and dep.target.module is not layer
         }
-        followed = any(dep.handler in (tp.prune_conv_in_channels, tp.prune_linear_in_channels, tp.prune_depthwise_conv_in_channels) for dep, _ in group)
+        followed = any(dep.handler in _READERS for dep, _ in group)
         if others:
             tied[name] = "tied by a shortcut to " + ", ".join(sorted(others))
         elif not followed:

@@ -103,7 +103,7 @@ class Task:
         """A task from any iterables of (images, labels) batches, a `DataLoader` for instance. Images are used as they come."""
         splits = [gather(part, which) for part, which in ((train, "train"), (validation, "validation"), (test, "test"))]
         settings.setdefault("augmented", False)
-        return cls(name, *splits, steps=steps, digest=digest(*splits), **settings)
+        return cls(name, splits[0], splits[1], splits[2], steps=steps, digest=digest(*splits), **settings)
 
 
 def gather(batches: Iterable[tuple[Tensor, Tensor]], which: str) -> Split:

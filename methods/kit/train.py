@@ -51,12 +51,12 @@ def fit(
         optimiser, lambda k: min((k + 1) / warm, (1 + math.cos(math.pi * max(0, k - warm) / max(1, total - warm))) / 2)
     )
     torch.manual_seed(task.seed)
-    model.to(task.device, memory_format=torch.channels_last).train()
+    model.to(task.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     for step, (x, y) in enumerate(task.batches(share), 1):
         with torch.autocast(task.device.split(":")[0], torch.bfloat16, enabled=fast_bfloat16(task.device)):
             value = loss(model, x, y)
         optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         optimiser.step()
         rate.step()
         if after_step is not None:
