@@ -35,7 +35,7 @@ Names = Annotated[list[str] | None, typer.Argument(metavar="[METHOD]...", help=N
 Name = Annotated[str, typer.Argument(metavar="NAME", help=NAMES)]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", envvar="SMALLPRINT_CIFAR10", help="CIFAR-10 folder (`smallprint data` gets it); else the stand-in"),
+    typer.Option("--data", metavar="DIR", envvar="SMALLPRINT_CIFAR10", help="CIFAR-10 folder (see `smallprint data`); else the stand-in"),
 ]
 
 

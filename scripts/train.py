@@ -22,7 +22,7 @@ from methods.kit.train import fit
 
 EPOCHS = {
     "cifar10": {"resnet8": 30, "resnet20": 22, "vgg_wide": 8, "depthwise": 8},
-    "standin": {"resnet8": 12, "resnet20": 15, "vgg_wide": 10, "depthwise": 12},
+    "standin": {"resnet8": 17, "resnet20": 15, "vgg_wide": 10, "depthwise": 12},
 }
 RATE = {"resnet8": 0.2, "resnet20": 0.2, "vgg_wide": 0.1, "depthwise": 0.1}
 

@@ -17,7 +17,7 @@ from methods.kit.task import Task, accuracy
 
 @pytest.fixture(scope="module")
 def task() -> Task:
-    return standin(train=3000, test=2000, steps=1)
+    return standin(train=3000, steps=1)
 
 
 def test_the_same_seed_draws_the_same_images() -> None:

@@ -28,7 +28,7 @@ from torch import nn
 
 from methods.kit.lab import Lab
 from methods.kit.measure import multiply_adds
-from methods.kit.nets import count
+from methods.kit.nets import count, trained
 from methods.kit.task import Task
 from methods.kit.train import fit
 
@@ -39,6 +39,11 @@ Ranks = tuple[int | None, int]  # R3 and R4 of Tucker-2; R3 is None for Tucker-1
 @dataclass(frozen=True)
 class Config:
     rate: float = 1e-3  # base rate of fine-tuning, §3.3
+
+
+def reference(task: Task) -> nn.Module:
+    """Many channels and no shortcuts, like the paper's networks."""
+    return trained("vgg_wide", task.name)
 
 
 def threshold(alpha: float) -> float:
