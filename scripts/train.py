@@ -10,34 +10,39 @@ import argparse
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from methods.kit.nets import NETS, WEIGHTS, count, family
+from methods.kit.nets import NETS, WEIGHTS, count, family, trained
 from methods.kit.standin import standin
 from methods.kit.task import Task, accuracy, cifar10
 from methods.kit.train import fit
 
-EPOCHS = {
-    "cifar10": {"resnet8": 30, "resnet20": 22, "vgg_wide": 8, "depthwise": 8},
-    "standin": {"resnet8": 17, "resnet20": 15, "vgg_wide": 10, "depthwise": 12},
+Cycle = tuple[int, float]  # epochs, peak learning rate
+RECIPES: dict[str, dict[str, list[Cycle]]] = {
+    "cifar10": {"resnet8": [(30, 0.2), (10, 0.05)], "resnet20": [(22, 0.2)], "vgg_wide": [(8, 0.1)], "depthwise": [(8, 0.1)]},
+    "standin": {"resnet8": [(17, 0.2)], "resnet20": [(15, 0.2)], "vgg_wide": [(10, 0.1)], "depthwise": [(12, 0.1)]},
 }
-RATE = {"resnet8": 0.2, "resnet20": 0.2, "vgg_wide": 0.1, "depthwise": 0.1}
 
 
-def train(net: str, task: Task, epochs: int) -> dict[str, object]:
+def train(net: str, task: Task, cycles: list[Cycle], last_only: bool = False) -> dict[str, object]:
     """Train, round to fp16, test the rounded network, write both files whole or not at all; return what was recorded."""
     started = time.monotonic()
     torch.manual_seed(task.seed)
-    model = fit(NETS[net](), task.with_steps(epochs * len(task.train) // task.batch), lr=RATE[net])
+    model = trained(net, task.name) if last_only else NETS[net]()
+    for number, (epochs, lr) in enumerate(cycles):
+        if not last_only or number == len(cycles) - 1:
+            seeded = replace(task, seed=task.seed + number, steps=epochs * len(task.train) // task.batch)
+            model = fit(model, seeded, lr=lr)
     halves = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in halves.items()})
     key = f"{net}-{family(task.name)}"
     line = {
         "accuracy": round(accuracy(model, task.test), 4), "parameters": count(model), "data": task.name, "digest": task.digest,
-        "images": len(task.train), "epochs": epochs, "batch": task.batch, "lr": RATE[net], "seed": task.seed,
+        "images": len(task.train), "cycles": cycles, "batch": task.batch, "seed": task.seed,
         "torch": torch.__version__, "minutes": round((time.monotonic() - started) / 60, 1),
     }  # fmt: skip
     part = WEIGHTS / f"{key}.part"
@@ -52,13 +57,14 @@ def train(net: str, task: Task, epochs: int) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("nets", nargs="*", default=list(RATE), help="of " + ", ".join(RATE))
+    parser.add_argument("nets", nargs="*", default=list(RECIPES["standin"]), help="of " + ", ".join(RECIPES["standin"]))
     parser.add_argument("--data", type=Path, help="CIFAR-10 folder; default: the stand-in")
+    parser.add_argument("--last-cycle", action="store_true", help="go on from the committed weights with the recipe's last cycle")
     arguments = parser.parse_args()
     task = cifar10(arguments.data, steps=1) if arguments.data else standin(steps=1)
     WEIGHTS.mkdir(exist_ok=True)
     for net in arguments.nets:
-        print(net, train(net, task, EPOCHS[family(task.name)][net]), flush=True)
+        print(net, train(net, task, RECIPES[family(task.name)][net], arguments.last_cycle), flush=True)
 
 
 if __name__ == "__main__":
