@@ -14,6 +14,7 @@ all: $(READY)
 	@$(BIN)/smallprint check
 	@SMALLPRINT_CIFAR10= $(BIN)/smallprint smoke -j $(JOBS)
 	@$(BIN)/smallprint site
+	@$(BIN)/smallprint site --offline
 
 test: $(READY) lint
 	@$(BIN)/python -m pytest

@@ -354,12 +354,14 @@ def site(
         if serve:
             making.serve(ROOT)
             return
-        place = making.build(ROOT, folder or ROOT / "build" / ("site-offline" if offline else "site"), offline=offline)
+        with progress() as say:
+            place = making.build(ROOT, folder, offline=offline, say=say)
     except making.SiteError as problem:
         raise refuse(str(problem)) from None
-    out.print(f"site: {(place / 'index.html').as_uri()}" if offline else f"site: {place}")
-    if not offline:
-        out.print("open it with: make serve, then http://127.0.0.1:8000/")
+    if offline:
+        out.print(f"open {(place / 'index.html').as_uri()}")
+    else:
+        out.print(f"site in {place}, for any web server; `smallprint site --serve` serves it on http://127.0.0.1:8000/")
 
 
 @app.command()
