@@ -162,5 +162,18 @@ def claim_hard_labels_count(lab: Lab) -> float:
     return abs(loss(v, v, y, Config(hard_weight=0.5)).item() + 0.5 * likelihood)
 
 
+@torch.no_grad()
+def claim_generalises_like_teacher(lab: Lab) -> float:
+    """Soft loss to the teacher on test images, over that of the student that learned alone."""
+    x = lab.task.test.images[:1000].to(lab.task.device)
+    v = lab.reference(x)
+    student_loss, alone_loss = (soft_loss(model(x), v, lab.config.temperature) for model in (lab.compressed, lab.controlled("alone")))
+    return float(student_loss / alone_loss)
+
+
+def claim_helps_from_the_start(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("alone").accuracy
+
+
 def claim_beats_student_alone(lab: Lab) -> float:
     return lab.after.accuracy - lab.control("alone").accuracy
