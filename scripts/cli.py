@@ -265,7 +265,7 @@ def bite(
     name: Name,
     data: Data = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Faults side by side")] = os.cpu_count() or 1,
-    most: Annotated[int | None, typer.Option(min=1, help="Plant only so many, spread over the file")] = None,
+    most: Annotated[int | None, typer.Option(min=1, help="Plant only so many, spread evenly over the file")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Exact claims only")] = False,
     record: Annotated[bool, typer.Option("--record", help="Write the score to catalog/measured")] = False,
 ) -> None:
@@ -299,7 +299,7 @@ def bite(
             out.print(f"{place}:{outcome.fault.line}: {_plain(outcome.fault.what)}: {mark}")
     share = killed / max(1, planted - equivalent)
     out.print(f"{id}: {killed} of {planted} faults killed, {equivalent} equivalent: {share:.0%}")
-    if record and most is None and not exact:
+    if record and not exact:
         stamp = smoking.Stamp(ROOT, entry, "cpu")
         numbers = {"killed": killed, "equivalent": equivalent, "planted": planted}
         used = "standin" if data is None else "cifar10"
