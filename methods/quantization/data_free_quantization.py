@@ -381,3 +381,7 @@ def claim_eight_bits_without_data(lab: Lab) -> float:
             return math.inf
         levels += [int(steps.max() - steps.min()) + 1, len(place.inputs.unique()) if place.inputs is not images else 0]
     return max(levels)
+
+
+def claim_more_than_equalization(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("equalized").accuracy
