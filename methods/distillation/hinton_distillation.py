@@ -5,7 +5,8 @@ the wrong classes tells more than the label. The soft term is multiplied by T^2,
 labels does not move when the temperature is changed.
 
 Departures: a residual teacher and student on images instead of dense networks on digits and speech; one teacher
-instead of an ensemble; the specialist networks of the paper's second part are left out.
+instead of an ensemble; in a smoke run the student has already learned from the labels; the specialist networks of the
+paper's second part are left out.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class Config:
     temperature: float = 2.0  # T, best of 1, 2, 5 and 10, §4.1
     hard_weight: float = 0.5  # relative weight of the hard labels, §4.1
     lr: float = 0.1  # the student starts from random weights
+    student: str = "random"  # where it starts; "labels": from the committed weights, trained on labels alone
+
+
+SMOKE = Config(temperature=4.0, hard_weight=0.1, lr=0.02, student="labels")  # from random weights a student learns too little in seconds
 
 
 def reference(task: Task) -> nn.Module:
@@ -37,9 +42,9 @@ def reference(task: Task) -> nn.Module:
     return nets.trained("resnet20", task.name)
 
 
-def student(task: Task) -> nn.Module:
-    """The small network, from random weights."""
-    return nets.resnet(8, task.classes)
+def student(task: Task, config: Config) -> nn.Module:
+    """The small network, untrained unless the config says otherwise."""
+    return nets.trained("resnet8", task.name) if config.student == "labels" else nets.resnet(8, task.classes)
 
 
 def soft_loss(z: Tensor, v: Tensor, temperature: float) -> Tensor:
@@ -65,12 +70,12 @@ def distil(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -
 
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """`model` is the teacher; returns the trained student."""
-    return distil(student(task), model, task, config)
+    return distil(student(task, config), model, task, config)
 
 
 def control_alone(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
-    """The same student from the same random weights on the same batches, without a teacher."""
-    return fit(student(task), task, lr=config.lr)
+    """The same student from the same weights on the same batches, without a teacher."""
+    return fit(student(task, config), task, lr=config.lr)
 
 
 def _logits(classes: int = 10, count: int = 32) -> tuple[Tensor, Tensor]:
