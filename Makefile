@@ -24,7 +24,7 @@ lint: $(READY)
 	@$(BIN)/mypy
 
 test-clone: $(READY)
-	@$(BIN)/python -m pytest -m clone -o addopts=
+	@$(BIN)/python -m pytest -o addopts= -m clone tests/test_clone.py
 
 check site: $(READY)
 	@$(BIN)/smallprint $@
