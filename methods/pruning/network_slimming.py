@@ -58,12 +58,14 @@ def train_sparse(model: nn.Module, task: Task, config: Config) -> nn.Module:
 
 def scales(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
     """|gamma| of every channel that can be removed, by the convolution that makes the channel."""
-    free, _ = free_channels(model, image)
+    free, tied = free_channels(model, image)
     norms = norm_after(model, image)
     layers = {name: model.get_submodule(norms[name]) for name in free if name in norms}
     found = {name: layer.weight.detach().abs() for name, layer in layers.items()}  # equivalent: no gradient is taken
     if not found:
-        raise ValueError("network slimming needs convolutions followed by batch norm whose channels no shortcut ties together")
+        reasons = {**tied, **{name: "no batch norm behind it" for name in free}}
+        listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no convolution at all"
+        raise ValueError(f"network slimming needs a convolution with a batch norm and channels of its own, there is none ({listed})")
     return found
 
 

@@ -1,0 +1,59 @@
+"""Methods on what people bring: strides, a shortcut, a grouped convolution, linear layers; refusals name layer and reason."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from methods.architecture import mobilenet_v2
+from methods.distillation import hinton_distillation
+from methods.kit import nets
+from methods.kit.surgery import widths
+from methods.kit.task import Split, Task
+from methods.pruning import network_slimming
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nets.conv_bn(3, 8)
+        self.block = nets.Residual(8, 16, stride=2)
+        self.grouped = nets.conv_bn(16, 16, groups=4)
+        self.wide = nets.conv_bn(16, 24)
+        self.fc1, self.fc2 = nn.Linear(24, 12), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.wide(self.grouped(self.block(self.stem(x))))
+        return self.fc2(torch.relu(self.fc1(x.mean((2, 3)))))
+
+
+@pytest.fixture
+def task() -> Task:
+    g = torch.Generator().manual_seed(0)
+    part = Split(torch.randn(64, 3, 16, 16, generator=g), torch.arange(64) % 5)
+    return Task("own", part, part, part, steps=4, batch=16, augmented=False)
+
+
+def test_network_slimming_thins_what_is_free(task: Task) -> None:
+    thin = network_slimming.compress(Mixed(), task, network_slimming.Config(cut=0.5))
+    before, after = widths(Mixed()), widths(thin)
+    assert sum(after.values()) == sum(before.values()) - 20  # half of the 40 channels of stem, block.first and wide
+    assert all(after[name] == before[name] for name in ("block.second.conv", "block.shortcut.conv", "grouped.conv"))
+    assert thin(task.test.images[:2]).shape == (2, 5)
+
+
+def test_network_slimming_refuses_by_name(task: Task) -> None:
+    bare = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 5))
+    with pytest.raises(ValueError, match="0: no batch norm behind it"):
+        network_slimming.compress(bare, task, network_slimming.Config())
+
+
+def test_any_student_learns_from_any_teacher(task: Task) -> None:
+    learner = hinton_distillation.distil(Mixed(), Mixed(), task, hinton_distillation.Config())
+    assert learner(task.test.images[:2]).shape == (2, 5)
+
+
+def test_mobilenet_takes_the_task_s_classes(task: Task) -> None:
+    small = mobilenet_v2.compress(Mixed(), task, mobilenet_v2.Config(width=0.5))
+    assert small(task.test.images[:2]).shape == (2, 5)
