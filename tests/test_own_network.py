@@ -38,7 +38,7 @@ def task() -> Task:
 def test_network_slimming_thins_what_is_free(task: Task) -> None:
     thin = network_slimming.compress(Mixed(), task, network_slimming.Config(cut=0.5))
     before, after = widths(Mixed()), widths(thin)
-    assert sum(after.values()) == sum(before.values()) - 20  # half of the 40 channels of stem, block.first and wide
+    assert sum(after.values()) == sum(before.values()) - 24  # half of the 48 channels of stem, block.first and wide
     assert all(after[name] == before[name] for name in ("block.second.conv", "block.shortcut.conv", "grouped.conv"))
     assert thin(task.test.images[:2]).shape == (2, 5)
 

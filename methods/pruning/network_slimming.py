@@ -63,7 +63,7 @@ def scales(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
     layers = {name: model.get_submodule(norms[name]) for name in free if name in norms}
     found = {name: layer.weight.detach().abs() for name, layer in layers.items()}  # equivalent: no gradient is taken
     if not found:
-        reasons = {**tied, **{name: "no batch norm behind it" for name in free}}
+        reasons = {**tied, **dict.fromkeys(free, "no batch norm behind it")}
         listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no convolution at all"
         raise ValueError(f"network slimming needs a convolution with a batch norm and channels of its own, there is none ({listed})")
     return found
@@ -84,6 +84,7 @@ def below_threshold(gammas: dict[str, Tensor], cut: float) -> dict[str, list[int
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Train with the penalty, cut under one threshold, fine-tune. Returns a really thinner network."""
     image = task.train.images[:1].to(task.device)  # equivalent: the graph is the same for two images, and on the CPU
+    scales(model, image)  # equivalent: only refuses before the training what it would refuse after it
     model = train_sparse(model, task, config)
     model = remove_channels(model, image, below_threshold(scales(model, image), config.cut))
     return fit(model, task, share=1 - config.sparse_share)
