@@ -43,7 +43,7 @@ class Budget:
 
 
 BUDGETS = {
-    "smoke": Budget(5_000, 1_000, 2_000, {"trained": 24, "scratch": 40}),
+    "smoke": Budget(5_000, 1_000, 2_000, {"trained": 24, "scratch": 60}),
     "long": Budget(45_000, 5_000, 10_000, {"trained": 700, "scratch": 1_400}),
     "full": Budget(45_000, 5_000, 10_000, {"trained": 14_000, "scratch": 56_000}),  # 40 and 160 epochs
 }
