@@ -179,13 +179,12 @@ def claim_student_learns_labels(lab: Lab) -> float:
     return float(F.cross_entropy(learner(x), y).detach()) / before
 
 
-@torch.no_grad()
 def claim_generalises_like_teacher(lab: Lab) -> float:
     """Soft loss to the teacher on test images, over that of the student that learned alone."""
-    x = lab.task.test.images[:1000].to(lab.task.device)
-    v = lab.reference(x)
-    student_loss, alone_loss = (soft_loss(model(x), v, lab.config.temperature) for model in (lab.compressed, lab.controlled("alone")))
-    return float(student_loss / alone_loss)
+    x, networks = lab.task.test.images[:1000].to(lab.task.device), (lab.compressed, lab.controlled("alone"))
+    with torch.no_grad():
+        taught, alone = (soft_loss(model(x), lab.reference(x), lab.config.temperature) for model in networks)
+    return float(taught / alone)
 
 
 def claim_helps_from_the_start(lab: Lab) -> float:
