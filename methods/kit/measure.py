@@ -102,8 +102,7 @@ class _Work(TorchDispatchMode):
         super().__init__()
         self.weight_bits = weight_bits
         self.done: dict[tuple[int, int], float] = {}  # (weight, its bits) -> multiply-adds
-        self.levels: dict[int, Tensor] = {}  # weight -> distinct input values seen, until they are too many
-        self.seen: dict[int, int] = {}
+        self.inputs: dict[int, list[Tensor]] = {}  # weight -> what came in, until it is more than enough to know the levels
         self.other = self.other_bits = 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
@@ -120,29 +119,31 @@ class _Work(TorchDispatchMode):
         key = weight.data_ptr()
         bits = self.weight_bits.get(key)
         if bits is None:
-            bits = self.weight_bits[key] = _level_bits(weight.unique(), int(weight.count_nonzero()))
+            bits = self.weight_bits[key] = _level_bits(weight)
         self.done[key, bits] = self.done.get((key, bits), 0.0) + work
-        seen = self.levels.get(key)
-        if seen is None or len(seen) <= 1 << 16:
-            values = inputs.detach().reshape(-1)
-            self.levels[key] = (values if seen is None else torch.cat([seen, values])).unique()
-        self.seen[key] = self.seen.get(key, 0) + int(inputs.count_nonzero())
+        seen = self.inputs.setdefault(key, [])
+        if sum(map(len, seen)) < 1 << 20:
+            seen.append(inputs.detach().flatten().clone())
 
     def totals(self) -> tuple[float, float]:
         """Multiply-adds and bit operations."""
         plain, bits = self.other, self.other_bits
+        wides: dict[int, int] = {}
         for (key, wide), work in self.done.items():
             plain += work
-            bits += work * wide * _level_bits(self.levels[key], self.seen[key])
+            if key not in wides:
+                wides[key] = _level_bits(torch.cat(self.inputs[key]))
+            bits += work * wide * wides[key]
         return plain, bits
 
 
-def _level_bits(levels: Tensor, count: int) -> int:
-    """Bits that tell the levels apart; 32 where they are so many, or repeat so little, that they are plain floats.
+def _level_bits(values: Tensor) -> int:
+    """Bits that tell the values apart; 32 where they are so many, or repeat so little, that they are plain floats.
 
-    `count` is how many values other than zero were seen: what a ReLU switched off repeats without being quantized.
+    Zeros do not count as repeated: what a ReLU switched off repeats without being quantized.
     """
-    return 32 if len(levels) > 1 << 16 or 2 * len(levels) > count > 1 else max(1, packing.width(len(levels)))
+    levels, count = len(values.unique()), int(values.count_nonzero())
+    return 32 if levels > 1 << 16 or 2 * levels > count > 1 else max(1, packing.width(levels))
 
 
 _COUNTING: list[_Work] = []

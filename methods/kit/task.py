@@ -35,7 +35,7 @@ class Split:
     def first(self, count: int) -> Split:
         return Split(self.images[:count], self.labels[:count])
 
-    def chunks(self, size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
+    def chunks(self, size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
         yield from zip(self.images.split(size), self.labels.split(size), strict=True)
 
 
