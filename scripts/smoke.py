@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,18 +34,18 @@ TIERS: tuple[Tier, ...] = ("exact", "smoke", "long", "full")
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of the data a tier uses, and how many optimiser steps method and control each get."""
+    """How much of the data a tier uses, and how many optimiser steps of how many images method and control each get."""
 
     train: int
     validation: int
     test: int
-    steps: dict[str, int]  # by where the method starts: from a trained network or from scratch
+    steps: dict[str, tuple[int, int]]  # (steps, batch) by where the method starts: from a trained network or from scratch
 
 
 BUDGETS = {
-    "smoke": Budget(5_000, 1_000, 2_000, {"trained": 24, "scratch": 60}),
-    "long": Budget(45_000, 5_000, 10_000, {"trained": 700, "scratch": 1_400}),
-    "full": Budget(45_000, 5_000, 10_000, {"trained": 14_000, "scratch": 56_000}),  # 40 and 160 epochs
+    "smoke": Budget(5_000, 1_000, 2_000, {"trained": (24, 128), "scratch": (80, 64)}),
+    "long": Budget(45_000, 5_000, 10_000, {"trained": (700, 128), "scratch": (700, 128)}),  # 2 epochs
+    "full": Budget(45_000, 5_000, 10_000, {"trained": (14_000, 128), "scratch": (56_000, 128)}),  # 40 and 160 epochs
 }
 
 
@@ -101,13 +101,13 @@ def make_task(tier: str, start: str, data: Path | None, seed: int, device: str =
     """The slice that a tier works on: of the CIFAR-10 folder `data`, or of the stand-in."""
     budget = BUDGETS["smoke" if tier == "exact" else tier]
     sizes = {"train": budget.train, "validation": budget.validation, "test": budget.test}
-    steps = budget.steps[start]
+    steps, batch = budget.steps[start]
     if data is None:
         capped = {"train": min(sizes["train"], 10_000), "validation": min(sizes["validation"], 2_000), "test": min(sizes["test"], 4_000)}
         task = standin(**capped, steps=steps, seed=seed)
     else:
         task = cifar10(data, **sizes, steps=steps, seed=seed)
-    return Task(**{**vars(task), "device": device})
+    return replace(task, batch=batch, device=device)
 
 
 def claims_of(record: Record, tiers: tuple[str, ...]) -> Iterator[tuple[str, Claim]]:

@@ -23,9 +23,12 @@ from methods.kit.train import fit
 
 Cycle = tuple[int, float]  # epochs, peak learning rate
 RECIPES: dict[str, dict[str, list[Cycle]]] = {
-    "cifar10": {"resnet8": [(30, 0.2), (9, 0.05), (16, 0.1)], "resnet20": [(22, 0.2), (7, 0.05), (25, 0.1)], "vgg_wide": [(8, 0.1)], "depthwise": [(8, 0.1)]},
+    "cifar10": {
+        "resnet8": [(30, 0.2), (9, 0.05), (16, 0.1)], "resnet20": [(22, 0.2), (7, 0.05), (25, 0.1)],
+        "vgg_wide": [(8, 0.1)], "depthwise": [(8, 0.1)],
+    },
     "standin": {"resnet8": [(17, 0.2)], "resnet20": [(15, 0.2)], "vgg_wide": [(10, 0.1)], "depthwise": [(12, 0.1)]},
-}
+}  # fmt: skip
 
 
 def train(net: str, task: Task, cycles: list[Cycle], last_only: bool = False) -> dict[str, object]:

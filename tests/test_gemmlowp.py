@@ -71,6 +71,6 @@ def test_refuses_by_name(layer: nn.Module, word: str, task: Task) -> None:
 
 def test_sums_that_would_overflow_stay_in_floats() -> None:
     with torch.device("meta"):
-        names, kept = suited(nn.Sequential(nn.Linear(40_000, 2), nn.Linear(33_025, 2)))
+        names, kept = suited(nn.Sequential(nn.Linear(40_000, 2), nn.Linear(33_024, 2)))
     assert names == ["1"]
     assert "overflow" in kept["0"]

@@ -6,7 +6,9 @@ rounding brings the sums back to bytes. `compress` makes every convolution (as i
 
 Departures: the products are the library's, bit by bit, its speed is not: operands are widened to 32 bits before torch
 multiplies them. What lies between the layers (batch norm, ReLU, shortcuts) stays in floats. Ranges are the extremes
-seen on a few batches, which the library leaves to its user.
+seen on a few batches, which the library leaves to its user. Scales and multipliers are float64 before they are rounded,
+where the library has float32. Multipliers of one or more take OutputStageScaleInt32ByFixedPointAndExponent's left shift. The
+weight range of a layer is widened until its bias fits into 32 bits beside the sums.
 """
 
 from __future__ import annotations
@@ -39,12 +41,12 @@ def parameters_of(low: float, high: float) -> tuple[float, int]:
     """Scale and zero point of a range, which is widened to contain zero (doc/quantization_example.cc, ChooseQuantizationParams)."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = (high - low) / 255 or 1.0
-    return scale, min(max(round(-low / scale), 0), 255)
+    return scale, math.floor(-low / scale + 0.5)
 
 
 def quantize(real: Tensor, scale: float, zero: int) -> Tensor:
     """real = scale * (q - zero), doc/quantization.md, equation 3."""
-    return (real / scale + zero).round().clamp(0, 255).to(torch.uint8)
+    return (real / scale + zero).clamp(0, 255).add(0.5).floor().to(torch.uint8)  # to nearest, ties up, as std::round above zero
 
 
 def multiply(lhs: Tensor, rhs: Tensor, lhs_zero: int, rhs_zero: int) -> Tensor:
@@ -54,13 +56,14 @@ def multiply(lhs: Tensor, rhs: Tensor, lhs_zero: int, rhs_zero: int) -> Tensor:
     """
     left, right = lhs.int(), rhs.int()
     columns, rows = right.sum(-2, keepdim=True, dtype=torch.int32), left.sum(-1, keepdim=True, dtype=torch.int32)
-    return left @ right - lhs_zero * columns - rhs_zero * rows + lhs_zero * rhs_zero * lhs.shape[-1]
+    inner = (left.double() @ right.double()).int() if left.is_cuda else left @ right  # no int32 product on CUDA; float64 is exact
+    return inner - lhs_zero * columns - rhs_zero * rows + lhs_zero * rhs_zero * lhs.shape[-1]
 
 
 def fixed_point(real: float) -> tuple[int, int]:
     """A positive multiplier as m0 / 2^31 * 2^-shift, m0 / 2^31 in [1/2, 1) (QuantizeMultiplierSmallerThanOne)."""
     mantissa, exponent = math.frexp(real)
-    m0 = round(mantissa * 2**31)
+    m0 = math.floor(mantissa * 2**31 + 0.5)
     return (m0 // 2, -exponent - 1) if m0 == 2**31 else (m0, -exponent)
 
 
@@ -71,20 +74,20 @@ def doubling_high_multiply(a: Tensor, b: int) -> Tensor:
 
 def rounding_shift(x: Tensor, exponent: int) -> Tensor:
     """RoundingDivideByPOT: x / 2^exponent to the nearest, ties away from zero."""
+    x, exponent = x.long(), min(exponent, 62)
     mask = (1 << exponent) - 1
-    return (x >> exponent) + ((x & mask) > (mask >> 1) + (x < 0).int()).int()
+    return ((x >> exponent) + ((x & mask) > (mask >> 1) + (x < 0).long())).int()
 
 
 def requantize(sums: Tensor, m0: int, shift: int) -> Tensor:
     """The multiplier times the sums; a negative shift (multiplier of one or more) goes left first, and saturates."""
-    if shift < 0:
-        sums = (sums.long() << -shift).clamp(LOWEST, HIGHEST)
+    sums = (sums.long() << max(-shift, 0)).clamp(LOWEST, HIGHEST)
     return rounding_shift(doubling_high_multiply(sums, m0), max(shift, 0))
 
 
 def truncate(sums: Tensor, m0: int, shift: int) -> Tensor:
-    """The same multiplier without rounding: bits below the result are dropped."""
-    return ((sums.long() * m0) >> (31 + shift)).int()
+    """The same multiplier without rounding: bits below the result are dropped, towards minus infinity."""
+    return ((sums.long() * m0) >> min(31 + shift, 63)).int()
 
 
 class Integer(nn.Module):
@@ -94,11 +97,14 @@ class Integer(nn.Module):
         super().__init__()
         real, conv = layer.weight.detach(), layer if isinstance(layer, nn.Conv2d) else nn.Conv2d(1, 1, 1, device="meta")
         (scale_in, zero_in), (scale_out, zero_out) = parameters_of(*ranges[:2]), parameters_of(*ranges[2:])
-        scale, zero = parameters_of(float(real.min()), float(real.max()))
-        bias = real.new_zeros(len(real)) if layer.bias is None else layer.bias.detach()
-        numbers = [zero_in, zero, zero_out, *fixed_point(scale_in * scale / scale_out)]
+        bias = (real.new_zeros(len(real)) if layer.bias is None else layer.bias.detach()).double()
+        low, high = float(real.min()), float(real.max())
+        high = max(high, low + 255 * float(bias.abs().max()) / scale_in / (HIGHEST - 255**2 * real[0].numel()))
+        scale, zero = parameters_of(low, high)
+        numbers = [zero_in, zero_out, *fixed_point(scale_in * scale / scale_out)]
         self.register_buffer("weight", quantize(real, scale, zero))
-        self.register_buffer("bias", (bias.double() / (scale_in * scale)).round().clamp(LOWEST, HIGHEST).int())
+        self.register_buffer("weight_zero", torch.tensor(zero, device=real.device))
+        self.register_buffer("bias", (bias / (scale_in * scale)).round().int())
         self.register_buffer("scales", torch.tensor([scale_in, scale_out], dtype=torch.float64, device=real.device))
         self.register_buffer("integers", torch.tensor(numbers, device=real.device))
         self.kernel, self.stride, self.dilation, self.groups = conv.kernel_size, conv.stride, conv.dilation, conv.groups
@@ -113,19 +119,21 @@ class Integer(nn.Module):
         return image.as_strided((*image.shape[:2], *self.kernel, *size), (*steps[:2], *within, *between))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.block(part) for part in x.split(16)])  # few enough for the cache, as the library packs its blocks
+        conv = self.weight.ndim == 4
+        rows = x if conv else x.reshape(-1, x.shape[-1], 1, 1)
+        real = torch.cat([self.block(part) for part in rows.split(16)])  # few enough for the cache, as the library packs its blocks
+        return real if conv else real.reshape(*x.shape[:-1], -1)
 
     def block(self, x: Tensor) -> Tensor:
         """Quantize, multiply, add the bias, requantize, add the zero point, saturate; then back to floats."""
-        (scale_in, scale_out), (zero_in, zero, zero_out, m0, shift) = self.scales.tolist(), self.integers.tolist()
-        image = quantize(x if self.weight.ndim == 4 else x.reshape(-1, x.shape[-1], 1, 1), scale_in, zero_in)
+        (scale_in, scale_out), (zero_in, zero_out, m0, shift) = self.scales.tolist(), self.integers.tolist()
+        zero, image = int(self.weight_zero), quantize(x, scale_in, zero_in)
         columns = self.columns(F.pad(image, self.pads, value=zero_in).int().contiguous())  # real zero is a byte like any other
         lhs = self.weight.reshape(self.groups, len(self.weight) // self.groups, -1)
         rhs = columns.reshape(len(image), self.groups, lhs.shape[-1], -1)
         sums = multiply(lhs, rhs, zero, zero_in).flatten(1, 2) + self.bias[:, None]
         result = (self.requantize(sums, m0, shift) + zero_out).clamp(0, 255).to(torch.uint8)
-        real = ((result.to(x.dtype) - zero_out) * scale_out).unflatten(2, columns.shape[4:])
-        return real if self.weight.ndim == 4 else real.reshape(*x.shape[:-1], -1)
+        return ((result.to(x.dtype) - zero_out) * scale_out).unflatten(2, columns.shape[4:])
 
 
 def suited(model: nn.Module) -> tuple[list[str], dict[str, str]]:
@@ -140,7 +148,7 @@ def suited(model: nn.Module) -> tuple[list[str], dict[str, str]]:
             kept[name] = f"{type(layer).__name__} is no plain Conv2d or Linear"
         elif isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
             kept[name] = f"pads with {layer.padding_mode}, not with zeros"
-        elif weight[0].numel() > HIGHEST // 255**2:
+        elif weight[0].numel() >= HIGHEST // 255**2:
             kept[name] = f"sums of {weight[0].numel()} products overflow 32 bits"
         else:
             names.append(name)
@@ -151,11 +159,11 @@ def observe(model: nn.Module, names: list[str], images: list[Tensor]) -> dict[st
     """Smallest and largest input and output of the named layers: [lowest in, highest in, lowest out, highest out]."""
     seen: dict[str, list[float]] = {}
 
-    def note(name: str, layer: nn.Module, given: tuple[Tensor], result: Tensor) -> None:
-        now = [float(v) for t in (given[0], result) for v in t.aminmax()]
+    def note(name: str, layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], result: Tensor) -> None:
+        now = [float(v) for t in (*given, *named.values(), result) for v in t.aminmax()]
         seen[name] = [pick(old, new) for pick, old, new in zip((min, max, min, max), seen.get(name, now), now, strict=True)]
 
-    handles = [model.get_submodule(name).register_forward_hook(partial(note, name)) for name in names]
+    handles = [model.get_submodule(name).register_forward_hook(partial(note, name), with_kwargs=True) for name in names]
     with torch.no_grad():
         for x in images:
             model(x)
@@ -170,14 +178,18 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     reasons = "; ".join(f"{name}: {reason}" for name, reason in kept.items())
     if not names:
         raise ValueError(f"gemmlowp needs a convolution or a dense layer, there is none ({reasons or 'no layer with a weight matrix'})")
-    logging.getLogger(__name__).info("left in floats: %s", reasons)
-    for name, ranges in observe(model.eval(), names, [x for x, _ in islice(task.batches(), config.batches)]).items():
-        model.set_submodule(name, Integer(model.get_submodule(name), ranges))
+    seen = observe(model.eval(), names, [x for x, _ in islice(task.batches(), config.batches)])
+    unused = "".join(f"; {name}: never runs" for name in names if name not in seen)
+    logging.getLogger(__name__).info("left in floats: %s%s", reasons, unused)
+    built = {model.get_submodule(name): Integer(model.get_submodule(name), ranges) for name, ranges in seen.items()}
+    for name, layer in list(model.named_modules(remove_duplicate=False)):
+        if layer in built:
+            model.set_submodule(name, built[layer])  # a shared layer under each of its names
     return model
 
 
 def control_truncating(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
-    """The same bytes, ranges and multipliers; results are cut off instead of rounded."""
+    """The same bytes, ranges and multipliers; results are rounded down instead of to the nearest."""
     model = copy.deepcopy(like)
     for layer in model.modules():
         if isinstance(layer, Integer):
@@ -230,25 +242,61 @@ def claim_multiplier_precision(lab: Lab) -> float:
 
 
 def claim_requantize_rounds(lab: Lab) -> float:
-    """Largest distance to the rounded product with the real multiplier: below one over all of int32, above it while sums are small."""
-    sums, chance, worst = integers(8), random.Random(1), 0
-    for real in (0.5, 0.75, 1.5, *(2 ** chance.uniform(-20, 2) for _ in range(40))):
-        fitting = [x for x in sums if real < 1 or abs(x) < 2**28]
-        found = requantize(torch.tensor(fitting, dtype=torch.int32), *fixed_point(real)).tolist()
-        worst = max(worst, *(abs(f - round(Fraction(real) * x)) for f, x in zip(found, fitting, strict=True)))
-    return worst
+    """How many results differ from exact fractions over all of int32, multipliers above and below one, saturation included."""
+    sums, chance, half, wrong = integers(8), random.Random(1), Fraction(1, 2), 0
+    for real in (0.5, 0.75, 1.5, 1 - 2**-40, 2**-36, 2**-70, *(2 ** chance.uniform(-20, 6) for _ in range(40))):
+        m0, shift = fixed_point(real)
+        left = [min(max(x * 2 ** max(-shift, 0), LOWEST), HIGHEST) for x in sums]
+        high = [min(math.floor(Fraction(x * m0, 2**31) + half), HIGHEST) for x in left]
+        exact = [(1 if x > 0 else -1) * math.floor(abs(Fraction(x, 2 ** max(shift, 0))) + half) for x in high]
+        wrong += int((requantize(torch.tensor(sums, dtype=torch.int32), m0, shift) != torch.tensor(exact)).sum())
+    return wrong
 
 
 def claim_zero_is_exact(lab: Lab) -> float:
-    """Largest value that stands for zero, over ranges on both sides of it, plus what other values err by beyond one step."""
-    chance, worst = random.Random(0), 0.0
+    """Largest value that stands for zero, over ranges on both sides of it, plus what other values err by beyond half a step."""
+    chance, worst = random.Random(0), abs(parameters_of(-257.0, 253.0)[1] - 129.0)  # a tie, rounded away from zero
+    worst += float((quantize(torch.tensor([0.5, 1.5, 2.5]), 1.0, 0) != torch.tensor([1, 2, 3])).sum())
     for low, high in [(0.0, 0.0), (1.0, 2.0), (-3.0, -1.0)] + [(-chance.expovariate(1), chance.expovariate(1)) for _ in range(100)]:
         scale, zero = parameters_of(low, high)
         reals = torch.linspace(min(low, 0), max(high, 0), 1001, dtype=torch.float64)
         back = scale * (quantize(reals, scale, zero).double() - zero)
         at_zero = abs(scale * (int(quantize(torch.zeros(1), scale, zero)) - zero))
-        worst = max(worst, at_zero, float((back - reals).abs().max()) / scale - 1)
+        step = (max(high, 0.0) - min(low, 0.0)) / 255 or 1.0
+        worst = max(worst, at_zero, float((back - reals).abs().max()) / step - 0.5 - 1e-9)
     return worst
+
+
+@torch.no_grad()
+def claim_bias_in_units_of_the_sums(lab: Lab) -> float:
+    """Largest distance, in those units, of a bias from its integer, for weights of all sizes; infinite where a sum could overflow."""
+    torch.manual_seed(0)
+    worst = 0.0
+    for size in (1.0, 1e-3, 1e-7, 0.0):
+        layer = nn.Linear(8, 64)
+        layer.weight.mul_(size)
+        ours = Integer(layer, [-1.0, 2.0, -3.0, 3.0])
+        m0, shift = ours.integers[2:].tolist()
+        unit = m0 / 2**31 * 2.0**-shift * 6 / 255  # of the output, from the multiplier that brings the sums there
+        worst = max(worst, float((ours.bias - layer.bias.double() / unit).abs().max() / (1 + ours.bias.abs().max() * 2**-30)))
+        worst = max(worst, math.inf if int(ours.bias.abs().max()) + 8 * 255**2 > HIGHEST else 0.0)
+    return worst
+
+
+@torch.no_grad()
+def claim_ranges_are_the_extremes(lab: Lab) -> float:
+    """How many layers have other input scales than the extremes of the first batches, in evaluation mode, or leave a trace."""
+    images = [(2.0**i * torch.rand(4, 3, 6, 6), torch.zeros(4, dtype=torch.long)) for i in range(6)]
+    task, wrong = Task.from_loaders(images, images, images, steps=6, batch=4), 0
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(64, 5))
+    plain = copy.deepcopy(model).eval()
+    layers, x = [model[0], model[4]], torch.cat([x for x, _ in islice(task.batches(), 3)])
+    small = compress(model, task, Config(batches=3))
+    for place, inputs in ((0, x), (4, plain[:4](x))):
+        scale, zero = parameters_of(*(float(v) for v in inputs.aminmax()))
+        wrong += abs(float(small[place].scales[0]) / scale - 1) > 1e-5 or int(small[place].integers[0]) != zero
+    wrong += sum(not torch.equal(value, plain[1].state_dict()[key]) for key, value in small[1].state_dict().items())
+    return wrong + sum(bool(layer._forward_hooks) for layer in layers)
 
 
 @torch.no_grad()

@@ -41,7 +41,9 @@ class Lab:
     def reference(self) -> nn.Module:
         """The network that the method starts from: its own `reference(task)`, else the kit's trained ResNet-8."""
         build = getattr(self.method, "reference", None)
-        model: nn.Module = build(self.task) if build else trained("resnet8", self.task.name)
+        torch.manual_seed(self.task.seed)
+        with torch.enable_grad():
+            model: nn.Module = build(self.task) if build else trained("resnet8", self.task.name)
         return model.to(self.task.device).eval()
 
     @property
@@ -51,8 +53,8 @@ class Lab:
 
     def controlled(self, name: str) -> nn.Module:
         """What the control `name` returns; it may look at what the method returned to match its size."""
-        build = getattr(self.method, f"control_{name}")
-        return self._network(name, lambda model: build(model, self.task, self.config, self.compressed))
+        build, like = getattr(self.method, f"control_{name}"), self.compressed
+        return self._network(name, lambda model: build(model, self.task, self.config, like))
 
     @property
     def before(self) -> Stats:

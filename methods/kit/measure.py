@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -49,13 +50,13 @@ def measure(
     Raises ValueError when the file, read back, is not the network.
     """
     model.eval()
-    numbers = list(_numbers(model))
+    numbers = list(_numbers(model))  # with the number that stands for zero
     images = task.test.images[:16].to(task.device)
     multiply_adds, bit_operations = executed_work(model, images)
     return Stats(
         accuracy=task.score(model, task.test),
-        parameters=sum(n.numel() for n in numbers),
-        nonzeros=sum(int(n.count_nonzero()) for n in numbers),
+        parameters=sum(n.numel() for n, _ in numbers),
+        nonzeros=sum(int((n != zero).sum()) for n, zero in numbers),
         bits=weight_bits(model),
         multiply_adds=multiply_adds,
         bit_operations=bit_operations,
@@ -64,12 +65,13 @@ def measure(
     )
 
 
-def _numbers(model: nn.Module) -> Iterator[Tensor]:
-    """Each shared tensor once."""
-    yield from model.parameters()
-    for name, buffer in model.named_buffers():
+def _numbers(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
+    """Each shared tensor once; codes of a stored integer weight have the buffer `weight_zero` for their zero."""
+    yield from ((parameter, 0) for parameter in model.parameters())
+    buffers = dict(model.named_buffers())
+    for name, buffer in buffers.items():
         if name.rsplit(".")[-1] in ("weight", "bias"):
-            yield buffer
+            yield buffer, int(buffers.get(name + "_zero", torch.zeros(())))
 
 
 def weight_bits(model: nn.Module) -> float:
@@ -86,13 +88,20 @@ def round_trip(
     file = pack(model)
     blank = copy.deepcopy(model)
     with torch.no_grad():
-        for value in blank.state_dict().values():
-            value.zero_()
+        for module in blank.modules():  # not only what the state names: nothing may travel beside the file
+            for value in (*module._parameters.values(), *module._buffers.values(), *vars(module).values()):
+                if isinstance(value, Tensor):
+                    value.zero_()
+                elif isinstance(value, np.ndarray):
+                    value.fill(0)
         again = unpack(file, blank).eval()
-        same = torch.equal(again(images), model(images))
+        same = torch.equal(again(images).nan_to_num(), model(images).nan_to_num())
     if not same:
         raise ValueError(f"the file of {type(model).__name__}, read back, gives other outputs than the network that was written")
     return file
+
+
+Product = int | tuple[int, ...]  # the address of a stored weight, else which product of the run it is, and the weight's shape
 
 
 class _Work(TorchDispatchMode):
@@ -100,9 +109,11 @@ class _Work(TorchDispatchMode):
 
     def __init__(self, weight_bits: dict[int, int]) -> None:
         super().__init__()
-        self.weight_bits = weight_bits
-        self.done: dict[tuple[int, int], float] = {}  # (weight, its bits) -> multiply-adds
-        self.inputs: dict[int, list[Tensor]] = {}  # weight -> what came in, until it is more than enough to know the levels
+        self.stored = weight_bits  # of the weights that the network stores, by address
+        self.made: dict[Product, int] = {}  # of those that it makes as it runs
+        self.place = 0  # how many products this image has had
+        self.done: dict[Product, float] = {}  # multiply-adds
+        self.inputs: dict[Product, list[Tensor]] = {}  # what came in, until it is more than enough to know the levels
         self.other = self.other_bits = 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
@@ -116,11 +127,15 @@ class _Work(TorchDispatchMode):
         return result
 
     def add(self, work: float, inputs: Tensor, weight: Tensor) -> None:
-        key = weight.data_ptr()
-        bits = self.weight_bits.get(key)
-        if bits is None:
-            bits = self.weight_bits[key] = _level_bits(weight)
-        self.done[key, bits] = self.done.get((key, bits), 0.0) + work
+        if inputs.data_ptr() in self.stored and weight.data_ptr() not in self.stored:
+            inputs, weight = weight, inputs  # W x instead of x W
+        self.place += 1
+        key: Product = weight.data_ptr()
+        if key not in self.stored:  # its address will be another tensor's soon
+            key = (self.place, *weight.shape)
+            if key not in self.made:
+                self.made[key] = _level_bits(weight)
+        self.done[key] = self.done.get(key, 0.0) + work
         seen = self.inputs.setdefault(key, [])
         if sum(map(len, seen)) < 1 << 20:
             seen.append(inputs.detach().flatten().clone())
@@ -128,12 +143,9 @@ class _Work(TorchDispatchMode):
     def totals(self) -> tuple[float, float]:
         """Multiply-adds and bit operations."""
         plain, bits = self.other, self.other_bits
-        wides: dict[int, int] = {}
-        for (key, wide), work in self.done.items():
+        for key, work in self.done.items():
             plain += work
-            if key not in wides:
-                wides[key] = _level_bits(torch.cat(self.inputs[key]))
-            bits += work * wide * wides[key]
+            bits += work * (self.stored | self.made)[key] * _level_bits(torch.cat(self.inputs[key]))
         return plain, bits
 
 
@@ -173,6 +185,7 @@ def executed_work(model: nn.Module, images: Tensor) -> tuple[float, float]:
     model.eval()
     with _counting(model) as work:
         for image in images.split(1):
+            work.place = 0
             model(image)
     plain, bits = work.totals()
     return plain / len(images), bits / len(images)
@@ -211,8 +224,12 @@ def latency(model: nn.Module, reference: nn.Module, images: Tensor, pairs: int =
     """Time of `model` over that of `reference` on the same images, one thread: the median over interleaved pairs."""
 
     def seconds(network: nn.Module) -> float:
+        if images.is_cuda:
+            torch.cuda.synchronize()
         start = time.perf_counter()
         network(images)
+        if images.is_cuda:
+            torch.cuda.synchronize()
         return time.perf_counter() - start
 
     with one_thread(), torch.no_grad():

@@ -66,7 +66,7 @@ def grid_of(values: Array, scale: Array | None) -> Array | None:
 
 def encode(tensor: Tensor, scale: Tensor | None = None, sparse: bool = True) -> Coded:
     """The cheapest coding that gives the tensor back exactly; `sparse=False` keeps the zeros in line."""
-    values = tensor.detach().cpu().contiguous().numpy().reshape(-1)
+    values = _array(tensor).reshape(-1)
     plain = Coded("plain", 8 * values.itemsize, values.tobytes())
     options = [plain]
     if values.size > 1:
@@ -99,9 +99,15 @@ def _without_zeros(values: Array, steps: Array | None) -> Iterator[Coded]:
         yield Coded("grid", bits, mask + to_bits(steps[kept] - low, bits), low, True)
 
 
+def _array(tensor: Tensor) -> Array:
+    """Numpy has no bfloat16: its bits are as good as any other name for the numbers."""
+    tensor = tensor.detach().cpu().contiguous()
+    return np.asarray((tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy())
+
+
 def decode(coded: Coded, like: Tensor, scale: Tensor | None = None) -> Tensor:
     """The tensor again, in the shape and type of `like`."""
-    dtype = like.detach().cpu().numpy().dtype
+    dtype = _array(like).dtype
     count, body = like.numel(), coded.body
     kept = np.ones(count, bool)
     if coded.sparse:
@@ -121,7 +127,8 @@ def decode(coded: Coded, like: Tensor, scale: Tensor | None = None) -> Tensor:
         values = (from_bits(body, number, coded.bits) + coded.low).astype(np.float32) * spread
     full = np.zeros(count, dtype)
     full[kept] = values
-    return torch.from_numpy(full).reshape(like.shape)
+    tensor = torch.from_numpy(full).reshape(like.shape)
+    return tensor.view(torch.bfloat16) if like.dtype == torch.bfloat16 else tensor
 
 
 def _scale_key(key: str) -> str:
@@ -135,11 +142,14 @@ def _stored(model: nn.Module) -> dict[str, Tensor]:
 
 def pack(model: nn.Module) -> bytes:
     """The network's state as a file: magic, length of header, compressed header, tensors one after the other."""
-    state = _stored(model)
-    coded = {key: encode(value, state.get(_scale_key(key))) for key, value in state.items()}
-    header = [[key, c.kind, c.bits, c.low, int(c.sparse), len(c.body)] for key, c in coded.items()]
+    state, places, coded = _stored(model), dict[tuple[Any, ...], int](), list[Coded]()
+    for key, value in state.items():
+        place = places.setdefault((value.data_ptr(), value.shape, value.stride(), value.numel() or key), len(coded))
+        same = place < len(coded)  # a shared tensor is stored once
+        coded.append(Coded("same", 0, b"", place) if same else encode(value, state.get(_scale_key(key))))
+    header = [[key, c.kind, c.bits, c.low, int(c.sparse), len(c.body)] for key, c in zip(state, coded, strict=True)]
     packed = zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)
-    return MAGIC + len(packed).to_bytes(4, "little") + packed + b"".join(c.body for c in coded.values())
+    return MAGIC + len(packed).to_bytes(4, "little") + packed + b"".join(c.body for c in coded)
 
 
 def unpack(file: bytes, model: nn.Module) -> nn.Module:
@@ -150,25 +160,32 @@ def unpack(file: bytes, model: nn.Module) -> nn.Module:
     size = int.from_bytes(file[start - 4 : start], "little")
     place = start + size
     state, scaled = _stored(model), []
+    header = json.loads(zlib.decompress(file[start:place]))
     with torch.no_grad():
-        for key, kind, bits, low, sparse, length in json.loads(zlib.decompress(file[start:place])):
+        for key, kind, bits, low, sparse, length in header:
             coded = Coded(kind, bits, file[place : place + length], low, bool(sparse))
             place += length
             if kind == "grid":
                 scaled.append((key, coded))  # its scale may come later
-            else:
+            elif kind != "same":
                 state[key].copy_(decode(coded, state[key]))
         for key, coded in scaled:
             state[key].copy_(decode(coded, state[key], state[_scale_key(key)]))
+        for key, kind, _, low, *_ in header:
+            if kind == "same":
+                state[key].copy_(state[header[low][0]])
     return model
 
 
 def weight_codes(model: nn.Module) -> dict[str, tuple[Tensor, Coded, int]]:
-    """Every weight of two or more dimensions: the tensor, its dense coding and the bytes of its scales."""
+    """Every parameter, or buffer called weight, of two or more dimensions: the tensor, its dense coding, the bytes of its scales."""
     state = _stored(model)
+    learned = {key for key, _ in model.named_parameters()}  # a shared one once
+    every = {key for key, _ in model.named_parameters(remove_duplicate=False)}
     found = {}
     for key, value in state.items():
-        if key.rsplit(".")[-1].startswith("weight") and value.ndim >= 2 and not key.endswith("_scale"):
+        buffer = key.rsplit(".")[-1].startswith("weight") and not key.endswith("_scale") and key not in every
+        if value.ndim >= 2 and (key in learned or buffer):
             scale = state.get(_scale_key(key))
             coded = encode(value, scale, sparse=False)
             found[key] = (value, coded, 0 if scale is None or coded.kind != "grid" else 4 * scale.numel())

@@ -21,6 +21,7 @@ LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 RELU = {nn.ReLU, F.relu, torch.relu, "relu", "relu_"}
 RELU6 = {nn.ReLU6, F.relu6}
+FLATTEN = {nn.Flatten, torch.flatten, "flatten"}
 ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}
 PASS = {  # whatever these do to the positions of a channel, a channel times s > 0, or plus a constant, comes out the same way
     nn.Identity, nn.Dropout, nn.Dropout2d, F.dropout, nn.Flatten, torch.flatten, "flatten",
@@ -94,17 +95,37 @@ def fold_batch_norm(model: nn.Module) -> tuple[fx.GraphModule, dict[str, tuple[T
 
 
 def neighbours(network: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
-    """Pairs of layers with no branch between them, and nothing but operations with f(s x) = s f(x) for s > 0."""
+    """Pairs of layers with no branch between them, and nothing but operations with f(s x) = s f(x) for s > 0.
+
+    A linear layer behind a convolution counts only where maps are flattened channel by channel in between.
+    """
     layers, found = layer_nodes(network), []
     for first in layers:
-        node = first
+        node, flat, maps = first, False, not isinstance(layers[first], nn.Linear)
         while len(node.users) == 1:
             node = next(iter(node.users))
             if node in layers:
-                found.append((first, node))
-            if operation(network, node) not in RELU | PASS:
+                second, channels = layers[node], len(layers[first].weight)
+                if isinstance(second, nn.Linear):
+                    fits = flat == maps and second.in_features % channels == 0 and (maps or second.in_features == channels)
+                else:
+                    fits = maps and not flat
+                found += [(first, node)] if fits else []
+            if operation(network, node) not in RELU | PASS or not channelwise(network, node):
                 break
+            flat = flat or operation(network, node) in FLATTEN
     return found
+
+
+def channelwise(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the settings of an operation of `PASS` let it treat each channel by itself: no part flattening, no padded mean."""
+    module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if operation(network, node) in FLATTEN:
+        dims = (module.start_dim, module.end_dim) if isinstance(module, nn.Flatten) else (*node.args[1:], *node.kwargs.values())
+        return dims in ((1, -1), (1,))
+    if operation(network, node) is F.avg_pool2d:
+        return len(node.args) < 4 and "padding" not in node.kwargs
+    return not (isinstance(module, nn.AvgPool2d) and module.padding not in (0, (0, 0)) and module.count_include_pad)
 
 
 def without_relu6(network: fx.GraphModule) -> fx.GraphModule:
@@ -234,7 +255,7 @@ class Place:
 
     name: str
     layer: Layer
-    activation: Callable[[Tensor], Tensor]  # the ReLU that alone follows it, else the identity
+    activation: Callable[[Tensor], Tensor]  # the ReLU or ReLU6 that alone follows it, else the identity
     original: Tensor  # its input in the network as it was
     inputs: Tensor  # its input in the network quantized so far
     target: Tensor  # activation(layer(original))
@@ -257,8 +278,8 @@ def in_order(network: fx.GraphModule, images: Tensor) -> Iterator[Place]:
         with torch.no_grad():
             before.env[node] = before.run_node(node)
         if node in layers:
-            user, source = next(iter(node.users)), node.all_input_nodes[0]
-            activation = F.relu if len(node.users) == 1 and operation(network, user) in RELU else _same
+            what = operation(network, next(iter(node.users))) if len(node.users) == 1 else None
+            activation, source = F.relu if what in RELU else F.relu6 if what in RELU6 else _same, node.all_input_nodes[0]
             target = activation(before.env[node])
             yield Place(str(node.target), layers[node], activation, before.env[source], after.env[source], target)
         with torch.no_grad():

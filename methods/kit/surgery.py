@@ -21,8 +21,8 @@ def _graph(model: nn.Module, image: Tensor) -> Any:
 def free_channels(model: nn.Module, image: Tensor) -> tuple[dict[str, int], dict[str, str]]:
     """Convolutions whose output channels can be removed one by one, and why the others cannot.
 
-    `image` is one input (1, C, H, W). Free are channels that no shortcut ties to another layer's and that are not the
-    network's output. Returns ({name: channels}, {name: reason}).
+    `image` is one input (1, C, H, W). Free are channels that no shortcut ties to another layer's, that nobody reads in
+    groups and that are not the network's output. Returns ({name: channels}, {name: reason}).
     """
     graph = _graph(model, image)
     free: dict[str, int] = {}
@@ -41,9 +41,17 @@ def free_channels(model: nn.Module, image: Tensor) -> tuple[dict[str, int], dict
             for dep, _ in group
             if dep.handler in (tp.prune_conv_out_channels, tp.prune_linear_out_channels) and dep.target.module is not layer
         }
+        uneven = sorted(
+            names[dep.target.module]
+            for dep, _ in group
+            if (isinstance(dep.target.module, nn.Conv2d) and 1 < dep.target.module.groups < dep.target.module.in_channels)
+            or isinstance(dep.target.module, nn.GroupNorm)
+        )
         followed = any(dep.handler in _READERS for dep, _ in group)
         if others:
             tied[name] = "tied by a shortcut to " + ", ".join(sorted(others))
+        elif uneven:
+            tied[name] = "read in groups by " + ", ".join(uneven)
         elif not followed:
             tied[name] = "its channels are the network's output"
         else:

@@ -187,9 +187,7 @@ def read_batch(path: Path) -> tuple[np.ndarray[Any, Any], Tensor, str]:
 HELD_OUT = 5_000  # the last training images are validation: no reference network has seen them
 
 
-def cifar10(
-    root: str | Path, *, train: int = 45_000, validation: int = HELD_OUT, test: int = 10_000, steps: int, seed: int = 0
-) -> Task:
+def cifar10(root: str | Path, *, train: int = 45_000, validation: int = HELD_OUT, test: int = 10_000, steps: int, seed: int = 0) -> Task:
     """CIFAR-10 from the official python batches: the first `train`, the first `validation` of the last 5,000, the first `test`.
 
     Only the batches that the slice needs are read. A copy recompressed as JPEG says so in its batch labels

@@ -19,9 +19,10 @@ def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(model(x).float(), y)
 
 
-def fast_bfloat16(device: str) -> bool:
-    """Whether half-width floats are native here; emulated ones would be slower than float32."""
-    return device != "cpu" or bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+def fast_bfloat16(device: str, model: nn.Module) -> bool:
+    """Whether half-width floats are native here; emulated ones are slower than float32, as are grouped convolutions on a CPU."""
+    grouped = any(getattr(layer, "groups", 1) > 1 for layer in model.modules())
+    return device != "cpu" or (bool(torch.cpu.get_capabilities().get("avx512_bf16", False)) and not grouped)
 
 
 def fit(
@@ -52,8 +53,9 @@ def fit(
     )
     torch.manual_seed(task.seed)
     model.to(task.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    halves = fast_bfloat16(task.device, model)
     for step, (x, y) in enumerate(task.batches(share), 1):
-        with torch.autocast(task.device.split(":")[0], torch.bfloat16, enabled=fast_bfloat16(task.device)):
+        with torch.autocast(task.device.split(":")[0], torch.bfloat16, enabled=halves):
             value = loss(model, x, y)
         optimiser.zero_grad(set_to_none=True)
         value.backward()
