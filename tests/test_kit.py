@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import types
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.kit import nets
+from methods.kit.lab import Lab
 from methods.kit.measure import multiply_adds
 from methods.kit.surgery import free_channels, norm_after, remove_channels, widths
 from methods.kit.task import DataError, Split, Task, accuracy, augment, cifar10, read_batch
@@ -238,3 +240,27 @@ def test_removing_channels_that_are_zero_changes_nothing() -> None:
 def test_surgery_refuses_by_name(cuts: dict[str, list[int]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         remove_channels(Mixed().eval(), torch.randn(1, 3, 16, 16), cuts)
+
+
+def test_channels_that_are_read_in_groups_are_not_free() -> None:
+    model = nn.Sequential(nets.conv_bn(3, 8), nets.conv_bn(8, 8, groups=4), nn.GroupNorm(2, 8), nets.conv_bn(8, 6), nn.Conv2d(6, 4, 1))
+    free, tied = free_channels(model, torch.randn(1, 3, 8, 8))
+    assert free == {"3.conv": 6}
+    assert tied["0.conv"] == "read in groups by 1.conv, 2" or tied["0.conv"] == "read in groups by 1.conv"
+
+
+def test_a_lab_gives_the_same_networks_in_any_order() -> None:
+    method = types.SimpleNamespace(
+        Config=dict, reference=lambda task: nn.Linear(192, 3),
+        compress=lambda model, task, config: nn.Linear(192, 3), control_random=lambda model, task, config, like: nn.Linear(192, 3),
+    )  # fmt: skip
+    part = Split(torch.randn(8, 3, 8, 8), torch.arange(8) % 3)
+
+    def lab() -> Lab:
+        return Lab(method, lambda: Task("toy", part, part, part, steps=1))  # type: ignore[arg-type]
+
+    with torch.no_grad():
+        torch.rand(3)
+        late = (first := lab()).controlled("random").weight, first.compressed.weight, first.reference.weight
+    early = (second := lab()).reference.weight, second.compressed.weight, second.controlled("random").weight
+    assert all(torch.equal(a, b) and b.requires_grad for a, b in zip(late, reversed(early), strict=True))

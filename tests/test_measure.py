@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.kit.measure import Stats, executed, executed_work, latency, measure, multiply_adds
+from methods.kit.measure import Stats, executed, executed_work, latency, measure, multiply_adds, round_trip
+from methods.kit.pack import pack, unpack
 from methods.kit.task import Split, Task
 
 
@@ -121,3 +122,47 @@ def test_stats_are_plain_numbers() -> None:
     stats = measure(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)), toy_task(), nn.Sequential(nn.Flatten(), nn.Linear(192, 10)))
     assert isinstance(stats, Stats)
     assert all(isinstance(value, int | float) for value in vars(stats).values())
+
+
+def test_bits_of_weights_that_the_network_makes_as_it_runs() -> None:
+    """One float and one sign-binarised product of the same shape: neither takes the other's bits, in either order."""
+
+    class Made(nn.Module):
+        def __init__(self, first: bool) -> None:
+            super().__init__()
+            self.a, self.b, self.first = nn.Parameter(torch.randn(24, 24)), nn.Parameter(torch.randn(24, 24)), first
+
+        def forward(self, x: Tensor) -> Tensor:
+            for latent, binary in ((self.a, self.first), (self.b, not self.first)):
+                x = x.flatten(1)[:, :24] @ (latent.sign() if binary else latent * 1.5)
+            return x
+
+    for first in (True, False):
+        done, bits = executed_work(Made(first), torch.randn(16, 3, 8, 8))
+        assert bits / done == (32 * 32 + 32) / 2
+
+
+def test_weight_times_input_is_the_same_work_as_input_times_weight() -> None:
+    class Left(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(20, 192))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.weight @ x.flatten(1).T
+
+    done, bits = executed_work(Left(), torch.randn(16, 3, 8, 8))
+    assert bits == 1024 * done
+
+
+def test_nothing_travels_beside_the_file() -> None:
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kept = torch.randn(10, 192)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1) @ self.kept.T
+
+    with pytest.raises(ValueError, match="gives other outputs"):
+        round_trip(Hidden(), torch.randn(2, 3, 8, 8), pack, unpack)

@@ -75,3 +75,24 @@ def test_zeros_are_left_out_of_the_file() -> None:
 def test_a_foreign_file_is_refused() -> None:
     with pytest.raises(ValueError, match="not a packed network"):
         pack.unpack(b"PK\x03\x04", nn.Linear(2, 2))
+
+
+def test_a_shared_tensor_is_stored_once_and_read_back_twice() -> None:
+    def network(tied: bool) -> nn.Sequential:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+        if tied:
+            model[1].weight = model[0].weight
+        return model
+
+    model = network(True)
+    file = pack.pack(model)
+    assert len(file) < 0.6 * len(pack.pack(network(False)))
+    assert len(pack.weight_codes(model)) == 1
+    again = pack.unpack(file, network(False))
+    assert torch.equal(again[0].weight, model[0].weight) and torch.equal(again[1].weight, model[0].weight)
+
+
+def test_bfloat16_comes_back() -> None:
+    model = nn.Linear(8, 4).bfloat16()
+    assert torch.equal(pack.unpack(pack.pack(model), nn.Linear(8, 4).bfloat16()).weight, model.weight)

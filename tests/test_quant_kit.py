@@ -221,3 +221,19 @@ def test_layers_that_share_an_input_share_its_grid(own: nn.Module) -> None:
     network = quant.round_inputs(network, dict.fromkeys(nodes, grid))
     assert sum(isinstance(layer, quant.Rounded) for layer in network.modules()) == 1
     assert network(torch.randn(2, 3, 8, 8)).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("layers", "pairs"),
+    [
+        ([nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)], 1),
+        ([nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(2), nn.Linear(36, 5)], 0),
+        ([nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Linear(6, 5)], 0),
+        ([nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 5)], 1),
+        ([nn.Linear(8, 6), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)], 0),
+        ([nn.Conv2d(3, 4, 3), nn.AvgPool2d(3, 1, 1), nn.Conv2d(4, 5, 3)], 0),
+        ([nn.Conv2d(3, 4, 3), nn.AvgPool2d(3, 1), nn.Conv2d(4, 5, 3)], 1),
+    ],
+)
+def test_pairs_where_channels_stay_channels(layers: list[nn.Module], pairs: int) -> None:
+    assert len(quant.neighbours(quant.trace(nn.Sequential(*layers)))) == pairs
