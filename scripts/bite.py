@@ -115,7 +115,7 @@ def _sites(function: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AS
     """(parent, field, index, child) of everything that runs: no docstrings, annotations or refusals."""
     for parent in _running(function):
         for name, value in ast.iter_fields(parent):
-            if name in ("annotation", "returns", "decorator_list", "bases"):
+            if name in ("annotation", "returns", "decorator_list", "bases") or (name == "body" and refuses(parent)):
                 continue
             for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
                 if isinstance(child, ast.AST):
@@ -127,10 +127,15 @@ def _running(node: ast.AST) -> Iterator[ast.AST]:
         return
     yield node
     for name, value in ast.iter_fields(node):
-        if name not in ("annotation", "returns", "decorator_list", "bases"):
+        if name not in ("annotation", "returns", "decorator_list", "bases") and not (name == "body" and refuses(node)):
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
                     yield from _running(child)
+
+
+def refuses(node: ast.AST) -> bool:
+    """An `if` that ends in an error: what it does on the way there is wording."""
+    return isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise)
 
 
 def faults(text: str) -> list[Fault]:

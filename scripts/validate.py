@@ -18,10 +18,11 @@ class Finding:
 
 
 def compare(root: Path, record: Record, report: Report) -> list[Finding]:
-    """The run's accuracies against recorded rows of the same data, and the age of what is recorded.
+    """The run's numbers against recorded rows of the same data, and the age of what is recorded. Latency is the machine's.
 
-    A number differs when it is farther from the recorded mean than five points and four recorded deviations: seeds and
-    machines move a smoke run that much, code that has not changed does not move it more. Changed code is *stale*, no error.
+    A number differs when it is farther from the recorded mean than four recorded deviations and five points of accuracy (of
+    other quantities five percent): seeds and machines move a smoke run that much, code that has not changed does not move it
+    more. Changed code is *stale*, no error.
     """
     place = f"catalog/measured/{record.family}/{record.id}.csv"
     try:
@@ -33,14 +34,18 @@ def compare(root: Path, record: Record, report: Report) -> list[Finding]:
     digest = source.digest(root, source.methods(root)[record.id])
     stale = sorted({f"{row.tier} on {row.data}" for row in rows if row.code != digest})
     findings = [Finding(f"{record.id}: stale, the code has moved on since {what} was recorded in {place}") for what in stale]
-    same = ("accuracy", report.tier, report.data_digest, digest)
-    fresh = [r for r in rows if (r.metric, r.tier, r.data_digest, r.code) == same]
-    for subject, numbers in report.numbers.items():
-        known = [r.value for r in fresh if r.subject == subject]
-        if not known or "accuracy" not in numbers:
+    same = (report.tier, report.data_digest, digest)
+    fresh = [row for row in rows if (row.tier, row.data_digest, row.code) == same]
+    compared = 0
+    for subject, quantity in ((s, q) for s, numbers in report.numbers.items() for q in numbers if q != "latency"):
+        known = [row.value for row in fresh if (row.subject, row.metric) == (subject, quantity)]
+        if not known:
             continue
-        ours, theirs = statistics.fmean(numbers["accuracy"]), statistics.fmean(known)
-        allowed = max(0.05, 4 * (statistics.stdev(known) if len(known) > 1 else 0.0))
+        compared += 1
+        ours, theirs = statistics.fmean(report.numbers[subject][quantity]), statistics.fmean(known)
+        usual = 0.05 if quantity == "accuracy" else 0.05 * abs(theirs)
+        allowed = max(usual, 4 * (statistics.stdev(known) if len(known) > 1 else 0.0))
         if abs(ours - theirs) > allowed:
-            findings.append(Finding(f"{record.id}: accuracy of {subject} is {ours:.3f}, recorded {theirs:.3f} ± {allowed:.3f}", bad=True))
-    return findings or [Finding(f"{record.id}: agrees with {len(fresh) or 'no'} recorded accuracies")]
+            words = f"{quantity.replace('_', ' ')} of {subject} is {ours:.6g}, recorded {theirs:.6g} ± {allowed:.2g}"
+            findings.append(Finding(f"{record.id}: {words}", bad=True))
+    return findings or [Finding(f"{record.id}: agrees with {compared or 'no'} recorded numbers")]
