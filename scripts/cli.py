@@ -38,6 +38,9 @@ Data = Annotated[
     typer.Option("--data", metavar="DIR", envvar="SMALLPRINT_CIFAR10", help="CIFAR-10 folder (see `smallprint data`); else the stand-in"),
 ]
 
+Changed = Annotated[bool, typer.Option("--changed", help="Only what this branch changes, uncommitted and new files too")]
+Since = Annotated[str | None, typer.Option("--since", metavar="REF", help="With --changed: what the branch left; else main")]
+
 
 def refuse(message: str) -> typer.Exit:
     """One clear line and exit code 1: `raise refuse(...)`."""
@@ -85,6 +88,15 @@ def broken(facts: Catalogue, ids: list[str]) -> None:
         raise refuse("the catalogue has problems; `smallprint check` lists them all")
 
 
+def changed_files(since: str | None) -> set[str]:
+    from scripts.changed import GitError, files
+
+    try:
+        return files(ROOT, since)
+    except GitError as problem:
+        raise refuse(str(problem)) from None
+
+
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
     """A line that says what is running, on a terminal; silence otherwise."""
@@ -100,6 +112,8 @@ def progress() -> Iterator[Callable[[str], None]]:
 def check(
     format: Annotated[str, typer.Option("--format", help="text, json or github")] = "text",
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of every kind of file and stop")] = False,
+    changed: Changed = False,
+    since: Since = None,
 ) -> None:
     """Check every file of the catalogue and its link to the code. Needs no torch and no network; takes under a second."""
     from scripts import check as checker
@@ -110,11 +124,16 @@ def check(
     if format not in ("text", "json", "github"):
         raise refuse(f"--format {format}: must be text, json or github")
     problems = checker.check(ROOT)
+    if changed or since:
+        mine = changed_files(since)
+        problems = [problem for problem in problems if problem.path in mine]
     if problems or format == "json":
         print(checker.render(problems, format))
     if problems:
         raise typer.Exit(1)
-    if format == "text":
+    if format == "text" and (changed or since):
+        out.print(f"{len(mine)} changed files: no problems in them")
+    elif format == "text":
         facts = catalogue()
         counts = f"{len(facts.entries)} entries, {len(facts.comparisons)} comparison tables, {len(source.methods(ROOT))} methods"
         out.print(f"{counts}: no problems")
@@ -195,6 +214,8 @@ def smoke(
     device: Annotated[str, typer.Option(help="cpu, or cuda for the tiers long and full")] = "cpu",
     record: Annotated[bool, typer.Option("--record", help="Write the numbers to catalog/measured")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Leave out seeds already recorded with this code and data")] = False,
+    changed: Changed = False,
+    since: Since = None,
 ) -> None:
     """Run methods (all without a name): reference, controls and method on CIFAR-10 or the stand-in, then every claim.
 
@@ -207,7 +228,15 @@ def smoke(
         raise refuse(f"--tier {wrong}: must be one of {', '.join(TIERS)}")
     facts = catalogue()
     ids = pick(names, facts, methods=True)
-    broken(facts, ids if names else [])
+    if changed or since:
+        from scripts.changed import methods as touched
+
+        mine = touched(ROOT, changed_files(since))
+        ids = [id for id in ids if id in mine]
+        if not ids:
+            out.print("no method has changed")
+            return
+    broken(facts, ids if names or changed or since else [])
     reports = run_methods(ids, jobs, {
         "tiers": tiers, "data": data, "seeds": tuple(range(seeds)), "device": device, "record_rows": record, "resume": resume,
     })  # fmt: skip
