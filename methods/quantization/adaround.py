@@ -74,14 +74,9 @@ def annealed(progress: float, config: Config) -> float | None:
     return config.sharpest + (config.flattest - config.sharpest) * (1 + math.cos(turn)) / 2
 
 
-def distance(answer: Tensor, target: Tensor) -> Tensor:
-    """Squared Frobenius norm over channels (N, C, ...), mean over images and positions."""
-    return (answer - target).square().sum(1).mean()
-
-
-def channels_second(x: Tensor, layer: quant.Layer) -> Tensor:
-    """A linear layer's channels are the last dimension."""
-    return x.flatten(0, -2) if isinstance(layer, nn.Linear) else x
+def distance(answer: Tensor, target: Tensor, layer: quant.Layer) -> Tensor:
+    """Squared norm over a layer's output channels, mean over images and positions."""
+    return (answer - target).square().sum(-1 if isinstance(layer, nn.Linear) else 1).mean()
 
 
 def learn_rounding(place: quant.Place, grid: quant.Grid, config: Config, seed: int) -> Tensor:
@@ -89,12 +84,12 @@ def learn_rounding(place: quant.Place, grid: quant.Grid, config: Config, seed: i
     weight = place.layer.weight.detach()
     v = starting_point(weight, grid.scale, config).requires_grad_()
     optimiser = torch.optim.Adam([v], config.lr)
-    chance = torch.Generator().manual_seed(seed)
+    chance = torch.Generator().manual_seed(seed)  # equivalent: other batches of the same images
     for iteration in range(config.iterations):
         pick = torch.randint(len(place.inputs), (config.batch,), generator=chance)
         up = rectified_sigmoid(v, config)
         answer = place.activation(quant.run(place.layer, soft_weight(weight, up, grid), place.inputs[pick]))
-        loss = distance(channels_second(answer, place.layer), channels_second(place.target[pick], place.layer))
+        loss = distance(answer, place.target[pick], place.layer)  # equivalent: the distance is symmetric
         if (beta := annealed(iteration / config.iterations, config)) is not None:
             loss = loss + config.penalty * undecided(up, beta)
         optimiser.zero_grad()
@@ -109,7 +104,8 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     for place in quant.in_order(network, task.train.images[: config.images].to(task.device)):
         grid = quant.least_squares_grid(place.layer.weight, config.bits)
         up = learn_rounding(place, grid, config, task.seed)
-        quant.ship(place.layer, soft_weight(place.layer.weight.detach(), (up >= 0.5).float(), grid), grid.scale)
+        hard = (up >= 0.5).float()  # equivalent: a truth value adds as 0 or 1
+        quant.ship(place.layer, soft_weight(place.layer.weight.detach(), hard, grid), grid.scale)
     return network
 
 
@@ -148,7 +144,7 @@ def claim_smaller_layer_error(lab: Lab) -> float:
         weights = [model.get_submodule(place.name).weight.detach() for model in (lab.compressed, lab.controlled("nearest"))]
         learned, nearest = (quant.run(place.layer, w - place.layer.weight.detach(), place.original) for w in weights)
         still = quant.run(place.layer, torch.zeros_like(weights[0]), place.original)  # the bias alone
-        ratios.append(float(distance(learned, still) / distance(nearest, still)))
+        ratios.append(float(distance(learned, still, place.layer) / distance(nearest, still, place.layer)))
     return float(np.exp(np.mean(np.log(ratios))))
 
 
@@ -194,6 +190,16 @@ def claim_penalty(lab: Lab) -> float:
         for k, h in enumerate(up.tolist()):
             around = [1 - math.pow(abs(2 * (h + step) - 1), beta) for step in (-1e-6, 1e-6)]
             worst = max(worst, abs((around[1] - around[0]) / 2e-6 - float(slope[k])))
+    return worst
+
+
+def claim_reconstruction_error(lab: Lab) -> float:
+    """Largest relative error of the distance, for maps (N, C, H, W) and for sequences (N, T, C), against numpy."""
+    worst = 0.0
+    for layer, shape, channels in ((nn.Conv2d(3, 5, 1), (4, 5, 3, 2), 1), (nn.Linear(3, 5), (4, 3, 5), 2)):
+        a, b = torch.randn(2, *shape, dtype=torch.float64)
+        wanted = np.square(a.numpy() - b.numpy()).sum(channels).mean()
+        worst = max(worst, abs(float(distance(a, b, layer)) / wanted - 1))
     return worst
 
 

@@ -1,0 +1,89 @@
+"""How the program keeps up with a large catalogue: `python -m scripts.bench [--entries 10000] [check] [site]`.
+
+Copies the repository to a temporary folder, fills it with entries made from the real ones, and times the commands there
+in processes of their own: seconds and the most memory each took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from catalog.schema import METHOD_FAMILIES
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = {"check": ["check"], "check again": ["check"], "site": ["site"]}
+PARTS = ("catalog", "methods", "scripts", "site", "mkdocs.yml", "pyproject.toml")
+RUN = """
+import json, resource, runpy, sys, time
+start = time.monotonic()
+sys.argv = ["smallprint", *sys.argv[1:]]
+try:
+    runpy.run_module("scripts.cli", run_name="__main__")
+except SystemExit as stop:
+    code = stop.code or 0
+print(json.dumps([code, time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]), file=sys.stderr)
+"""
+
+
+def copies(root: Path, wanted: int) -> int:
+    """Fill a catalogue with copies of its papers until it has so many entries; returns how many it has.
+
+    A copy has its own slug, title and arXiv id; it has no claims, as those need a method, and no other identifiers.
+    """
+    models = [path for family in METHOD_FAMILIES for path in sorted((root / family).glob("*.yaml"))]
+    number = len(list(root.glob("*/*.yaml"))) - len(list((root / "comparisons").glob("*.yaml")))  # tables are no entries
+    for copy in range(max(0, wanted - number)):
+        model = models[copy % len(models)]
+        text = re.sub(r"^claims:\n(?:[ \n].*\n|\n)*", "", model.read_text(), flags=re.MULTILINE)
+        text = re.sub(r"^(doi|arxiv|formerly):.*\n", "", text, flags=re.MULTILINE)
+        title = f"title: {json.dumps(yaml.safe_load(text)['title'] + f' {copy}')}"
+        text = re.sub(r"^title: .*(?:\n .*)*", lambda _, title=title: title, text, count=1, flags=re.MULTILINE)  # type: ignore[misc]
+        text += f'arxiv: "{copy // 9000 + 1000:04d}.{copy % 9000 + 10000:05d}"\n'
+        (model.parent / f"{model.stem}_{copy}.yaml").write_text(text)
+    return max(wanted, number)
+
+
+def timed(folder: Path, arguments: list[str]) -> tuple[int, float, float]:
+    """Exit code, seconds from start to end, most memory in MB of one command."""
+    started = time.monotonic()
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run([sys.executable, "-c", RUN, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    whole = time.monotonic() - started
+    code, _, memory = json.loads(done.stderr.strip().splitlines()[-1])
+    if code:
+        print(done.stdout[-2000:], done.stderr[-2000:], sep="\n")
+    return int(code), whole, float(memory)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("commands", nargs="*", help=f"of {', '.join(COMMANDS)}; default: all")
+    parser.add_argument("--entries", type=int, nargs="+", default=[100, 1_000, 10_000])
+    asked = parser.parse_args()
+    if wrong := [name for name in asked.commands if name not in COMMANDS]:
+        parser.error(f"there is no {wrong[0]}; use {', '.join(COMMANDS)}")
+    for entries in asked.entries:
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            for part in PARTS:
+                whole = ROOT / part
+                shutil.copytree(whole, folder / part) if whole.is_dir() else shutil.copy(whole, folder / part)
+            number = copies(folder / "catalog", entries)
+            for name in asked.commands or COMMANDS:
+                code, seconds, memory = timed(folder, COMMANDS[name])
+                print(f"{name:12} {number:6} entries {seconds:7.2f} s {memory:6.0f} MB" + (f" exit {code}" if code else ""), flush=True)
+
+
+if __name__ == "__main__":
+    main()
