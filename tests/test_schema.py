@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from catalog import Problem, Unreadable, parse, validate
-from catalog.schema import Bound, Claim, Paper
+from catalog.schema import KINDS, Bound, Claim, Paper
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=32)
 PIECES = st.sampled_from([*"ab:-?[]{},&*!|>'\"%@`#~. \t\n\r01_=<", "\x00", "\ufeff", "\u2028", "\ud800", "é", "!!int ", "!!bool ", "---\n"])
@@ -152,3 +152,23 @@ def test_entries_are_frozen() -> None:
     paper = Paper(name="Slim", title="T", authors=["A"], year=2017, url="https://example.org", summary="S.")
     with pytest.raises(ValidationError):
         paper.year = 2018
+
+
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates() | st.sampled_from(["1708.06519", "../x"])
+)
+TREES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=6
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(st.sampled_from(sorted(KINDS)), st.data())
+def test_any_values_in_any_fields_are_an_entry_or_problems(family: str, data: st.DataObject) -> None:
+    """What YAML can hold, dates and not-a-number too, in every field of every kind of entry."""
+    model = KINDS[family]
+    fields = {name: data.draw(TREES) for name in model.model_fields if data.draw(st.booleans())}
+    problems: list[Problem] = []
+    entry = validate(model, fields, {}, "x.yaml", problems)
+    assert (entry is None) == bool(problems)
+    assert all(problem.message and "\n" not in problem.message for problem in problems)
