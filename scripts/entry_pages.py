@@ -419,13 +419,18 @@ def _published(facts: Facts, record: Record) -> str:
         rows.append([
             escape(result.dataset), escape(result.model), metric_name(facts, result.metric),
             fixed(result.baseline, shown), fixed(result.result, shown), signed(change(result), shown),
-            parameters_kept(result), multiply_adds_kept(result), escape(result.setting or ""), escape(result.where),
+            parameters_kept(result), multiply_adds_kept(result), printed_at(result),
         ])  # fmt: skip
-    names = ["Data", "Network", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting", "Where"]
+    names = ["Data", "Network", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting and place"]
     return "## What the paper printed { #published }\n\nCopied from the paper, never mixed with what we measure.\n\n" + table(
         *filled([Column(name, name in ("Before", "After", "Change", "Parameters", "Multiply-adds")) for name in names], rows),
-        kind="sp-sortable",
+        kind="sp-sortable sp-printed",
     )
+
+
+def printed_at(result: Result) -> str:
+    """The setting of a printed number, and below it the place where it is printed."""
+    return (f"{escape(result.setting)}<br>" if result.setting else "") + f"<small>{escape(result.where)}</small>"
 
 
 def filled(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> tuple[list[Column], list[list[str]]]:

@@ -23,6 +23,7 @@ from scripts.entry_pages import (
     multiply_adds_kept,
     parameters_kept,
     path_of,
+    printed_at,
     seeds,
     stale_mark,
     subject_name,
@@ -493,8 +494,8 @@ def _published(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Recor
             inside(escape(record.entry.name), here, f"{path_of(record)}#published"), str(record.entry.year),
             metric_name(facts, r.metric), sortable(r.baseline, fixed(r.baseline, shown[r.metric])),
             sortable(r.result, fixed(r.result, shown[r.metric])), sortable(change(r), signed(change(r), shown[r.metric])),
-            parameters_kept(r), multiply_adds_kept(r), escape(r.setting or ""), escape(r.where),
+            parameters_kept(r), multiply_adds_kept(r), printed_at(r),
         ])  # fmt: skip
-    names = ["Method", "Year", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting", "Where"]
+    names = ["Method", "Year", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting and place"]
     columns = [Column(name, name in ("Year", "Before", "After", "Change")) for name in names]
-    return f"## {escape(place[1])} on {escape(place[0])}\n\n{table(*filled(columns, rows), kind='sp-sortable')}"
+    return f"## {escape(place[1])} on {escape(place[0])}\n\n{table(*filled(columns, rows), kind='sp-sortable sp-printed')}"
