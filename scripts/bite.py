@@ -123,7 +123,7 @@ def _sites(function: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AS
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
-    if isinstance(node, ast.Raise | ast.JoinedStr) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+    if isinstance(node, ast.Raise | ast.JoinedStr) or is_wording(node):
         return
     yield node
     for name, value in ast.iter_fields(node):
@@ -131,6 +131,13 @@ def _running(node: ast.AST) -> Iterator[ast.AST]:
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
                     yield from _running(child)
+
+
+def is_wording(node: ast.AST) -> bool:
+    """Docstrings, log messages, and the `strict` of a zip: nothing that a method computes."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant) or ast.unparse(node.value).startswith("logging.")
+    return isinstance(node, ast.keyword) and node.arg == "strict"
 
 
 def refuses(node: ast.AST) -> bool:
@@ -148,7 +155,7 @@ def faults(text: str) -> list[Fault]:
             planted.append(Fault(compress.lineno, f"return {node.name}", text + SWAP.format(control=node.name)))
     for function in reachable(tree, ROOTS):
         for parent, name, index, child in list(_sites(function)):
-            if isinstance(child, ast.Raise):
+            if isinstance(child, ast.Raise) or is_wording(child):
                 continue
             for what, replacement in variants(child):
                 _put(parent, name, index, replacement)

@@ -39,7 +39,7 @@ class Config:
 
 def parameters_of(low: float, high: float) -> tuple[float, int]:
     """Scale and zero point of a range, which is widened to contain zero (doc/quantization_example.cc, ChooseQuantizationParams)."""
-    low, high = min(low, 0.0), max(high, 0.0)
+    low, high = min(low, 0.0), max(high, 0.0)  # equivalent: both are symmetric
     scale = (high - low) / 255 or 1.0
     return scale, math.floor(-low / scale + 0.5)
 
@@ -56,7 +56,9 @@ def multiply(lhs: Tensor, rhs: Tensor, lhs_zero: int, rhs_zero: int) -> Tensor:
     """
     left, right = lhs.int(), rhs.int()
     columns, rows = right.sum(-2, keepdim=True, dtype=torch.int32), left.sum(-1, keepdim=True, dtype=torch.int32)
-    inner = (left.double() @ right.double()).int() if left.is_cuda else left @ right  # no int32 product on CUDA; float64 is exact
+    inner = (
+        (left.double() @ right.double()).int() if left.is_cuda else left @ right
+    )  # equivalent: CUDA has no int32 product, float64 is exact
     return inner - lhs_zero * columns - rhs_zero * rows + lhs_zero * rhs_zero * lhs.shape[-1]
 
 
@@ -69,14 +71,14 @@ def fixed_point(real: float) -> tuple[int, int]:
 
 def doubling_high_multiply(a: Tensor, b: int) -> Tensor:
     """SaturatingRoundingDoublingHighMul: 2 a b / 2^32 to the nearest, ties up; the one overflow saturates."""
-    return ((a.long() * b + 2**30) >> 31).clamp(max=HIGHEST).int()
+    return ((a.long() * b + 2**30) >> 31).clamp(max=HIGHEST).int()  # equivalent: wider integers hold the same numbers
 
 
 def rounding_shift(x: Tensor, exponent: int) -> Tensor:
     """RoundingDivideByPOT: x / 2^exponent to the nearest, ties away from zero."""
-    x, exponent = x.long(), min(exponent, 62)
+    x, exponent = x.long(), min(exponent, 62)  # equivalent: min is symmetric
     mask = (1 << exponent) - 1
-    return ((x >> exponent) + ((x & mask) > (mask >> 1) + (x < 0).long())).int()
+    return ((x >> exponent) + ((x & mask) > (mask >> 1) + (x < 0).long())).int()  # equivalent: wider integers
 
 
 def requantize(sums: Tensor, m0: int, shift: int) -> Tensor:
@@ -95,7 +97,10 @@ class Integer(nn.Module):
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, ranges: list[float]) -> None:
         super().__init__()
-        real, conv = layer.weight.detach(), layer if isinstance(layer, nn.Conv2d) else nn.Conv2d(1, 1, 1, device="meta")
+        real, conv = (
+            layer.weight.detach(),
+            layer if isinstance(layer, nn.Conv2d) else nn.Conv2d(1, 1, 1, device="meta"),
+        )  # equivalent: channels are not read
         (scale_in, zero_in), (scale_out, zero_out) = parameters_of(*ranges[:2]), parameters_of(*ranges[2:])
         bias = (real.new_zeros(len(real)) if layer.bias is None else layer.bias.detach()).double()
         low, high = float(real.min()), float(real.max())
@@ -128,7 +133,9 @@ class Integer(nn.Module):
         """Quantize, multiply, add the bias, requantize, add the zero point, saturate; then back to floats."""
         (scale_in, scale_out), (zero_in, zero_out, m0, shift) = self.scales.tolist(), self.integers.tolist()
         zero, image = int(self.weight_zero), quantize(x, scale_in, zero_in)
-        columns = self.columns(F.pad(image, self.pads, value=zero_in).int().contiguous())  # real zero is a byte like any other
+        columns = self.columns(
+            F.pad(image, self.pads, value=zero_in).int().contiguous()
+        )  # equivalent: bytes become integers in `multiply` at the latest
         lhs = self.weight.reshape(self.groups, len(self.weight) // self.groups, -1)
         rhs = columns.reshape(len(image), self.groups, lhs.shape[-1], -1)
         sums = multiply(lhs, rhs, zero, zero_in).flatten(1, 2) + self.bias[:, None]
@@ -148,7 +155,7 @@ def suited(model: nn.Module) -> tuple[list[str], dict[str, str]]:
             kept[name] = f"{type(layer).__name__} is no plain Conv2d or Linear"
         elif isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
             kept[name] = f"pads with {layer.padding_mode}, not with zeros"
-        elif weight[0].numel() >= HIGHEST // 255**2:
+        elif weight[0].numel() >= HIGHEST // 255**2:  # equivalent: all outputs have as many
             kept[name] = f"sums of {weight[0].numel()} products overflow 32 bits"
         else:
             names.append(name)
@@ -161,7 +168,9 @@ def observe(model: nn.Module, names: list[str], images: list[Tensor]) -> dict[st
 
     def note(name: str, layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], result: Tensor) -> None:
         now = [float(v) for t in (*given, *named.values(), result) for v in t.aminmax()]
-        seen[name] = [pick(old, new) for pick, old, new in zip((min, max, min, max), seen.get(name, now), now, strict=True)]
+        seen[name] = [
+            pick(old, new) for pick, old, new in zip((min, max, min, max), seen.get(name, now), now, strict=True)
+        ]  # equivalent: both are symmetric
 
     handles = [model.get_submodule(name).register_forward_hook(partial(note, name), with_kwargs=True) for name in names]
     with torch.no_grad():
@@ -301,7 +310,7 @@ def claim_ranges_are_the_extremes(lab: Lab) -> float:
 
 @torch.no_grad()
 def claim_layer_equals_real_arithmetic(lab: Lab) -> float:
-    """Largest distance, in steps of the output, to the float layer on the values that the bytes stand for; rounding makes 0.5."""
+    """Largest distance, in steps of the output, to the float layer on the values that the bytes stand for, cut off at the range's ends."""
     torch.manual_seed(0)
     layers: list[nn.Conv2d | nn.Linear] = [
         nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.Conv2d(6, 9, (3, 1), padding=(2, 0), dilation=2, groups=3, bias=False),
@@ -311,13 +320,13 @@ def claim_layer_equals_real_arithmetic(lab: Lab) -> float:
     for layer in layers:
         x = 3 * torch.rand(2, 6, 9, 11) - 1
         (shipped := copy.deepcopy(layer)).weight.sub_(0.02)
-        ranges = [-1.0, 2.0, *(float(v) for v in shipped(x).aminmax())]
+        ranges = [-1.0, 2.0, *(float(v) / 2 for v in shipped(x).aminmax())]
         ours = Integer(shipped, ranges)
         scale, zero = parameters_of(*(float(v) for v in shipped.weight.aminmax()))
-        (scale_in, zero_in), (step, _) = parameters_of(*ranges[:2]), parameters_of(*ranges[2:])
+        (scale_in, zero_in), (step, middle) = parameters_of(*ranges[:2]), parameters_of(*ranges[2:])
         shipped.weight.copy_(scale * (ours.weight.double() - zero))
         wanted = shipped.double()(scale_in * (quantize(x, scale_in, zero_in).double() - zero_in))
-        worst = max(worst, float((ours(x) - wanted).abs().max()) / step)
+        worst = max(worst, float((ours(x) - wanted.clamp(-step * middle, step * (255 - middle))).abs().max()) / step)
     return worst
 
 
