@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from rich.console import Console
@@ -19,6 +19,7 @@ from scripts import source
 
 if TYPE_CHECKING:
     from catalog import Catalogue, Record
+    from scripts.links import Health
     from scripts.smoke import Report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +38,9 @@ Data = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", envvar="SMALLPRINT_CIFAR10", help="CIFAR-10 folder (see `smallprint data`); else the stand-in"),
 ]
+
+Changed = Annotated[bool, typer.Option("--changed", help="Only what this branch changes, uncommitted and new files too")]
+Since = Annotated[str | None, typer.Option("--since", metavar="REF", help="With --changed: what the branch left; else main")]
 
 
 def refuse(message: str) -> typer.Exit:
@@ -85,6 +89,15 @@ def broken(facts: Catalogue, ids: list[str]) -> None:
         raise refuse("the catalogue has problems; `smallprint check` lists them all")
 
 
+def changed_files(since: str | None) -> set[str]:
+    from scripts.changed import GitError, files
+
+    try:
+        return files(ROOT, since)
+    except GitError as problem:
+        raise refuse(str(problem)) from None
+
+
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
     """A line that says what is running, on a terminal; silence otherwise."""
@@ -100,6 +113,8 @@ def progress() -> Iterator[Callable[[str], None]]:
 def check(
     format: Annotated[str, typer.Option("--format", help="text, json or github")] = "text",
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of every kind of file and stop")] = False,
+    changed: Changed = False,
+    since: Since = None,
 ) -> None:
     """Check every file of the catalogue and its link to the code. Needs no torch and no network; takes under a second."""
     from scripts import check as checker
@@ -110,11 +125,16 @@ def check(
     if format not in ("text", "json", "github"):
         raise refuse(f"--format {format}: must be text, json or github")
     problems = checker.check(ROOT)
+    if changed or since:
+        mine = changed_files(since)
+        problems = [problem for problem in problems if problem.path in mine]
     if problems or format == "json":
         print(checker.render(problems, format))
     if problems:
         raise typer.Exit(1)
-    if format == "text":
+    if format == "text" and (changed or since):
+        out.print(f"{len(mine)} changed files: no problems in them")
+    elif format == "text":
         facts = catalogue()
         counts = f"{len(facts.entries)} entries, {len(facts.comparisons)} comparison tables, {len(source.methods(ROOT))} methods"
         out.print(f"{counts}: no problems")
@@ -195,6 +215,8 @@ def smoke(
     device: Annotated[str, typer.Option(help="cpu, or cuda for the tiers long and full")] = "cpu",
     record: Annotated[bool, typer.Option("--record", help="Write the numbers to catalog/measured")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Leave out seeds already recorded with this code and data")] = False,
+    changed: Changed = False,
+    since: Since = None,
 ) -> None:
     """Run methods (all without a name): reference, controls and method on CIFAR-10 or the stand-in, then every claim.
 
@@ -207,7 +229,15 @@ def smoke(
         raise refuse(f"--tier {wrong}: must be one of {', '.join(TIERS)}")
     facts = catalogue()
     ids = pick(names, facts, methods=True)
-    broken(facts, ids if names else [])
+    if changed or since:
+        from scripts.changed import methods as touched
+
+        mine = touched(ROOT, changed_files(since))
+        ids = [id for id in ids if id in mine]
+        if not ids:
+            out.print("no method has changed")
+            return
+    broken(facts, ids if names or changed or since else [])
     reports = run_methods(ids, jobs, {
         "tiers": tiers, "data": data, "seeds": tuple(range(seeds)), "device": device, "record_rows": record, "resume": resume,
     })  # fmt: skip
@@ -309,22 +339,100 @@ def bite(
 
 
 @app.command()
+def links(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help=f"Only these entries: {NAMES}")] = None,
+    only: Annotated[str, typer.Option(metavar="PATTERN", help="Only addresses that hold this; * and ? stand for any letters")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Leave out what was checked lately, in an interrupted run for instance")] = False,
+    days: Annotated[int, typer.Option(min=0, help="With --resume: how many days old a check may be")] = 1,
+    fail_on: Annotated[str | None, typer.Option(metavar="gone", help="Exit code 1 when a link is gone")] = None,
+) -> None:
+    """Check politely whether the links of all entries (or of some) are alive, and record it in catalog/links.json.
+
+    A failure that may pass never fails the command: exit code 0, unless --fail-on gone finds some.
+    """
+    from scripts.links import LinksError
+
+    if fail_on not in (None, "gone"):
+        raise refuse(f"--fail-on {fail_on}: must be gone")
+    facts = catalogue()
+    ids = pick(names, facts, methods=False) if names else None
+    try:
+        known = check_links(facts, ids, only, days=days if resume else None)
+    except LinksError as problem:
+        raise refuse(str(problem)) from None
+    if fail_on and any(health.verdict == "gone" for health in known.values()):
+        raise typer.Exit(1)
+
+
+def check_links(
+    facts: Catalogue, ids: list[str] | None, only: str = "", *, days: int | None = None, save: bool = True
+) -> dict[str, Health]:
+    """Check links with a bar, print all that are not alive, and return what is known of those that were asked for.
+
+    What was checked at most `days` days ago is not asked again. Raises `LinksError`.
+    """
+    from contextlib import closing
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from scripts import links as linking
+
+    path, policy, everything = linking.path_of(ROOT), linking.policy(), linking.addresses(facts)
+    where = linking.addresses(facts, ids, only)
+    if only and not where:
+        raise refuse(f"--only {only}: no address holds this; write a shorter part of one")
+    known, why = linking.read(path), dict[str, str]()
+    recent = linking.fresh(known, days) if days is not None else set()
+    asked = [url for url in where if url not in recent]
+    if asked and not linking.online(everything, policy):
+        out.print("skipped: offline, none of the hosts with most links can be reached; nothing is recorded")
+        return {}
+    if not facts.problems:  # or the links of an unreadable entry would be forgotten
+        known = {url: health for url, health in known.items() if url in everything}
+    bar = Progress(TextColumn("links"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err, disable=not err.is_terminal)
+    try:
+        with bar, closing(linking.update(asked, known, policy, path if save else None)) as found:
+            for link in bar.track(found, total=len(asked)):
+                why[link.url] = link.why
+    except KeyboardInterrupt:
+        kept = "kept; go on with --resume" if save else "not recorded"
+        err.print(f"\ninterrupted: {len(why)} of {len(asked)} links are checked and {kept}")
+        raise typer.Exit(130) from None
+    told = {url: known[url] for url in where if url in known}
+    for url in where:
+        verdict = told[url].verdict if url in told else "not checked"
+        if verdict != "alive":
+            reason = f", {why[url]}" if url in why else f" on {told[url].checked}"
+            out.print(f"{verdict}{_plain(reason)}: {_plain(url)} ({', '.join(where[url])})")
+    counts = {verdict: sum(health.verdict == verdict for health in told.values()) for verdict in get_args(linking.Verdict)}
+    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    out.print(f"{len(where)} links, {len(asked)} of them checked now: {said or 'nothing known'}")
+    return told
+
+
+@app.command()
 def validate(
     data: Data = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Methods side by side")] = os.cpu_count() or 1,
 ) -> None:
     """Everything a validator should do: check, links, every smoke test, comparison with the recorded rows. One report, one exit code."""
+    from catalog import Problem
     from scripts import check as checker
     from scripts import validate as validating
+    from scripts.links import LinksError
 
     started = time.monotonic()
     out.rule("check")
     problems = checker.check(ROOT)
     print(checker.render(problems, "text") if problems else "no problems")
     out.rule("links")
-    out.print("skipped: there is no `smallprint links` yet")
-    out.rule("smoke tests")
     facts = catalogue()
+    try:
+        check_links(facts, None, days=7, save=False)
+    except LinksError as problem:
+        problems.append(Problem("catalog/links.json", 1, "", str(problem)))
+        out.print(_plain(str(problem)))
+    out.rule("smoke tests")
     ids = pick(None, facts, methods=True)
     options = {"tiers": ("exact", "smoke"), "data": data, "seeds": (0,), "device": "cpu", "record_rows": False, "resume": False}
     reports = run_methods(ids, jobs, options)

@@ -12,6 +12,7 @@ from catalog import Record
 from catalog.schema import Bound, Claim, Executable, Framework, Listing, Overview, Result
 from scripts import bibtex
 from scripts.facts import Condition, Facts, Finding, Measured, Sample
+from scripts.links import note
 from scripts.markup import (
     NONE,
     Column,
@@ -144,7 +145,7 @@ def entry_page(facts: Facts, record: Record) -> str:
         _published(facts, record),
         _run(record, source),
         _cite(record),
-        _links(record),
+        _links(facts, record),
         _lineage(facts, record),
         _provenance(measured),
     ]
@@ -162,7 +163,9 @@ def _header(facts: Facts, record: Record) -> str:
     if entry.doi:
         where.append(link(f"DOI {escape(entry.doi)}", f"https://doi.org/{entry.doi}"))
     if entry.url:
-        where.append(link("home page" if record.family in ("frameworks", "lists") else "paper", entry.url))
+        home = "home page" if record.family in ("frameworks", "lists") else "paper"
+        health = facts.health.get(entry.url)
+        where.append(link(home, entry.url) + (note(entry.url, health) if health and health.verdict != "alive" else ""))
     words = facts.catalogue.vocabulary.tags
     tags = " ".join(
         f'<span class="sp-tag" title="{escape(words.get(tag, ""))}">{escape(tag.replace("_", " "))}</span>' for tag in entry.tags
@@ -475,13 +478,13 @@ def _cite(record: Record) -> str:
     return section("Cite", "cite", fence(bibtex.bibtex(record.entry), "bibtex"), searched=False)
 
 
-def _links(record: Record) -> str:
+def _links(facts: Facts, record: Record) -> str:
     entry = record.entry
     lines = []
     for item in entry.code:
         about = ", ".join(escape(text) for text in (item.framework, item.note) if text)
-        lines.append(f"- {link(_host(item.url), item.url)}{f' ({about})' if about else ''}")
-    lines += [f"- {link(escape(item.label), item.url)}" for item in entry.links]
+        lines.append(f"- {link(_host(item.url), item.url)}{f' ({about})' if about else ''}{note(item.url, facts.health.get(item.url))}")
+    lines += [f"- {link(escape(item.label), item.url)}{note(item.url, facts.health.get(item.url))}" for item in entry.links]
     return section("Code and links", "links", "\n".join(lines)) if lines else ""
 
 

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from catalog import Catalogue, Record, load
 from catalog.schema import Bound
-from scripts import records
+from scripts import links, records
 from scripts.records import Row
 from scripts.source import Source, digest, methods
 
@@ -156,6 +156,7 @@ class Facts:
     sources: Mapping[str, Source] = field(default_factory=dict)
     measured: Mapping[str, Measured] = field(default_factory=dict)
     templates: Mapping[str, str] = field(default_factory=dict)
+    health: Mapping[str, links.Health] = field(default_factory=dict)  # of links, by address
 
     def of(self, id: str) -> Measured:
         return self.measured.get(id, NOTHING)
@@ -236,6 +237,11 @@ def gather(root: Path, templates: Mapping[str, str] | None = None) -> Facts:
         if rows:
             source = sources.get(record.id)
             measured[record.id] = Measured(rows, digest(root, source) if source else None)
+    health: dict[str, links.Health] = {}
+    try:
+        health = links.read(links.path_of(root))
+    except links.LinksError as problem:
+        said.append(str(problem))
     if said:
         raise FactsError("\n".join(said))
-    return Facts(catalogue, sources, measured, templates or {})
+    return Facts(catalogue, sources, measured, templates or {}, health)

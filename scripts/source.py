@@ -200,9 +200,17 @@ def _is_method(module: str) -> bool:
 def digest(root: Path, source: Source) -> str:
     """Sixteen hexadecimal digits of all the code that a number of this method rests on.
 
-    That is the method's file, the methods that it imports, theirs in turn, and the kit. Comments, docstrings and layout
-    do not count. A file that is no Python counts as it is.
+    Comments, docstrings and layout do not count. A file that is no Python counts as it is.
     """
+    texts = files(root, source)
+    summary = hashlib.sha256()
+    for path in sorted(texts):
+        summary.update(f"{path}\n{_shape(texts[path])}\n".encode())
+    return summary.hexdigest()[:16]
+
+
+def files(root: Path, source: Source) -> dict[str, str]:
+    """A method's file, the methods that it imports, theirs in turn, and the kit: path below `root` -> text."""
     texts = {source.path: source.text}
     queue = [source.path]
     while queue:
@@ -213,10 +221,7 @@ def digest(root: Path, source: Source) -> str:
                 queue.append(path)
     for kit in (root / "methods" / "kit").glob("*.py"):
         texts[kit.relative_to(root).as_posix()] = kit.read_text(encoding="utf-8", errors="replace")
-    summary = hashlib.sha256()
-    for path in sorted(texts):
-        summary.update(f"{path}\n{_shape(texts[path])}\n".encode())
-    return summary.hexdigest()[:16]
+    return texts
 
 
 @lru_cache(maxsize=1024)

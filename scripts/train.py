@@ -21,10 +21,10 @@ from methods.kit.standin import standin
 from methods.kit.task import Task, accuracy, cifar10
 from methods.kit.train import fit
 
-Cycle = tuple[int, float]  # epochs, peak learning rate
+Cycle = tuple[int, float] | tuple[int, float, float]  # epochs, peak learning rate, weight decay where it is not 5e-4
 RECIPES: dict[str, dict[str, list[Cycle]]] = {
     "cifar10": {
-        "resnet8": [(30, 0.2), (9, 0.05), (16, 0.1)], "resnet20": [(22, 0.2), (7, 0.05), (25, 0.1)],
+        "resnet8": [(30, 0.2), (9, 0.05), (16, 0.1)], "resnet20": [(22, 0.2), (7, 0.05), (25, 0.1), (19, 0.05, 1e-4)],
         "vgg_wide": [(8, 0.1)], "depthwise": [(8, 0.1)],
     },
     "standin": {"resnet8": [(17, 0.2)], "resnet20": [(15, 0.2)], "vgg_wide": [(10, 0.1)], "depthwise": [(12, 0.1)]},
@@ -36,10 +36,10 @@ def train(net: str, task: Task, cycles: list[Cycle], last_only: bool = False) ->
     started = time.monotonic()
     torch.manual_seed(task.seed)
     model = trained(net, task.name) if last_only else NETS[net]()
-    for number, (epochs, lr) in enumerate(cycles):
+    for number, (epochs, lr, *decay) in enumerate(cycles):
         if not last_only or number == len(cycles) - 1:
             seeded = replace(task, seed=task.seed + number, steps=epochs * len(task.train) // task.batch)
-            model = fit(model, seeded, lr=lr)
+            model = fit(model, seeded, lr=lr, weight_decay=decay[0] if decay else 5e-4)
     halves = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in halves.items()})
     key = f"{net}-{family(task.name)}"
