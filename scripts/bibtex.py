@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import string
 import unicodedata
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import count, product
+from pathlib import Path
 from urllib.parse import quote
 
 import bibtexparser
@@ -158,11 +160,28 @@ def bibtex(entry: Entry, as_key: str | None = None) -> str:
     return text.strip() + "\n"
 
 
+def export(records: Iterable[Record], ids: Iterable[str]) -> str:
+    """The entries of these ids, with a blank line between. `records` is the whole catalogue, which the keys depend on."""
+    known = {record.id: record for record in records}
+    names = keys(known.values())
+    return "\n".join(bibtex(known[id].entry, names[id]) for id in ids)
+
+
+def write(path: Path, text: str) -> None:
+    """A file, whole or not at all. Raises `OSError`."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 # In
 
 ARXIV_ID = r"(\d{4}\.\d{4,5}|[a-z-]+(?:\.[A-Z]{2})?/\d{7})(?:v\d+)?"
 _ARXIV = re.compile(r"(?i:arxiv\.org/\w+/|arxiv[.:]\s*|arxiv preprint\s+|\babs/)" + ARXIV_ID + r"(?!\d)")
-_DOI = re.compile(r"(?:(?:https?://)?(?:dx\.)?doi\.org/|doi:\s*)?(10\.\d{4,9}/\S+)", re.IGNORECASE)
+DOI = re.compile(r"(?:(?:https?://)?(?:dx\.)?doi\.org/|doi:\s*)?(10\.\d{4,9}/\S+)", re.IGNORECASE)
 VENUES = ("booktitle", "journal", "journaltitle", "howpublished", "school", "institution")
 
 
@@ -238,6 +257,6 @@ def _doi(text: str) -> str | None:
     bare = re.sub(r"[{}\\\s]", "", text)
     if not bare or arxiv_id(bare):
         return None
-    if not (found := _DOI.fullmatch(bare)):
+    if not (found := DOI.fullmatch(bare)):
         raise BibtexError(f"{clean(text)[:60]!r} is no DOI; correct or remove it")
     return found[1]
