@@ -242,6 +242,8 @@ def duplicate(root: Path, found: Reference) -> str | None:
 
 
 def _marks(title: str, arxiv: str | None, doi: str | None) -> dict[str, str]:
+    if doi and (own := re.match(r"10\.48550/arxiv\.", doi, re.IGNORECASE)):  # the DOI that arXiv gives to each of its papers
+        arxiv, doi = arxiv or doi[own.end() :], None
     letters = (c for c in unicodedata.normalize("NFKD", title).casefold() if c.isalnum())
     return {"arXiv id": (arxiv or "").casefold(), "DOI": (doi or "").casefold(), "title": "".join(letters)}
 
@@ -367,17 +369,17 @@ class Config:
 
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """The paper's algorithm, step by step, on a copy of the network that is yours to change."""
-    raise NotImplementedError("$slug: write compress in methods/$family/$slug.py; it returns the network as it would ship")
+    raise NotImplementedError("$slug: write compress; it returns the network as it would ship")
 
 
 def control_random(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The naive alternative at the size of `like`, with the same training; name it after what it does."""
-    raise NotImplementedError("$slug: write control_random in methods/$family/$slug.py; it matches the size of `like`")
+    raise NotImplementedError("$slug: write control_random, at the size of `like`")
 
 
 def claim_first_claim(lab: Lab) -> float:
-    """Measures claims.first_claim of catalog/$family/$slug.yaml: one number, whose bound stands there."""
-    raise NotImplementedError("$slug: write claim_first_claim in methods/$family/$slug.py; it returns the number to be bound")
+    """One number; its bound is claims.first_claim of this file's twin in catalog/$family."""
+    raise NotImplementedError("$slug: write claim_first_claim; it returns the number to be bound")
 '''
 
 
