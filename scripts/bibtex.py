@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import bibtexparser
 from bibtexparser import model
-from bibtexparser.middlewares.names import parse_single_name_into_parts, split_multiple_persons_names
+from bibtexparser.middlewares.names import parse_single_name_into_parts
 from pylatexenc.latex2text import LatexNodes2Text, MacroTextSpec, get_default_latex_context_db
 
 from catalog import Record
@@ -116,8 +116,8 @@ def surname(name: str) -> str:
 
 
 def clean(text: str) -> str:
-    """One line without control characters."""
-    return " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split())
+    """One line of composed characters, none of which controls."""
+    return unicodedata.normalize("NFC", " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split()))
 
 
 def latex(text: str) -> str:
@@ -126,9 +126,12 @@ def latex(text: str) -> str:
 
 
 def author(name: str) -> str:
-    """A name that holds a comma or "and" (a company's) is kept in one piece."""
-    whole = "," in name or re.search(r"\band\b", name, re.IGNORECASE) or name.lower() == "others"
-    return f"{{{latex(name)}}}" if whole else latex(name)
+    """A name that holds a comma or "and" (a company's) is kept in one piece, and so is one with a word that begins
+    with an escape, which bibtexparser's splitting of lists loses.
+    """
+    text = latex(name)
+    whole = "," in name or re.search(r"\band\b", name, re.IGNORECASE) or name.lower() == "others" or re.search(r"(^|\s)\\", text)
+    return f"{{{text}}}" if whole else text
 
 
 def fields(entry: Entry) -> tuple[str, dict[str, str]]:
@@ -205,9 +208,21 @@ def plain(latex: str) -> str:
     if len(re.findall(r"(?<!\\)\$", latex)) % 2:
         latex = re.sub(r"(?<!\\)\$", r"\\$", latex)
     try:
-        return clean(unicodedata.normalize("NFC", _decoder().latex_to_text(latex)) if "\\" in latex else _decoder().latex_to_text(latex))
+        return clean(_decoder().latex_to_text(latex))
     except (RecursionError, IndexError, TypeError, ValueError) as problem:
         raise BibtexError(f"cannot read the LaTeX of {clean(latex)[:40]!r}; simplify it") from problem
+
+
+def people(names: str) -> list[str]:
+    """The names of an author list, parted at each "and" outside braces."""
+    parts, level = [""], 0
+    for token in re.findall(r"\\\S|\s+and(?=\s)|.", names.strip(), re.IGNORECASE | re.DOTALL):
+        level += (token == "{") - (token == "}")
+        if level == 0 and len(token) > 3:
+            parts.append("")
+        else:
+            parts[-1] += token
+    return [part.strip() for part in parts if part.strip()]
 
 
 def person(name: str) -> str:
@@ -230,7 +245,7 @@ def read(text: str) -> Reference:
     title = plain(values.get("title", ""))
     if not title:
         raise BibtexError("the BibTeX has no title; add title = {...}")
-    names = [person(name) for name in split_multiple_persons_names(values.get("author", ""))]
+    names = [person(name) for name in people(values.get("author", ""))]
     if names and names[-1] == "others" and "{" not in values["author"].rpartition(" ")[2]:
         raise BibtexError('the authors end in "and others"; write all names out')
     year = re.search(r"\b(?:19|20)\d\d\b", values.get("year") or values.get("date", ""))
