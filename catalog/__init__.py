@@ -243,6 +243,8 @@ def explain(model: type[BaseModel], error: Any) -> str:
         return f"unknown field; remove it or correct its name{nearest(str(place[-1]), _fields(model, place[:-1]))}"
     if kind == "missing":
         return "is missing; add it"
+    if given is None:
+        return "is empty; fill it in"
     if kind == "string_type":
         return f"must be text, got {_shown(given)}; put it in quotes"
     if kind == "literal_error":

@@ -339,6 +339,72 @@ def bite(
 
 
 @app.command()
+def new(
+    paper: Annotated[str, typer.Argument(metavar="SOURCE", help="arXiv id, DOI, BibTeX, a file of BibTeX, or - for standard input")],
+    family: Annotated[str | None, typer.Option(help="Where it belongs, such as pruning; asked for when left out")] = None,
+    slug: Annotated[str | None, typer.Option(help="Its id, such as network_slimming; else made of the title")] = None,
+    method: Annotated[bool, typer.Option("--method/--no-method", help="Write the method's skeleton too")] = True,
+) -> None:
+    """Begin an entry: write its YAML and its method, ready to fill in. Refuses papers that are here already.
+
+    Examples: [cyan]smallprint new 1608.08710 --family pruning[/cyan] · [cyan]smallprint new 10.1109/ICCV.2017.298[/cyan] ·
+    [cyan]smallprint new refs.bib --family low_rank --slug my_paper[/cyan] · [cyan]smallprint new - --no-method < refs.bib[/cyan]
+    """
+    from catalog import FAMILIES, nearest
+    from scripts import new as making
+
+    if family is None:
+        if not sys.stdin.isatty():
+            raise refuse(f"--family is missing; add one of {', '.join(FAMILIES)}")
+        family = typer.prompt(f"Family ({', '.join(FAMILIES)})", err=True)
+    family = family.strip().replace("-", "_")
+    if family not in FAMILIES:
+        raise refuse(f"--family {family}: must be one of {', '.join(FAMILIES)}{nearest(family, FAMILIES)}")
+    try:
+        with progress() as say:
+            say("looking up the paper")
+            texts = making.files(ROOT, making.look_up(paper), family, slug, method=method)
+        making.write(texts)
+    except making.NewError as problem:
+        raise refuse(str(problem)) from None
+    places = [path.relative_to(ROOT).as_posix() for path in texts]
+    id = next(iter(texts)).stem
+    steps = (f"smoke {id}", f"bite {id}") if len(texts) > 1 else (f"show {id}", "site --serve")
+    out.print(f"wrote {' and '.join(places)}\nfill in what the first command lists, then go on:")
+    for step in ("check", *steps):
+        out.print(f"  smallprint {step}")
+
+
+@app.command()
+def bib(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME|FAMILY]...", help=f"Families, or entries: {NAMES}; else all")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write this file instead of standard output")
+    ] = None,
+) -> None:
+    """Export citations as BibTeX, under the keys that the site shows.
+
+    Examples: [cyan]smallprint bib > all.bib[/cyan] · [cyan]smallprint bib pruning thinet --output pruning.bib[/cyan]
+    """
+    from scripts import bibtex
+
+    facts = catalogue()
+    broken(facts, [])
+    ids: list[str] = []
+    for name in names or []:
+        members = [record.id for record in facts.family(name.strip("/").replace("-", "_"))]
+        ids += members or pick([name], facts, methods=False)
+    text = bibtex.export(facts.entries.values(), dict.fromkeys(ids) if names else facts.entries)
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        bibtex.write(output, text)
+    except OSError as problem:
+        raise refuse(f"{output}: cannot be written: {problem.strerror or problem}; choose another file") from None
+
+
+@app.command()
 def links(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help=f"Only these entries: {NAMES}")] = None,
     only: Annotated[str, typer.Option(metavar="PATTERN", help="Only addresses that hold this; * and ? stand for any letters")] = "",

@@ -144,7 +144,7 @@ def entry_page(facts: Facts, record: Record) -> str:
         _source(source),
         _published(facts, record),
         _run(record, source),
-        _cite(record),
+        _cite(facts, record),
         _links(facts, record),
         _lineage(facts, record),
         _provenance(measured),
@@ -479,8 +479,9 @@ def _run(record: Record, source: Source | None) -> str:
     ])  # fmt: skip
 
 
-def _cite(record: Record) -> str:
-    return section("Cite", "cite", fence(bibtex.bibtex(record.entry), "bibtex"), searched=False)
+def _cite(facts: Facts, record: Record) -> str:
+    text = bibtex.bibtex(record.entry, facts.citation_keys[record.id])
+    return section("Cite", "cite", fence(text, "bibtex"), searched=False)
 
 
 def _links(facts: Facts, record: Record) -> str:

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from catalog import Catalogue, Record, load
 from catalog.schema import Bound
 from scripts import links, records
+from scripts.bibtex import keys
 from scripts.records import Row
 from scripts.source import Source, digest, methods
 
@@ -188,6 +189,11 @@ class Facts:
         """Old ids -> today's."""
         entries = self.catalogue.entries
         return {old: record.id for record in entries.values() for old in record.entry.formerly if old not in entries}
+
+    @cached_property
+    def citation_keys(self) -> dict[str, str]:
+        """Id -> its BibTeX key, unique over the catalogue."""
+        return keys(self.catalogue.entries.values())
 
     @cached_property
     def used_by(self) -> dict[str, list[str]]:

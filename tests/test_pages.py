@@ -396,7 +396,7 @@ def test_bibtex_round_trip(facts: Facts) -> None:
         assert {f.key: f.value for f in entry.fields} == values
     assert bibtex.key(load(ROOT / "catalog").entries["network_slimming"].entry) == "liu2017learning"
     slim = bibtex.fields(facts.catalogue.entries["slim"].entry)[1]
-    assert slim["title"] == r"{The Slimming of (Networks) \& 100\% More\_of\_it}"
+    assert slim["title"] == r"{The Slimming of {\textbraceleft}Networks{\textbraceright} \& 100\% More\_of\_it}"
     assert slim["author"] == "Ana Müller and {Small Print, Inc.} and Bo von Chen"
 
 
