@@ -233,6 +233,17 @@ def _parts(source: Source) -> Iterator[Problem]:
             yield _arguments(source, f"control_{name}", CONTROL)
 
 
+def check_unwritten(tree: Tree) -> Iterator[Problem]:
+    """Nothing is left of the skeleton that `smallprint new` writes."""
+    for source in tree.sources.values():
+        for number, line in enumerate(source.text.splitlines(), 1):
+            if line.startswith(f'    raise NotImplementedError("{source.id}: write '):
+                name = next((name for name, f in source.functions.items() if f.line <= number <= f.end), "")
+                yield Problem(source.path, number, name, "is not written yet; write it")
+            elif line == "The idea in two or three sentences.":
+                yield Problem(source.path, number, "docstring", "does not tell the idea yet; write it in two or three sentences")
+
+
 def _arguments(source: Source, name: str, wanted: tuple[str, ...]) -> Problem:
     function = source.functions[name]
     return Problem(source.path, function.line, name, f"takes ({', '.join(function.arguments)}); let it take ({', '.join(wanted)})")
@@ -365,6 +376,7 @@ RULES = (
     check_duplicates,
     check_claims,
     check_methods,
+    check_unwritten,
     check_numbers,
     check_measured,
 )

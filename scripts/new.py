@@ -8,6 +8,7 @@ import keyword
 import os
 import re
 import sys
+import textwrap
 import time
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from string import Template
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 
 import requests
@@ -31,6 +32,7 @@ from scripts.bibtex import Reference
 AGENT = "smallprint/0.1 (catalogue of papers on small networks; one look-up a new entry)"
 LARGEST = 4 << 20  # bytes of one answer; a record has some thousand
 ATOM = {"a": "http://www.w3.org/2005/Atom", "arxiv": "http://arxiv.org/schemas/atom"}
+RESERVED = {"index", "con", "prn", "aux", "nul", *KINDS, *keyword.kwlist}  # a family's page, Windows' devices, families, Python
 SHORT = 4  # words; a longer beginning of a title is no name
 
 
@@ -70,7 +72,7 @@ def look_up(text: str, service: Service = ONLINE) -> Reference:
             return tidy(bibtex.read(text))
         if id := _arxiv(text):
             return tidy(from_arxiv(id, service))
-        if found := bibtex.DOI.fullmatch(text):
+        if found := bibtex.DOI.fullmatch(unquote(text.partition("?")[0]) if re.match("https?:", text) else text):
             return tidy(from_crossref(found[1], service))
         return tidy(bibtex.read(Path(text).read_bytes().decode()))
     except bibtex.BibtexError as problem:
@@ -112,7 +114,8 @@ def from_arxiv(id: str, service: Service = ONLINE) -> Reference:
         return bibtex.clean(entry.findtext(path, "", ATOM)) if entry is not None else ""
 
     entry = feed.find("a:entry", ATOM)
-    if _arxiv(word("a:id").replace("http:", "https:", 1)) != id or not word("a:title"):
+    known = _arxiv(word("a:id").replace("http:", "https:", 1)) or ""
+    if re.sub(r"\.[A-Z]{2}/", "/", known) != re.sub(r"\.[A-Z]{2}/", "/", id) or not word("a:title"):  # math.GT/0309136 is math/0309136
         raise NewError(f"{place}: arXiv knows no paper of this id; correct it")
     assert entry is not None
     names = (bibtex.clean(author.findtext("a:name", "", ATOM)) for author in entry.findall("a:author", ATOM))
@@ -274,7 +277,7 @@ def propose(found: Reference, slugs: Mapping[str, str]) -> str:
     base = "_".join(words)[:40].rstrip("_")
     if not base:
         base = (bibtex.ascii_word(bibtex.surname(found.authors[0])) if found.authors else "") or "paper"
-    if not base[0].isalpha() or keyword.iskeyword(base):
+    if not base[0].isalpha() or base in RESERVED:
         base = f"paper_{base}"
     candidates = (base, f"{base}_{found.year or 2}", *(f"{base}_{number}" for number in range(2, len(slugs) + 4)))
     return next(slug for slug in candidates if slug not in slugs)
@@ -282,8 +285,10 @@ def propose(found: Reference, slugs: Mapping[str, str]) -> str:
 
 def check_slug(slug: str, slugs: Mapping[str, str]) -> None:
     """Raises `NewError` for a slug that cannot be used."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,59}", slug) or keyword.iskeyword(slug):
-        raise NewError(f"--slug {slug}: must be at most 60 small letters, digits and _, begin with a letter and be no word of Python")
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,59}", slug):
+        raise NewError(f"--slug {bibtex.clean(slug)}: must be at most 60 small letters, digits and _, and begin with a letter")
+    if slug in RESERVED:
+        raise NewError(f"--slug {slug}: is reserved; choose another")
     if slug in slugs:
         raise NewError(f"--slug {slug}: is taken by {slugs[slug]}; choose another")
 
@@ -390,7 +395,7 @@ def method_text(found: Reference, family: str, slug: str) -> str:
     when = " ".join(filter(None, (found.venue or ("arXiv" if found.arxiv else None), str(found.year or ""))))
     about = ", ".join(filter(None, (who, when)))
     title = f"{short_name(found.title)} ({about})" if about else short_name(found.title)
-    shown = title.replace("\\", r"\\").replace('"', r"\"")
+    shown = textwrap.shorten(title, 120, placeholder=" ...").replace("\\", r"\\").replace('"', r"\"")
     return Template(METHOD).substitute(title=shown, family=family, slug=slug)
 
 

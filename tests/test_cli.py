@@ -16,7 +16,7 @@ from scripts import cli, records
 
 ROOT = Path(__file__).resolve().parent.parent
 runner = CliRunner()
-VERBS = ["check", "list", "show", "smoke", "bite", "links", "validate", "site", "data"]
+VERBS = ["check", "list", "show", "smoke", "bite", "links", "validate", "site", "data", "new", "bib"]
 
 
 def run(*words: str) -> tuple[int, str]:

@@ -154,7 +154,9 @@ def test_arxiv(server: Server, text: str) -> None:
     assert agent.startswith("smallprint/")
 
 
-@pytest.mark.parametrize("text", ["10.1109/ICCV.2017.298", "https://doi.org/10.1109/ICCV.2017.298", "doi:10.1109/ICCV.2017.298"])
+@pytest.mark.parametrize("text", ["10.1109/ICCV.2017.298", "https://doi.org/10.1109/ICCV.2017.298", "doi:10.1109/ICCV.2017.298",
+    "https://doi.org/10.1109%2FICCV.2017.298", "https://doi.org/10.1109/ICCV.2017.298?utm=x",
+])  # fmt: skip
 def test_crossref(server: Server, text: str) -> None:
     server.answers = [(200, {}, json.dumps({"status": "ok", "message": WORK}).encode())]
     found = look_up(text, server.service)
@@ -167,6 +169,11 @@ def test_crossref(server: Server, text: str) -> None:
 def test_old_ids() -> None:
     assert new._arxiv("arXiv:cs/0112017v1") == new._arxiv("https://arxiv.org/abs/cs/0112017") == "cs/0112017"
     assert new._arxiv("1608.0871012") is None
+
+
+def test_an_old_id_with_its_subject_class(server: Server) -> None:
+    server.answers = [(200, {}, ATOM.replace(b"1608.08710", b"math/0309136"))]
+    assert look_up("math.GT/0309136", server.service).title == LI.title
 
 
 def test_bibtex_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +280,8 @@ def test_the_twins(tree: Path) -> None:
     todo = {problem.field for problem in problems if problem.path.endswith("pruning_filters.yaml")}
     assert todo == {"start", "returns", "summary", "claims.first_claim.says", "claims.first_claim.where"}
     assert "catalog/pruning/pruning_filters.yaml:12: summary: is empty; fill it in" in map(str, problems)
-    assert [p.field for p in problems if p.path.endswith(".py")] == ["docstring"]
+    left = [p.field for p in problems if p.path.endswith(".py")]
+    assert left == ["docstring", "docstring", "compress", "control_random", "claim_first_claim"]
     method = source.methods(tree)["pruning_filters"]
     assert method.title == "Pruning Filters for Efficient ConvNets (Li et al., ICLR 2017)."
     assert (list(method.claims), list(method.controls)) == (["first_claim"], ["random"])
@@ -324,7 +332,7 @@ def test_duplicate_of_an_arxiv_doi() -> None:
     assert new._marks("a", None, "10.48550/arXiv.1608.08710") == new._marks("A!", "1608.08710", None)
 
 
-@pytest.mark.parametrize("slug", ["Bad", "a-b", "__init__", "class", "1st", "x" * 61, "../evil", "thinet", ""])
+@pytest.mark.parametrize("slug", ["Bad", "a-b", "__init__", "class", "1st", "index", "pruning", "con", "x" * 61, "../evil", "thinet", ""])
 def test_bad_slugs(tree: Path, slug: str) -> None:
     before = written(tree)
     code, said = run(BIB, "--family", "pruning", "--slug", slug)
@@ -335,7 +343,7 @@ def test_bad_slugs(tree: Path, slug: str) -> None:
 @pytest.mark.parametrize(("title", "slug"), [
     ("ThiNet: A Filter Level Pruning Method", "thinet"), ("Do We Need: Everything?", "do_we_need"), ("MobileNetV2", "mobilenetv2"),
     ("A Very Long Beginning of Five Words: More", "very_long_beginning_five"), ("8-bit Inference", "paper_8_bit_inference"),
-    ("class", "paper_class"), ("压缩", "maaten"), ("Überprüfung", "uberprufung"), ("", "maaten"),
+    ("class", "paper_class"), ("Index: A Thing", "paper_index"), ("压缩", "maaten"), ("Überprüfung", "uberprufung"), ("", "maaten"),
 ])  # fmt: skip
 def test_proposed_slugs(title: str, slug: str) -> None:
     found = Reference(title, ("Laurens van der Maaten",), 2017)
