@@ -362,6 +362,7 @@ def new(
         raise refuse(f"--family {family}: must be one of {', '.join(FAMILIES)}{nearest(family, FAMILIES)}")
     try:
         with progress() as say:
+            making.known(ROOT, paper)
             say("looking up the paper")
             texts = making.files(ROOT, making.look_up(paper), family, slug, method=method)
         making.write(texts)

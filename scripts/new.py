@@ -244,6 +244,14 @@ def duplicate(root: Path, found: Reference) -> str | None:
     return None
 
 
+def known(root: Path, text: str) -> None:
+    """Refuse, before anything is fetched, an arXiv id or DOI that is here already. Raises `NewError`."""
+    found = bibtex.DOI.fullmatch(text.strip())
+    named = Reference("", arxiv=_arxiv(text.strip()), doi=found[1] if found else None)
+    if other := duplicate(root, named):
+        raise NewError(f"{text.strip()} is here already: {other}; add to that entry")
+
+
 def _marks(title: str, arxiv: str | None, doi: str | None) -> dict[str, str]:
     if doi and (own := re.match(r"10\.48550/arxiv\.", doi, re.IGNORECASE)):  # the DOI that arXiv gives to each of its papers
         arxiv, doi = arxiv or doi[own.end() :], None

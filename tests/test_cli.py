@@ -119,3 +119,10 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     command = f"{sys.executable} -m scripts.cli list | head -n 1"
     done = subprocess.run(command, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+def test_a_paper_that_is_here_is_refused_before_anything_is_fetched() -> None:
+    for source in ("1708.06519", "https://arxiv.org/abs/1708.06519v1", "10.48550/arXiv.1708.06519"):
+        code, text = run("new", source, "--family", "pruning")
+        assert code == 1
+        assert "catalog/pruning/network_slimming.yaml has the same arXiv id" in " ".join(text.split())
