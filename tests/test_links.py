@@ -78,12 +78,10 @@ class Handler(BaseHTTPRequestHandler):
             server.agents.add(self.headers["User-Agent"])
             server.now += 1
             server.most = max(server.most, server.now)
-        try:
-            time.sleep(server.latency)
-            self.reply(self.path.split("?")[0], len(server.methods(self.path)))
-        finally:
-            with server.lock:
-                server.now -= 1
+        time.sleep(server.latency)
+        with server.lock:
+            server.now -= 1  # before the answer: whoever gets it may ask again at once
+        self.reply(self.path.split("?")[0], len(server.methods(self.path)))
 
     do_GET = do_HEAD
 
