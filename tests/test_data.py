@@ -9,12 +9,12 @@ import random
 import re
 import socket
 import tarfile
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from helpers import Quiet, serving
 from rich.progress import Progress
 
 from scripts import data
@@ -68,7 +68,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/cifar-10-python.tar.gz"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Quiet):
     server: Server
 
     def do_GET(self) -> None:
@@ -95,20 +95,13 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(server.content[start : server.cut])
         self.close_connection = True
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as running:
+    with serving(Server()) as running:
         running.content = ARCHIVE
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def get(server: Server, folder: Path, digest: str | None = None) -> Path:

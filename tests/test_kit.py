@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from helpers import Mixed
+from torch import nn
 
 from methods.kit import nets
 from methods.kit.lab import Lab
@@ -194,22 +195,6 @@ def test_accuracy_puts_the_mode_back() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 10)).train()
     accuracy(model, random_split())
     assert model.training
-
-
-class Mixed(nn.Module):
-    """What people bring: a stride, a shortcut, a grouped convolution, two linear layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nets.conv_bn(3, 8)
-        self.block = nets.Residual(8, 16, stride=2)
-        self.grouped = nets.conv_bn(16, 16, groups=4)
-        self.wide = nets.conv_bn(16, 24)
-        self.fc1, self.fc2 = nn.Linear(24, 12), nn.Linear(12, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.wide(self.grouped(self.block(self.stem(x))))
-        return self.fc2(torch.relu(self.fc1(x.mean((2, 3)))))
 
 
 def test_surgery_says_which_channels_are_free_and_why_others_are_not() -> None:

@@ -9,10 +9,11 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from helpers import Quiet, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -69,7 +70,7 @@ class Server(ThreadingHTTPServer):
         return Service(f"{base}/api/query", f"{base}/works", timeout=(0.5, 0.5), pause=0.25, longest=9.0)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Quiet):
     server: Server
 
     def do_GET(self) -> None:
@@ -86,20 +87,13 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
         self.close_connection = True
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield running
-        running.wake.set()
-        running.shutdown()
-        thread.join()
+    server = Server()
+    with serving(server, server.wake.set):
+        yield server
 
 
 @pytest.fixture

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from helpers import Mixed
+from torch import nn
 
 from methods.architecture import mobilenet_v2
 from methods.distillation import hinton_distillation
-from methods.kit import nets
 from methods.kit.surgery import widths
 from methods.kit.task import Split, Task
 from methods.pruning import network_slimming
-
-
-class Mixed(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nets.conv_bn(3, 8)
-        self.block = nets.Residual(8, 16, stride=2)
-        self.grouped = nets.conv_bn(16, 16, groups=4)
-        self.wide = nets.conv_bn(16, 24)
-        self.fc1, self.fc2 = nn.Linear(24, 12), nn.Linear(12, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.wide(self.grouped(self.block(self.stem(x))))
-        return self.fc2(torch.relu(self.fc1(x.mean((2, 3)))))
 
 
 @pytest.fixture
