@@ -223,16 +223,15 @@ def bite(
     jobs: int = 2,
     most: int | None = None,
     heard: Callable[[int, int, Outcome], None] = lambda done, planted, outcome: None,
-) -> list[Outcome]:
-    """Plant every fault (or the first `most`, spread evenly), each in a process of its own; `heard` hears each outcome.
+) -> tuple[list[Outcome], int]:
+    """Plant every fault (or `most` of them, spread evenly), each in a process of its own; `heard` hears each outcome.
 
-    Raises ValueError when the healthy method already has a claim whose verdict is not the expected one.
+    Returns the outcomes, and how many faults there are in all. Raises ValueError when the healthy method already has a claim whose verdict is not the expected one.
     """
     torch.set_num_threads(1)
     method = source.methods(root)[record.id]
-    planted = faults(method.text)
-    if most and most < len(planted):
-        planted = [planted[i * len(planted) // most] for i in range(most)]
+    every = faults(method.text)
+    planted = [every[i * len(every) // most] for i in range(most)] if most and most < len(every) else every
     context = multiprocessing.get_context("fork")
 
     def begin(code: str, tiers: tuple[str, ...]) -> tuple[Any, Connection]:
@@ -275,7 +274,7 @@ def bite(
             why = EQUIVALENT.search(lines[fault.line - 1]) if fault.line <= len(lines) else None
             outcomes[number] = Outcome(fault, killed_by, why.group(1) if why and not killed_by else "")
             heard(len(outcomes), len(planted), outcomes[number])
-    return [outcomes[number] for number in sorted(outcomes)]
+    return [outcomes[number] for number in sorted(outcomes)], len(every)
 
 
 def score(outcomes: list[Outcome]) -> tuple[int, int, int]:

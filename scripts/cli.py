@@ -313,7 +313,7 @@ def bite(
     entry = facts.entries[id]
     try:
         with progress() as say:
-            outcomes = biting.bite(
+            outcomes, possible = biting.bite(
                 ROOT, entry, data=data, jobs=jobs, most=most, tiers=("exact",) if exact else ("exact", "smoke"),
                 heard=lambda done, planted, outcome: say(f"{done} of {planted} faults · {outcome.fault.what}"),
             )  # fmt: skip
@@ -328,10 +328,11 @@ def bite(
             mark = f"[dim]equivalent: {_plain(outcome.equivalent)}[/dim]" if outcome.equivalent else "[red]survives[/red]"
             out.print(f"{place}:{outcome.fault.line}: {_plain(outcome.fault.what)}: {mark}")
     share = killed / max(1, planted - equivalent)
-    out.print(f"{id}: {killed} of {planted} faults killed, {equivalent} equivalent: {share:.0%}")
+    sample = f" (an even sample of {possible})" if planted < possible else ""
+    out.print(f"{id}: {killed} of {planted} faults{sample} killed, {equivalent} equivalent: {share:.0%}")
     if record and not exact:
         stamp = smoking.Stamp(ROOT, entry, "cpu")
-        numbers = {"killed": killed, "equivalent": equivalent, "planted": planted}
+        numbers = {"killed": killed, "equivalent": equivalent, "planted": planted, "possible": possible}
         used = "standin" if data is None else "cifar10"
         stamp.write([stamp.row("bite", "bite", what, value, used, "", 0) for what, value in numbers.items()])
     if share < 0.9:

@@ -256,9 +256,17 @@ def _claims(record: Record, source: Source | None, measured: Measured) -> str:
         return ""
     bodies = "\n".join(_claim(name, claim, source, measured) for name, claim in entry.claims.items())
     guide = inside("How to read this table", path_of(record), "guides/read.md#claims")
-    bite = f" Of {measured.bite[1]} faults planted in the program, these claims noticed {measured.bite[0]}." if measured.bite else ""
-    told = f"What the {origin(record)} says, and what the reimplementation measures.{bite} {guide}."
+    told = f"What the {origin(record)} says, and what the reimplementation measures. {_bite(measured)}{guide}."
     return section("Claims", "claims", told, raw_table("sp-claims", CLAIM_COLUMNS, bodies))
+
+
+def _bite(measured: Measured) -> str:
+    """How many planted faults the claims notice, in words."""
+    if not (bite := measured.bite):
+        return ""
+    sample = f" (an even sample of {bite.possible})" if bite.planted < bite.possible else ""
+    harmless = f"; {plural(bite.equivalent, 'fault')} of the rest can change nothing" if bite.equivalent else ""
+    return f"Of {bite.planted} faults planted in the program{sample}, they notice {bite.killed}{harmless}. "
 
 
 def _claim(name: str, claim: Claim, source: Source | None, measured: Measured) -> str:

@@ -128,12 +128,26 @@ class Measured:
         return [Finding(claim, case, bound, condition, sample) for condition, sample in samples if sample]
 
     @cached_property
-    def bite(self) -> tuple[int, int] | None:
-        """Planted faults that the claims noticed, and all that were planted; the latest record."""
+    def bite(self) -> Bite | None:
+        """The latest record of planted faults."""
         found: dict[str, Row] = {}
         for row in sorted((row for row in self.rows if row.subject == "bite"), key=lambda row: row.date):
             found[row.metric] = row
-        return (round(found["killed"].value), round(found["planted"].value)) if {"killed", "planted"} <= found.keys() else None
+        numbers = [round(found[name].value) for name in Bite._fields if name in found]
+        return Bite(*numbers) if len(numbers) == len(Bite._fields) else None
+
+
+class Bite(NamedTuple):
+    """Faults that the claims noticed, those that change nothing, all that were planted, and all that could be."""
+
+    killed: int
+    equivalent: int
+    planted: int
+    possible: int
+
+    @property
+    def share(self) -> float:
+        return self.killed / max(1, self.planted - self.equivalent)
 
 
 class Score(NamedTuple):

@@ -211,7 +211,7 @@ def verdicts(facts: Facts, here: str) -> str:
             rows.append([
                 inside(escape(record.entry.name), here, f"{path_of(record)}#claims"), NAMES[record.family],
                 sortable(score.held / score.total, f"{score.held} of {score.total}"), str(score.failed or NONE), str(score.open or NONE),
-                sortable(bite[0] / bite[1], f"{bite[0]} of {bite[1]}") if bite and bite[1] else NONE,
+                sortable(bite.share, f"{bite.killed} of {bite.planted - bite.equivalent}") if bite else NONE,
             ])  # fmt: skip
     if not rows:
         return f'<p class="sp-empty">No claim has been measured yet; {plural(still_open, "claim")} wait.</p>'

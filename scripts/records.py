@@ -16,7 +16,8 @@ class Row:
     """One measured number.
 
     `subject` is "reference", "method", "control_<name>" (then `metric` is a quantity such as "accuracy") or
-    "claim_<id>" or "claim_<id>[<case>]" (then `metric` is "value"), or "bite" (then "killed" or "planted").
+    "claim_<id>" or "claim_<id>[<case>]" (then `metric` is "value"), or "bite" (then "killed", "equivalent", "planted"
+    or "possible", of which those planted are an even sample).
     """
 
     tier: str

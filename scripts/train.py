@@ -42,17 +42,17 @@ def train(net: str, task: Task, cycles: list[Cycle], last_only: bool = False) ->
             model = fit(model, seeded, lr=lr, weight_decay=decay[0] if decay else 5e-4)
     halves = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in halves.items()})
-    key = f"{net}-{family(task.name)}"
+    key, book = f"{net}-{family(task.name)}", WEIGHTS / "weights.json"
+    lines = json.loads(book.read_text()) if book.exists() else {}
+    earlier = lines[key]["minutes"] if last_only else 0  # of the cycles before
     line = {
         "accuracy": round(accuracy(model, task.test), 4), "parameters": count(model), "data": task.name, "digest": task.digest,
         "images": len(task.train), "cycles": cycles, "batch": task.batch, "seed": task.seed,
-        "torch": torch.__version__, "minutes": round((time.monotonic() - started) / 60, 1),
+        "torch": torch.__version__, "minutes": round(earlier + (time.monotonic() - started) / 60, 1),
     }  # fmt: skip
     part = WEIGHTS / f"{key}.part"
     save_file({k: v.contiguous() for k, v in halves.items()}, part)
     os.replace(part, WEIGHTS / f"{key}.safetensors")
-    book = WEIGHTS / "weights.json"
-    lines = json.loads(book.read_text()) if book.exists() else {}
     part.write_text(json.dumps(dict(sorted({**lines, key: line}.items())), indent=1) + "\n")
     os.replace(part, book)
     return line

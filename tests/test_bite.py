@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from catalog import load
-from scripts import bite
+from scripts import bite, source
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -65,7 +65,7 @@ def test_every_fault_is_python_and_different() -> None:
 def test_exact_claims_kill_telling_faults(id: str) -> None:
     """A dozen faults spread over the file, exact claims only: at least one must be noticed by them alone."""
     record = load(ROOT / "catalog").entries[id]
-    outcomes = bite.bite(ROOT, record, tiers=("exact",), most=8, jobs=2)
+    outcomes, possible = bite.bite(ROOT, record, tiers=("exact",), most=8, jobs=2)
     killed, _, planted = bite.score(outcomes)
-    assert planted == 8
+    assert (planted, possible) == (8, len(bite.faults(source.methods(ROOT)[id].text)))
     assert killed >= 3, [(o.fault.line, o.fault.what) for o in outcomes if not o.killed_by]

@@ -5,7 +5,7 @@ width is expanded, filtered channel by channel and projected back.
 
 Departures: the CIFAR-sized network has four rows of Table 2's kind on 32x32 images instead of seven on 224x224, a stem of
 16 and a last layer of 256 channels instead of 32 and 1280, and no dropout. It is trained with the kit's SGD (weight decay
-5e-4, batches of 128, one cosine) instead of RMSProp. The ImageNet networks are built to be counted, not trained.
+5e-4, one cosine) instead of RMSProp. The ImageNet networks are built to be counted, not trained.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Departures: the penalised training starts from a trained network, with the scale
 with scales of 0.5; one pass instead of several; every layer keeps at least one channel; channels that a shortcut ties to
 another layer, or that are read in groups, keep their width (the paper puts a channel selection in front of each block
 instead), and so do neurons of dense layers; the share that is cut is of the channels that can be. Both phases use the kit's
-training (batches of 128, weight decay 5e-4, one cosine each). In a smoke run the penalty is 300 times the paper's.
+training (weight decay 5e-4, one cosine each). In a smoke run the penalty is 300 times the paper's.
 """
 
 from __future__ import annotations
