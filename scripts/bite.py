@@ -226,7 +226,8 @@ def bite(
 ) -> tuple[list[Outcome], int]:
     """Plant every fault (or `most` of them, spread evenly), each in a process of its own; `heard` hears each outcome.
 
-    Returns the outcomes, and how many faults there are in all. Raises ValueError when the healthy method already has a claim whose verdict is not the expected one.
+    Returns the outcomes, and how many faults there are in all.
+    Raises ValueError when the healthy method already has a claim whose verdict is not the expected one.
     """
     torch.set_num_threads(1)
     method = source.methods(root)[record.id]

@@ -346,7 +346,8 @@ def test_an_entry_page_says_what_is_known(facts: Facts) -> None:
         "One pass (not two; not three).", "SMOKE = Config(cut=0.5)",
         "make smoke METHOD=slim", "slim.compress(copy.deepcopy(model), task, slim.Config())", "muller2017slimming",
         "**Used by**", "**Covered by**",
-        "Of 12 faults planted in the program (an even sample of 40), they notice 9; 1 fault of the rest can change nothing", "stale", "dddddddddddddddd", "abc1234567",
+        "Of 12 faults planted in the program (an even sample of 40), they notice 9; 1 fault of the rest can change nothing",
+        "stale", "dddddddddddddddd", "abc1234567",
     ]:  # fmt: skip
         assert said in page or markup.escape(said) in page, said
     line = SLIM_PY.splitlines().index("def claim_same(lab): ...") + 1
