@@ -626,7 +626,8 @@ def test_ctrl_c_leaves_a_whole_file(server: Server, tmp_path: Path) -> None:
     more = "".join(f'  - {{url: "{server.url("")}/slow?{n}", label: L{n}}}\n' for n in range(10))
     slim = root / "catalog" / "pruning" / "slim.yaml"
     slim.write_text(re.sub(r"(?m)^links: .*\n", f"links:\n{more}", slim.read_text()))
-    program = "import pathlib, sys; from scripts import cli; cli.ROOT = pathlib.Path(sys.argv.pop(1)); cli.main()"
+    listens = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a job in the background inherits deaf ears
+    program = f"{listens}; import pathlib, sys; from scripts import cli; cli.ROOT = pathlib.Path(sys.argv.pop(1)); cli.main()"
     running = subprocess.Popen(
         [sys.executable, "-c", program, str(root), "links"], cwd=ROOT, env={**os.environ, links.ALLOW_LOCAL: "1"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
