@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import Mixed
 from torch import nn
 
@@ -17,7 +18,7 @@ from methods.kit.lab import Lab
 from methods.kit.measure import multiply_adds
 from methods.kit.surgery import free_channels, norm_after, remove_channels, widths
 from methods.kit.task import DataError, Split, Task, accuracy, augment, cifar10, read_batch
-from methods.kit.train import fit
+from methods.kit.train import descend, fit
 
 
 def random_split(count: int = 64, classes: int = 10, size: int = 8) -> Split:
@@ -183,6 +184,22 @@ def test_training_learns_repeats_and_freezes() -> None:
     assert torch.equal(frozen[1].weight, before)
     with pytest.raises(ValueError, match="nothing to train"):
         fit(net().requires_grad_(False), task)
+
+
+def test_a_step_is_that_of_torch() -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    optimiser = torch.optim.SGD(theirs.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+    velocity: dict[torch.Tensor, torch.Tensor | None] = {}
+    for turn in range(4):
+        x = torch.randn(7, 5)
+        for model in (ours, theirs):
+            model.zero_grad()
+            (model(x).square().sum() if turn != 1 else F.linear(x, model.weight).sum()).backward()  # once the bias has no gradient
+        optimiser.step()
+        descend(ours.parameters(), velocity, 0.1, 0.01)
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
 def test_after_step_hears_the_progress() -> None:

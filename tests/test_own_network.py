@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers import Mixed
@@ -40,6 +42,8 @@ def test_any_student_learns_from_any_teacher(task: Task) -> None:
     assert learner(task.test.images[:2]).shape == (2, 5)
 
 
-def test_mobilenet_takes_the_task_s_classes(task: Task) -> None:
-    small = mobilenet_v2.compress(Mixed(), task, mobilenet_v2.Config(width=0.5))
-    assert small(task.test.images[:2]).shape == (2, 5)
+def test_mobilenet_takes_the_task_s_classes_and_colours(task: Task) -> None:
+    grey = Split(task.train.images[:, :1], task.train.labels)
+    for own in (task, replace(task, train=grey, validation=grey, test=grey)):
+        small = mobilenet_v2.compress(Mixed(), own, mobilenet_v2.Config(width=0.5))
+        assert small(own.test.images[:2]).shape == (2, 5)

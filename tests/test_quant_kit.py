@@ -127,6 +127,16 @@ def test_without_data_batch_norm_must_tell_the_ranges(network: nn.Module, reason
         data_free_quantization.compress(network, task, data_free_quantization.Config())
 
 
+def test_equalization_that_does_not_settle_says_so(
+    own: nn.Module, task: Task, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data_free_quantization.compress(own, task, data_free_quantization.Config())
+    assert not caplog.messages
+    monkeypatch.setattr(data_free_quantization, "MOST_SWEEPS", 1)
+    data_free_quantization.compress(own, task, data_free_quantization.Config())
+    assert "has not settled" in caplog.text
+
+
 def test_folding_changes_nothing(own: nn.Module) -> None:
     network, statistics = quant.fold_batch_norm(own)
     images = torch.randn(4, 3, 8, 8)

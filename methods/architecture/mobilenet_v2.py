@@ -59,11 +59,11 @@ class InvertedResidual(nn.Module):
 
 
 def mobilenet_v2(
-    rows: Rows, width: float, classes: int, stem: int = 32, last: int = 1280, bottleneck: type[nn.Module] | None = None
+    rows: Rows, width: float, classes: int, colours: int = 3, stem: int = 32, last: int = 1280, bottleneck: type[nn.Module] | None = None
 ) -> nn.Sequential:
     """Stem with stride 2, inverted residuals by rows, a last 1x1 convolution that the width never thins, classifier."""
     inputs, final = rounded(stem * width), rounded(last * max(1.0, width))
-    layers: list[tuple[str, nn.Module]] = [("stem", conv_bn(3, inputs, 3, 2, act=nn.ReLU6))]
+    layers: list[tuple[str, nn.Module]] = [("stem", conv_bn(colours, inputs, 3, 2, act=nn.ReLU6))]
     for row, (expansion, channels, repeats, first) in enumerate(rows, 1):
         for repeat in range(repeats):
             outputs = rounded(channels * width)
@@ -80,7 +80,7 @@ def build(variant: str) -> nn.Module:
 
 
 def small(task: Task, config: Config, bottleneck: type[nn.Module] | None = None) -> nn.Module:
-    return mobilenet_v2(CIFAR, config.width, task.classes, stem=16, last=256, bottleneck=bottleneck)
+    return mobilenet_v2(CIFAR, config.width, task.classes, task.train.images.shape[1], stem=16, last=256, bottleneck=bottleneck)
 
 
 def reference(task: Task) -> nn.Module:
@@ -98,20 +98,20 @@ def control_nonlinear_bottleneck(model: nn.Module, task: Task, config: Config, l
     return fit(small(task, config, nn.ReLU6), task, lr=config.lr)
 
 
-def plain(width: int, classes: int) -> nn.Sequential:
+def plain(width: int, task: Task) -> nn.Sequential:
     """Ordinary 3x3 convolutions with the same strides and the same number of spatial filters, and no shortcuts."""
-    layers: list[nn.Module] = [conv_bn(3, width, stride=2)]
+    layers: list[nn.Module] = [conv_bn(task.train.images.shape[1], width, stride=2)]
     for channels, stride in ((1, 1), (1, 2), (2, 1), (2, 1), (4, 2), (4, 1)):
         layers.append(conv_bn(layers[-1].conv.out_channels, channels * width, stride=stride))
-    return nn.Sequential(*layers, nn.Sequential(OrderedDict(head(4 * width, classes))))
+    return nn.Sequential(*layers, nn.Sequential(OrderedDict(head(4 * width, task.classes))))
 
 
 def control_plain(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Ordinary convolutions at the width whose multiply-adds come closest."""
     image = task.train.images[:1].to("meta")
     goal = multiply_adds(on_meta(lambda: small(task, config)), image)
-    width = min(range(4, 64), key=lambda w: abs(multiply_adds(on_meta(lambda: plain(w, task.classes)), image) - goal))
-    return fit(plain(width, task.classes), task, lr=config.lr)
+    width = min(range(4, 64), key=lambda w: abs(multiply_adds(on_meta(lambda: plain(w, task)), image) - goal))
+    return fit(plain(width, task), task, lr=config.lr)
 
 
 def claim_parameters(lab: Lab, variant: str) -> float:

@@ -207,10 +207,11 @@ def claim_student_is_small(lab: Lab) -> float:
 
 def claim_generalises_like_teacher(lab: Lab) -> float:
     """Soft loss to the teacher on test images, over that of the student that learned alone."""
-    x, networks = lab.task.test.images[:1000].to(lab.task.device), (lab.compressed, lab.controlled("alone"))
+    networks = (lab.reference, lab.compressed, lab.controlled("alone"))
     with torch.no_grad():
-        taught, alone = (soft_loss(model(x), lab.reference(x), lab.config.temperature) for model in networks)
-    return float(taught / alone)
+        parts = [[model(x.to(lab.task.device)) for model in networks] for x, _ in lab.task.test.first(1024).chunks()]
+    teacher, taught, alone = (torch.cat(logits) for logits in zip(*parts, strict=True))
+    return float(soft_loss(taught, teacher, lab.config.temperature) / soft_loss(alone, teacher, lab.config.temperature))
 
 
 def claim_helps_from_the_start(lab: Lab) -> float:

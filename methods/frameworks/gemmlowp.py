@@ -56,9 +56,7 @@ def multiply(lhs: Tensor, rhs: Tensor, lhs_zero: int, rhs_zero: int) -> Tensor:
     """
     left, right = lhs.int(), rhs.int()
     columns, rows = right.sum(-2, keepdim=True, dtype=torch.int32), left.sum(-1, keepdim=True, dtype=torch.int32)
-    inner = (
-        (left.double() @ right.double()).int() if left.is_cuda else left @ right
-    )  # equivalent: CUDA has no int32 product, float64 is exact
+    inner = (left.double() @ right.double()).int() if left.is_cuda else left @ right  # equivalent: CUDA has no product of int32
     return inner - lhs_zero * columns - rhs_zero * rows + lhs_zero * rhs_zero * lhs.shape[-1]
 
 
@@ -97,10 +95,8 @@ class Integer(nn.Module):
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, ranges: list[float]) -> None:
         super().__init__()
-        real, conv = (
-            layer.weight.detach(),
-            layer if isinstance(layer, nn.Conv2d) else nn.Conv2d(1, 1, 1, device="meta"),
-        )  # equivalent: channels are not read
+        conv = layer if isinstance(layer, nn.Conv2d) else nn.Conv2d(1, 1, 1, device="meta")  # equivalent: channels are not read
+        real = layer.weight.detach()
         (scale_in, zero_in), (scale_out, zero_out) = parameters_of(*ranges[:2]), parameters_of(*ranges[2:])
         bias = (real.new_zeros(len(real)) if layer.bias is None else layer.bias.detach()).double()
         low, high = float(real.min()), float(real.max())
@@ -133,9 +129,7 @@ class Integer(nn.Module):
         """Quantize, multiply, add the bias, requantize, add the zero point, saturate; then back to floats."""
         (scale_in, scale_out), (zero_in, zero_out, m0, shift) = self.scales.tolist(), self.integers.tolist()
         zero, image = int(self.weight_zero), quantize(x, scale_in, zero_in)
-        columns = self.columns(
-            F.pad(image, self.pads, value=zero_in).int().contiguous()
-        )  # equivalent: bytes become integers in `multiply` at the latest
+        columns = self.columns(F.pad(image, self.pads, value=zero_in).int().contiguous())  # equivalent: `multiply` makes integers
         lhs = self.weight.reshape(self.groups, len(self.weight) // self.groups, -1)
         rhs = columns.reshape(len(image), self.groups, lhs.shape[-1], -1)
         sums = multiply(lhs, rhs, zero, zero_in).flatten(1, 2) + self.bias[:, None]
@@ -168,9 +162,7 @@ def observe(model: nn.Module, names: list[str], images: list[Tensor]) -> dict[st
 
     def note(name: str, layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], result: Tensor) -> None:
         now = [float(v) for t in (*given, *named.values(), result) for v in t.aminmax()]
-        seen[name] = [
-            pick(old, new) for pick, old, new in zip((min, max, min, max), seen.get(name, now), now, strict=True)
-        ]  # equivalent: both are symmetric
+        seen[name] = [f(a, b) for f, a, b in zip((min, max, min, max), seen.get(name, now), now, strict=True)]  # equivalent: symmetric
 
     handles = [model.get_submodule(name).register_forward_hook(partial(note, name), with_kwargs=True) for name in names]
     with torch.no_grad():

@@ -104,7 +104,15 @@ def round_trip(
 Product = int | tuple[int, ...]  # the address of a stored weight, else which product of the run it is, and the weight's shape
 
 
-class _Work(TorchDispatchMode):
+class _Mode(TorchDispatchMode):
+    """Sees every operation; does without torch's compiler, whose import takes a second and more."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class _Work(_Mode):
     """Counts multiply-adds as they are executed, and bit operations by the levels that weights and inputs really take."""
 
     def __init__(self, weight_bits: dict[int, int]) -> None:
@@ -192,10 +200,15 @@ def executed_work(model: nn.Module, images: Tensor) -> tuple[float, float]:
 
 
 def multiply_adds(model: nn.Module, image: Tensor) -> float:
-    """Multiply-adds of one forward pass; works on the meta device, where bits have no meaning."""
-    total = 0.0
+    """Multiply-adds of one forward pass. A network and image on the meta device run in empty memory.
 
-    class Count(TorchDispatchMode):
+    To run them there is slower: torch imports symbolic algebra first.
+    """
+    total = 0.0
+    if image.is_meta:
+        model, image = copy.deepcopy(model).to_empty(device="cpu"), torch.zeros_like(image, device="cpu")
+
+    class Count(_Mode):
         def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
             nonlocal total
             result = func(*args, **(kwargs or {}))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
 from methods.kit.task import Task
 
@@ -23,6 +24,18 @@ def fast_bfloat16(device: str, model: nn.Module) -> bool:
     """Whether half-width floats are native here; emulated ones are slower than float32, as are grouped convolutions on a CPU."""
     grouped = any(getattr(layer, "groups", 1) > 1 for layer in model.modules())
     return device != "cpu" or (bool(torch.cpu.get_capabilities().get("avx512_bf16", False)) and not grouped)
+
+
+@torch.no_grad()
+def descend(params: Iterable[nn.Parameter], velocity: dict[Tensor, Tensor | None], lr: float, weight_decay: float) -> None:
+    """One step of SGD with Nesterov momentum 0.9 for the parameters that have a gradient; `velocity` starts empty."""
+    gradients: dict[Tensor, Tensor] = {p: p.grad for p in params if p.grad is not None}
+    moved, buffers = list(gradients), [velocity.get(p) for p in gradients]
+    # torch.optim.SGD calls this too, but imports torch's compiler first, which takes longer than many a smoke test trains
+    sgd(
+        moved, list(gradients.values()), buffers, weight_decay=weight_decay, momentum=0.9, lr=lr, dampening=0, nesterov=True, maximize=False
+    )
+    velocity.update(zip(moved, buffers, strict=True))
 
 
 def fit(
@@ -47,20 +60,18 @@ def fit(
         raise ValueError("fit: nothing to train (no parameter requires a gradient)")
     total = max(1, round(share * task.steps))
     warm = max(1, total // 10)
-    optimiser = torch.optim.SGD(chosen, lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda k: min((k + 1) / warm, (1 + math.cos(math.pi * max(0, k - warm) / max(1, total - warm))) / 2)
-    )
+    velocity: dict[Tensor, Tensor | None] = {}
     torch.manual_seed(task.seed)
     model.to(task.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     halves = fast_bfloat16(task.device, model)
     for step, (x, y) in enumerate(task.batches(share), 1):
         with torch.autocast(task.device.split(":")[0], torch.bfloat16, enabled=halves):
             value = loss(model, x, y)
-        optimiser.zero_grad(set_to_none=True)
+        for p in chosen:
+            p.grad = None
         value.backward()
-        optimiser.step()
-        rate.step()
+        rate = min(step / warm, (1 + math.cos(math.pi * max(0, step - 1 - warm) / max(1, total - warm))) / 2)
+        descend(chosen, velocity, lr * rate, weight_decay)
         if after_step is not None:
             after_step(step / total)
     return model.eval()

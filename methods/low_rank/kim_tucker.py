@@ -102,7 +102,7 @@ def choose_ranks(layer: nn.Conv2d | nn.Linear, first: bool) -> Ranks:
 
     Raises ValueError with the reason why the layer has no ranks.
     """
-    kernel = layer.weight.detach().double().cpu()
+    kernel = layer.weight.detach().double().cpu()  # equivalent: VBMF computes in float64 anyway, on the CPU
     output, inward = kernel.flatten(1).numpy(), kernel.transpose(0, 1).flatten(1).numpy()
     unfoldings = [output] if first or kernel[0, 0].numel() == 1 else [output, inward]  # equivalent: all positions are alike
     if (few := min(min(matrix.shape) for matrix in unfoldings)) < FEWEST:
@@ -128,9 +128,8 @@ def plan(model: nn.Module) -> tuple[dict[str, Ranks], dict[str, str]]:
             except ValueError as reason:
                 kept[name] = str(reason)
         elif isinstance(getattr(layer, "weight", None), torch.Tensor) and layer.weight.ndim > 1:
-            kept[name] = (
-                "a grouped convolution" if isinstance(layer, nn.Conv2d) else f"no plain Conv2d or Linear but {type(layer).__name__}"
-            )  # equivalent: wording
+            kind = type(layer).__name__  # equivalent: wording, and below
+            kept[name] = "a grouped convolution" if kind == "Conv2d" else f"no plain Conv2d or Linear but {kind}"  # equivalent: wording
     return ranks, kept
 
 
@@ -147,7 +146,7 @@ def factored(layer: nn.Conv2d | nn.Linear, ranks: Ranks) -> nn.Sequential:
 
 def tucker2(layer: nn.Conv2d | nn.Linear, ranks: Ranks) -> nn.Sequential:
     """K(i, j, s, t) = sum C(i, j, r3, r4) U3(s, r3) U4(t, r4) by alternating orthogonal iterations; Tucker-1 where R3 is None."""
-    (r3, r4), kernel = ranks, layer.weight.detach().double().cpu().numpy()
+    (r3, r4), kernel = ranks, layer.weight.detach().double().cpu().numpy()  # equivalent: on the CPU already
     area = kernel[0, 0].size
     r3, r4 = r3 and min(r3, area * r4), min(r4, area * (r3 or kernel.shape[1]))  # equivalent: min is symmetric; more would be zeros
     with tl.backend_context("numpy"):

@@ -15,6 +15,7 @@ mean at every position of the kernel, zero padding too, as the authors' toolkit 
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from itertools import pairwise
@@ -82,7 +83,7 @@ class Channels:
             return self.gamma**2
         ratio = self.beta / self.gamma
         square = (self.beta**2 + self.gamma**2) * torch.special.ndtr(ratio) + self.beta * self.gamma * density(ratio)
-        return (square - self.mean**2).clamp_min(0)
+        return (square - self.mean**2).clamp_min(0)  # equivalent: below zero by rounding errors alone
 
 
 def density(x: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ def equalize_pair(first: quant.Layer, second: quant.Layer) -> Tensor:
 
 
 def equalize(network: fx.GraphModule, statistics: dict[str, Channels], settled: float) -> None:
-    """Sweep over all pairs until every factor is 1; the statistics follow. Long chains may still move a little at the end."""
+    """Sweep over all pairs until every factor is 1; the statistics follow. Warns where they still move after MOST_SWEEPS."""
     layers = quant.layer_nodes(network)
     for _ in range(MOST_SWEEPS):
         change = 0.0
@@ -125,6 +126,7 @@ def equalize(network: fx.GraphModule, statistics: dict[str, Channels], settled: 
                 statistics[str(first.target)] = Channels(known.beta / s, known.gamma / s)
         if change < settled:
             return
+    logging.getLogger(__name__).warning("equalization has not settled: a factor still moves by %.2g after %d sweeps", change, MOST_SWEEPS)
 
 
 def absorb_high_biases(network: fx.GraphModule, statistics: dict[str, Channels], deviations: float) -> None:
