@@ -472,18 +472,24 @@ def _run(record: Record, source: Source | None) -> str:
         return ""
     smoke = f"smallprint smoke {record.id}"
     commands = f"make smoke METHOD={record.id}\n{smoke} --seeds 5\n{smoke} --data path/to/cifar-10-batches-py"
-    own = [
-        "import copy", "", "from methods.kit.task import Task", f"from methods.{record.family} import {record.id}", "",
-        "# three DataLoaders of images (N, C, H, W) and labels (N,)", "task = Task.from_loaders(train, validation, test, steps=2000)",
-        *([f"task = {record.id}.prepare(task)"] if "prepare" in source.functions else []),
-        f"small = {record.id}.compress(copy.deepcopy(model), task, {record.id}.Config())",
-    ]  # fmt: skip
     return "\n\n".join([
         "## Run it { #run }",
         "On the embedded stand-in, over five seeds, on real CIFAR-10:",
         fence(commands, "bash"),
         "### On your own network { #own }",
-        fence("\n".join(own), "python"),
+        fence(own_network(record, source), "python"),
+    ])  # fmt: skip
+
+
+def own_network(record: Record, source: Source) -> str:
+    """The lines that apply a method to a reader's `model`, with the reader's data loaders."""
+    return "\n".join([
+        "import copy", "", "from methods.kit.measure import measure", "from methods.kit.task import Task",
+        f"from methods.{record.family} import {record.id}", "",
+        "# three DataLoaders of images (N, C, H, W) and labels (N,)", "task = Task.from_loaders(train, validation, test, steps=2000)",
+        *([f"task = {record.id}.prepare(task)"] if "prepare" in source.functions else []),
+        f"small = {record.id}.compress(copy.deepcopy(model), task, {record.id}.Config())",
+        "print(measure(small, task, model))  # accuracy, parameters, bits, multiply-adds, bytes, latency",
     ])  # fmt: skip
 
 
