@@ -368,6 +368,18 @@ def _unknown(tree: Tree, id: str, subject: str) -> str:
     return "" if subject in ("reference", "method", "bite") else "is no subject of a measurement"
 
 
+def check_links(tree: Tree) -> Iterator[Problem]:
+    """The verdicts on links can be read."""
+    file = tree.root / "catalog" / "links.json"
+    if file.exists():
+        from scripts import links  # only now: it brings what talks to the network
+
+        try:
+            links.read(file)
+        except links.LinksError as problem:
+            yield Problem("catalog/links.json", 1, "", str(problem).removeprefix(f"{file}: "))
+
+
 RULES = (
     check_words,
     check_references,
@@ -379,6 +391,7 @@ RULES = (
     check_unwritten,
     check_numbers,
     check_measured,
+    check_links,
 )
 
 

@@ -348,7 +348,7 @@ def new(
 ) -> None:
     """Begin an entry: write its YAML and its method, ready to fill in. Refuses papers that are here already.
 
-    Examples: [cyan]smallprint new 1608.08710 --family pruning[/cyan] · [cyan]smallprint new 10.1109/ICCV.2017.298[/cyan] ·
+    Examples: [cyan]smallprint new 1611.06440 --family pruning[/cyan] · [cyan]smallprint new 10.1109/ICCV.2017.298[/cyan] ·
     [cyan]smallprint new refs.bib --family low_rank --slug my_paper[/cyan] · [cyan]smallprint new - --no-method < refs.bib[/cyan]
     """
     from catalog import FAMILIES, nearest

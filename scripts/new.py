@@ -33,6 +33,14 @@ AGENT = "smallprint/0.1 (catalogue of papers on small networks; one look-up a ne
 LARGEST = 4 << 20  # bytes of one answer; a record has some thousand
 ATOM = {"a": "http://www.w3.org/2005/Atom", "arxiv": "http://arxiv.org/schemas/atom"}
 RESERVED = {"index", "con", "prn", "aux", "nul", *KINDS, *keyword.kwlist}  # a family's page, Windows' devices, families, Python
+VENUES = {  # by what their many full names contain; the first that fits
+    "learning representations": "ICLR", "neural information processing": "NeurIPS", "computer vision and pattern": "CVPR",
+    "european conference on computer vision": "ECCV", "international conference on computer vision": "ICCV",
+    "winter conference on applications of computer": "WACV", "british machine vision": "BMVC", "machine learning and systems": "MLSys",
+    "international conference on machine learning": "ICML",
+    "artificial intelligence, aaai": "AAAI", "aaai conference": "AAAI", "joint conference on artificial intelligence": "IJCAI",
+    "acoustics, speech": "ICASSP", "pattern analysis and machine": "IEEE TPAMI",
+}  # fmt: skip
 SHORT = 4  # words; a longer beginning of a title is no name
 
 
@@ -84,7 +92,7 @@ def look_up(text: str, service: Service = ONLINE) -> Reference:
             raise
         shown = bibtex.clean(text)[:80]
         raise NewError(
-            f"{shown!r} is no arXiv id, no DOI and no file of BibTeX; write 1608.08710, 10.1109/ICCV.2017.298 or refs.bib"
+            f"{shown!r} is no arXiv id, no DOI and no file of BibTeX; write 1611.06440, 10.1109/ICCV.2017.298 or refs.bib"
         ) from None
 
 
@@ -96,13 +104,17 @@ def _arxiv(text: str) -> str | None:
 
 
 def tidy(found: Reference) -> Reference:
-    """Without venues that are none (arXiv, a web address) and without the year in a venue's name."""
+    """Without venues that are none (arXiv, a web address), without the year in a venue's name, and the well-known ones in short."""
     venue = found.venue or ""
     if re.match(r"(arxiv|corr\b|https?:)", venue, re.IGNORECASE):
         venue = ""
     if found.year:
         venue = re.sub(rf"[\s,(]*\b{found.year}\b\)?\.?$|^{found.year}\s+", "", venue)
-    return replace(found, venue=venue.strip() or None)
+    known = re.sub(r"[^a-z,]+", " ", venue.lower())
+    short = next((short for words, short in VENUES.items() if words in known and "workshop" not in known), None)
+    if short == "NeurIPS" and found.year and found.year < 2018:
+        short = "NIPS"  # as it was called
+    return replace(found, venue=short or venue.strip() or None)
 
 
 def from_arxiv(id: str, service: Service = ONLINE) -> Reference:

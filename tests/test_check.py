@@ -348,6 +348,9 @@ BROKEN: list[tuple[str, str, str, str | bytes, list[str]]] = [
      ["7: columns.0.delta_of: top1 is not in the table's baseline; did you mean top5?"]),
     ("table: result of no delta", TABLE, "result: {d1: 93.1}", "result: {top1: 93.1}",
      ["9: rows.0.result.top1: top1 is no column with delta_of; add delta_of to the column or remove the number"]),
+    ("links: damaged", "catalog/links.json", "", '{"https://example.org/": {"verdict": "fine"}}',
+     ["1: damaged: https://example.org/: verdict: Input should be 'alive', 'moved', 'gone', 'unreachable' or 'refused'; "
+      "this file is machine-written: restore it with git, or delete it and run `smallprint links`"]),
     ("measured: header", MEASURED, "tier,", "tear,",
      [f"1: the columns must be tier,subject,metric,value,data,data_digest,seed,device,threads,python,torch,commit,code,date; {NOT_OURS}"]),
     ("measured: number", MEASURED, ",0.5,", ",half,", [f"2: could not convert string to float: 'half'; {NOT_OURS}"]),

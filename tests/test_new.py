@@ -177,6 +177,21 @@ def test_bibtex_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert look_up(str(path)) == look_up("-") == look_up(f"\n{BIB}") == LI
 
 
+@pytest.mark.parametrize(
+    ("venue", "short"),
+    [
+        ("International Conference on Learning Representations", "ICLR"), ("Advances in Neural Information Processing Systems 30", "NIPS"),
+        ("2017 IEEE Conference on Computer Vision and Pattern Recognition (CVPR)", "CVPR"),
+        ("Proceedings of the European Conference on Computer Vision", "ECCV"),
+        ("Proceedings of the IEEE International Conference on Computer Vision", "ICCV"),
+        ("Proceedings of the AAAI Conference on Artificial Intelligence", "AAAI"), ("Pattern Recognition", "Pattern Recognition"),
+        ("International Conference on Machine Learning", "ICML"), ("ICLR 2017 Workshop Track", "ICLR 2017 Workshop Track"),
+    ],
+)  # fmt: skip
+def test_well_known_venues_in_short(venue: str, short: str) -> None:
+    assert look_up(BIB.replace("ICLR 2017", venue)).venue == short
+
+
 @pytest.mark.parametrize("venue", ["arXiv preprint arXiv:1608.08710", "CoRR", r"\url{https://example.org/x}"])
 def test_no_venue(venue: str) -> None:
     assert look_up(BIB.replace("ICLR 2017", venue)).venue is None
