@@ -43,7 +43,7 @@ class Budget:
 
 
 BUDGETS = {
-    "smoke": Budget(5_000, 1_000, 1_000, {"trained": (32, 64), "scratch": (80, 64)}),
+    "smoke": Budget(5_000, 1_000, 1_000, {"trained": (24, 64), "scratch": (80, 64)}),
     "long": Budget(45_000, 5_000, 10_000, {"trained": (700, 128), "scratch": (700, 128)}),  # 2 epochs
     "full": Budget(45_000, 5_000, 10_000, {"trained": (14_000, 128), "scratch": (56_000, 128)}),  # 40 and 160 epochs
 }

@@ -18,7 +18,7 @@ from methods.kit.lab import Lab
 from methods.kit.measure import multiply_adds
 from methods.kit.surgery import free_channels, norm_after, remove_channels, widths
 from methods.kit.task import DataError, Split, Task, accuracy, augment, cifar10, read_batch
-from methods.kit.train import descend, fit
+from methods.kit.train import descend, fit, minimise
 
 
 def random_split(count: int = 64, classes: int = 10, size: int = 8) -> Split:
@@ -200,6 +200,17 @@ def test_a_step_is_that_of_torch() -> None:
         optimiser.step()
         descend(ours.parameters(), velocity, 0.1, 0.01)
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def test_a_search_is_that_of_torch() -> None:
+    ours, theirs = (torch.linspace(-2, 2, 6).requires_grad_() for _ in range(2))
+    optimiser = torch.optim.Adam([theirs], 0.05)
+    for step in range(5):
+        optimiser.zero_grad()
+        (theirs**2 * (step + 1)).sum().backward()
+        optimiser.step()
+    minimise(lambda step: (ours**2 * (step + 1)).sum(), [ours], 5, 0.05)
+    assert torch.equal(ours, theirs)
 
 
 def test_after_step_hears_the_progress() -> None:

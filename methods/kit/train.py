@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from methods.kit.task import Task
@@ -26,12 +27,14 @@ def fast_bfloat16(device: str, model: nn.Module) -> bool:
     return device != "cpu" or (bool(torch.cpu.get_capabilities().get("avx512_bf16", False)) and not grouped)
 
 
+# torch.optim's classes call `sgd` and `adam` too, but import torch's compiler first, which takes longer than a smoke test trains.
+
+
 @torch.no_grad()
 def descend(params: Iterable[nn.Parameter], velocity: dict[Tensor, Tensor | None], lr: float, weight_decay: float) -> None:
     """One step of SGD with Nesterov momentum 0.9 for the parameters that have a gradient; `velocity` starts empty."""
     gradients: dict[Tensor, Tensor] = {p: p.grad for p in params if p.grad is not None}
     moved, buffers = list(gradients), [velocity.get(p) for p in gradients]
-    # torch.optim.SGD calls this too, but imports torch's compiler first, which takes longer than many a smoke test trains
     sgd(
         moved, list(gradients.values()), buffers, weight_decay=weight_decay, momentum=0.9, lr=lr, dampening=0, nesterov=True, maximize=False
     )
@@ -75,3 +78,16 @@ def fit(
         if after_step is not None:
             after_step(step / total)
     return model.eval()
+
+
+def minimise(loss: Callable[[int], Tensor], params: list[Tensor], steps: int, lr: float) -> None:
+    """Adam with its usual constants, for what is searched and not trained: `loss(step)` of `params`, which change in place."""
+    means, squares = ([torch.zeros_like(p) for p in params] for _ in range(2))
+    counts: list[Tensor] = [torch.zeros(()) for _ in params]
+    for step in range(steps):
+        gradients = list(torch.autograd.grad(loss(step), params))
+        with torch.no_grad():
+            adam(
+                params, gradients, means, squares, [], counts, lr=lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0,
+                amsgrad=False, maximize=False,
+            )  # fmt: skip

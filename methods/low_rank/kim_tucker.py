@@ -150,7 +150,7 @@ def tucker2(layer: nn.Conv2d | nn.Linear, ranks: Ranks) -> nn.Sequential:
     area = kernel[0, 0].size
     r3, r4 = r3 and min(r3, area * r4), min(r4, area * (r3 or kernel.shape[1]))  # equivalent: min is symmetric; more would be zeros
     with tl.backend_context("numpy"):
-        (core, (u4, *u3)), _ = partial_tucker(kernel, rank=[r4, r3] if r3 else [r4], modes=[0, 1] if r3 else [0], init="svd", tol=1e-8)
+        (core, (u4, *u3)), _ = partial_tucker(kernel, rank=[r4, r3] if r3 else [r4], modes=[0, 1] if r3 else [0], init="svd", tol=1e-5)
     layers = factored(layer, (r3, r4))
     with torch.no_grad():
         for part, weight in zip(layers, [*(u.T for u in u3), core, u4], strict=True):

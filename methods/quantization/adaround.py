@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from methods.kit import nets, quant
 from methods.kit.lab import Lab
 from methods.kit.task import Task
+from methods.kit.train import minimise
 
 
 @dataclass(frozen=True)
@@ -83,18 +84,17 @@ def learn_rounding(place: quant.Place, grid: quant.Grid, config: Config, seed: i
     """min over V of || f_a(W x) - f_a(W~ x^) ||^2 + lambda f_reg(V)  (Eq. 25). Returns h(V)."""
     weight = place.layer.weight.detach()
     v = starting_point(weight, grid.scale, config).requires_grad_()
-    optimiser = torch.optim.Adam([v], config.lr)
     chance = torch.Generator().manual_seed(seed)  # equivalent: other batches of the same images
-    for iteration in range(config.iterations):
+
+    def loss(iteration: int) -> Tensor:
         pick = torch.randint(len(place.inputs), (config.batch,), generator=chance)
         up = rectified_sigmoid(v, config)
         answer = place.activation(quant.run(place.layer, soft_weight(weight, up, grid), place.inputs[pick]))
-        loss = distance(answer, place.target[pick], place.layer)  # equivalent: the distance is symmetric
-        if (beta := annealed(iteration / config.iterations, config)) is not None:
-            loss = loss + config.penalty * undecided(up, beta)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        error = distance(answer, place.target[pick], place.layer)  # equivalent: the distance is symmetric
+        beta = annealed(iteration / config.iterations, config)
+        return error if beta is None else error + config.penalty * undecided(up, beta)
+
+    minimise(loss, [v], config.iterations, config.lr)
     return rectified_sigmoid(v.detach(), config)
 
 
