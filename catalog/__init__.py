@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -243,8 +243,6 @@ def explain(model: type[BaseModel], error: Any) -> str:
         return f"unknown field; remove it or correct its name{nearest(str(place[-1]), _fields(model, place[:-1]))}"
     if kind == "missing":
         return "is missing; add it"
-    if given is None:
-        return "is empty; fill it in"
     if kind == "string_type":
         return f"must be text, got {_shown(given)}; put it in quotes"
     if kind == "literal_error":
@@ -281,20 +279,30 @@ _FORMS = {
 }
 
 
+def _empty(data: Any, place: Place) -> Iterator[Place]:
+    """Where a field has no value, which is a mistake also where the field may be left out."""
+    if data is None:
+        yield place
+    elif isinstance(data, dict | list):
+        for step, part in data.items() if isinstance(data, dict) else enumerate(data):
+            yield from _empty(part, (*place, step))
+
+
 def validate(model: type[M], data: Any, lines: dict[Place, int], path: str, problems: list[Problem]) -> M | None:
     """Data as a model, or None with the problems added."""
     if not isinstance(data, dict):
         problems.append(Problem(path, 1, "", f"must be fields and values, got {type(data).__name__}; write name: value"))
         return None
+    seen = set() if model is Comparison else set(_empty(data, ()))  # a row of a table may have no value in a column
+    problems += [Problem(path, line_of(lines, place), ".".join(map(str, place)), "is empty; fill it in, or remove it") for place in seen]
     try:
         return model.model_validate(data)
     except ValidationError as refusal:
-        seen = set()  # each branch of a union has its own error; the first says enough
         for error in refusal.errors(include_url=False):
             place = error["loc"]
             while place and place not in lines and place[-1] in ("float", "str", "[key]"):
                 place = place[:-1]
-            if place not in seen:
+            if place not in seen:  # each branch of a union has its own error; the first says enough
                 problems.append(Problem(path, line_of(lines, place), ".".join(map(str, place)), explain(model, {**error, "loc": place})))
             seen.add(place)
     return None

@@ -72,6 +72,7 @@ def pick(names: list[str] | None, facts: Catalogue, *, methods: bool) -> list[st
         try:
             id = source.resolve(name, places)
         except LookupError as problem:
+            broken(facts, [name.rpartition("/")[2].replace("-", "_")])  # it may be there, but not readable yet
             raise refuse(str(problem.args[0])) from None
         if id not in known:
             raise refuse(f"{id} is in the catalogue but not reimplemented yet: there is no methods/{places[id]}/{id}.py")
