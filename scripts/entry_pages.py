@@ -33,7 +33,6 @@ from scripts.markup import (
     spread,
     table,
     times,
-    unbroken,
     with_code,
 )  # fmt: skip
 from scripts.records import Row
@@ -104,7 +103,7 @@ def anchor(condition: Condition) -> str:
 
 def metric_name(facts: Facts, id: str) -> str:
     metric = facts.catalogue.vocabulary.metrics.get(id)
-    return unbroken(f"{escape(metric.name)}, {escape(metric.unit)}" if metric else escape(id))
+    return f"{escape(metric.name)},&nbsp;{escape(metric.unit)}" if metric else escape(id)
 
 
 def seeds(sample: Sample) -> str:
