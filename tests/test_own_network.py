@@ -13,7 +13,7 @@ from methods.architecture import mobilenet_v2
 from methods.distillation import hinton_distillation
 from methods.kit.surgery import widths
 from methods.kit.task import Split, Task
-from methods.pruning import network_slimming
+from methods.pruning import network_slimming, pruning_filters
 
 
 @pytest.fixture
@@ -35,6 +35,18 @@ def test_network_slimming_refuses_by_name(task: Task) -> None:
     bare = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 5))
     with pytest.raises(ValueError, match="0: no batch norm behind it"):
         network_slimming.compress(bare, task, network_slimming.Config())
+
+
+def test_filter_pruning_thins_what_can_be_spared(task: Task) -> None:
+    thin = pruning_filters.compress(Mixed(), task, pruning_filters.Config(sensitive=1.0))
+    before, after = widths(Mixed()), widths(thin)
+    assert {name for name in before if after[name] < before[name]} == {"stem.conv", "block.first.conv", "wide.conv"}
+    assert pruning_filters.control_random(Mixed(), task, pruning_filters.Config(), thin)(task.test.images[:2]).shape == (2, 5)
+
+
+def test_filter_pruning_refuses_by_name(task: Task) -> None:
+    with pytest.raises(ValueError, match=r"grouped.conv: a grouped convolution.*stem.conv: too sensitive, or too narrow, to lose 25%"):
+        pruning_filters.compress(Mixed(), task, pruning_filters.Config(sensitive=-1.0))
 
 
 def test_any_student_learns_from_any_teacher(task: Task) -> None:
