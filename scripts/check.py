@@ -341,16 +341,16 @@ def check_measured(tree: Tree) -> Iterator[Problem]:
         except (UnicodeDecodeError, csv.Error, OSError) as problem:
             yield Problem(path, 1, "", f"cannot be read ({problem}); restore it with git")
             continue
-        seen: set[str] = set()
+        seen: set[tuple[str, str]] = set()
         for number, row in enumerate(rows, 2):
-            reason = "" if row.subject in seen else _unknown(tree, file.stem, row.subject)
-            seen.add(row.subject)
+            reason = "" if (row.tier, row.subject) in seen else _unknown(tree, file.stem, row.tier, row.subject)
+            seen.add((row.tier, row.subject))
             if reason:
                 yield Problem(path, number, "subject", f"{row.subject}: {reason}; remove its rows")
 
 
-def _unknown(tree: Tree, id: str, subject: str) -> str:
-    """Why nothing is called so, or ""."""
+def _unknown(tree: Tree, id: str, tier: str, subject: str) -> str:
+    """Why nothing of this tier is called so, or ""."""
     record, source = tree.catalogue.entries.get(id), tree.sources.get(id)
     if subject.startswith("claim_"):
         claim, _, case = subject.removeprefix("claim_").partition("[")
@@ -359,6 +359,8 @@ def _unknown(tree: Tree, id: str, subject: str) -> str:
             return ""
         if claim not in claims:
             return f"there is no claim {claim}"
+        if claims[claim].tier != tier:
+            return f"claim {claim} is of the tier {claims[claim].tier}, not {tier}"
         cases = claims[claim].cases
         if bool(case) != bool(cases):
             return f"claim {claim} has {'' if cases else 'no '}cases"

@@ -361,6 +361,8 @@ BROKEN: list[tuple[str, str, str, str | bytes, list[str]]] = [
     ("measured: not UTF-8", MEASURED, "", b'\xff\n',
      ["1: cannot be read ('utf-8' codec can't decode byte 0xff in position 0: invalid start byte); restore it with git"]),
     ("measured: no claim", MEASURED, "claim_same", "claim_sane", ["2: subject: claim_sane: there is no claim sane; remove its rows"]),
+    ("measured: other tier", MEASURED, "exact,claim_same", "smoke,claim_same",
+     ["2: subject: claim_same: claim same is of the tier exact, not smoke; remove its rows"]),
     ("measured: no case", MEASURED, "claim_same", "claim_counts[B7]",
      ["2: subject: claim_counts[B7]: claim counts has no case B7; remove its rows"]),
     ("measured: case missing", MEASURED, "claim_same", "claim_counts",
