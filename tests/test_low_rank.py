@@ -25,13 +25,17 @@ class Twice(nn.Module):
         return self.layer(self.act(self.layer(x)))
 
 
+class Masked(nn.Conv2d):
+    """Might do anything in its forward."""
+
+
 @pytest.fixture
 def model() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(inplace=True), Residual(16, 24, 2), nn.Conv2d(24, 24, 3, padding=1, groups=4),
         Twice(nn.Conv2d(24, 24, 3, padding="same")), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 5),
-    ).eval()  # fmt: skip
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -60,6 +64,13 @@ def test_expands_a_residual_network_and_says_what_it_leaves(
         assert said in caplog.text
 
 
+@pytest.mark.parametrize("build", [jaderberg.scheme1, jaderberg.scheme2, jaderberg.truncated_svd])
+def test_factors_keep_the_width_of_numbers(build: jaderberg.Build) -> None:
+    for kind in (torch.bfloat16, torch.float64):
+        layer = nn.Conv2d(4, 6, 3).to(kind)
+        assert build(layer, 2)(torch.randn(1, 4, 5, 5).to(kind)).dtype == kind
+
+
 def test_control_matches_the_cost(model: nn.Sequential, task: Task) -> None:
     image, config = task.test.images[:1], jaderberg.Config(speedup=2, **SHORT)
     small = jaderberg.compress(model, task, config)
@@ -78,6 +89,7 @@ def test_exports(scheme: int, model: nn.Sequential, task: Task) -> None:
 def test_fit_aims_at_the_first_answer_before_relu(model: nn.Sequential, task: Task) -> None:
     config = jaderberg.Config(speedup=1.2, images=24, iterations=60, batch=24, lr=3e-3)
     images, names = task.train.images, ["2.first.conv", "2.second.conv", "4.layer"]
+    model.eval()
     start, small = jaderberg.expand(model, config)[0], jaderberg.compress(model, task, config)
     wanted, before, after = (jaderberg.responses(net, images, names) for net in (model, start, small))
     assert all(answer.min() < 0 for answer in wanted.values())
@@ -93,6 +105,7 @@ def test_fit_aims_at_the_first_answer_before_relu(model: nn.Sequential, task: Ta
         (nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, groups=3)), "1: a grouped convolution"),
         (nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, (1, 3))), "1: a kernel of 1x3"),
         (nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 1, 3)), "1: too narrow to be 4.5 times faster"),
+        (nn.Sequential(nn.Conv2d(3, 6, 3), Masked(6, 6, 3)), "1: no plain Conv2d but Masked"),
         (nn.Sequential(nn.Conv2d(3, 6, 3), nn.ConvTranspose2d(6, 6, 3)), "1: no plain Conv2d but ConvTranspose2d"),
     ],
 )
