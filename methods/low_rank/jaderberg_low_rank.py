@@ -104,7 +104,7 @@ def scheme1(layer: nn.Conv2d, m: int) -> nn.Sequential:
 
 def scheme2(layer: nn.Conv2d, k: int) -> nn.Sequential:
     """W_n^c ~ sum_k v_k^c h_n^k: columns to K maps, rows out of them (§2.1); the best of its rank, by an SVD (§2.2.1)."""
-    kernel, (n, c, d, e) = layer.weight.detach().double(), layer.weight.shape
+    kernel, (n, c, d, e) = layer.weight.double(), layer.weight.shape
     u, spectrum, w = torch.linalg.svd(kernel.permute(1, 2, 0, 3).reshape(c * d, n * e), full_matrices=False)
     k, root = min(k, len(spectrum)), spectrum.sqrt()
     v, h = (u * root).T[:k], (root[:, None] * w)[:k].reshape(k, n, e).transpose(0, 1)
@@ -114,7 +114,7 @@ def scheme2(layer: nn.Conv2d, k: int) -> nn.Sequential:
 def truncated_svd(layer: nn.Conv2d, r: int) -> nn.Sequential:
     """The kernel as an N x C d^2 matrix of rank R: a narrower convolution and a 1x1 convolution."""
     n, c = layer.weight.shape[:2]
-    u, spectrum, w = torch.linalg.svd(layer.weight.detach().double().flatten(1), full_matrices=False)  # equivalent: for half widths
+    u, spectrum, w = torch.linalg.svd(layer.weight.double().flatten(1), full_matrices=False)  # equivalent: for half widths
     r = min(r, len(spectrum))
     shape = layer.kernel_size, layer.stride, layer.padding, layer.dilation
     parts = [nn.Conv2d(c, r, *shape, bias=False, padding_mode=layer.padding_mode), nn.Conv2d(r, n, 1, bias=layer.bias is not None)]
@@ -191,7 +191,7 @@ def reconstruct(factors: nn.Sequential, x: Tensor, target: Tensor, config: Confi
 
     def loss(step: int) -> Tensor:
         pick = torch.randint(len(x), (config.batch,), generator=chance)
-        return F.mse_loss(factors(x[pick]), target[pick])
+        return F.mse_loss(factors(x[pick]), target[pick])  # equivalent: symmetric
 
     with torch.enable_grad():
         minimise(loss, [part.weight for part in factors], config.iterations, config.lr)
