@@ -209,29 +209,30 @@ def digest(root: Path, source: Source) -> str:
     return summary.hexdigest()[:16]
 
 
+BENCH = "methods/kit/lab.py"  # measures every method, whatever it imports
+
+
 def files(root: Path, source: Source) -> dict[str, str]:
-    """A method's file, the methods that it imports, theirs in turn, and the kit: path below `root` -> text."""
+    """A method's file, the bench, what they import of methods and kit, and so on: path below `root` -> text."""
     texts = {source.path: source.text}
-    queue = [source.path]
+    queue = [source.path, BENCH]
     while queue:
-        importer = queue.pop()
-        for path in _imported(texts[importer], importer.split("/")[1]):
-            if path not in texts and (root / path).is_file():
-                texts[path] = (root / path).read_text(encoding="utf-8", errors="replace")
-                queue.append(path)
-    for kit in (root / "methods" / "kit").glob("*.py"):
-        texts[kit.relative_to(root).as_posix()] = kit.read_text(encoding="utf-8", errors="replace")
+        path = queue.pop()
+        if path not in texts and (root / path).is_file():
+            texts[path] = (root / path).read_text(encoding="utf-8", errors="replace")
+        queue += [other for other in _imported(texts.get(path, ""), path.split("/")[1]) if other not in texts]
     return texts
 
 
 @lru_cache(maxsize=1024)
 def _imported(text: str, family: str) -> tuple[str, ...]:
-    """Paths of the methods that a file imports."""
+    """Paths of the methods and kit modules that a file imports."""
     try:
         modules = _modules(_parse(text), family)
     except (SyntaxError, ValueError, RecursionError):
         return ()
-    return tuple("/".join(module.split(".")[:3]) + ".py" for module in modules if _is_method(module))
+    parts = [module.split(".") for module in modules]
+    return tuple("/".join(names[:3]) + ".py" for names in parts if names[0] == "methods" and len(names) > 2)
 
 
 @lru_cache(maxsize=1024)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import Residual
 from methods.kit.task import Task
-from methods.low_rank.kim_tucker import Config, compress, control_scratch, control_uniform, evbmf_rank, plan, replace
+from methods.low_rank.kim_tucker import Config, compress, control_scratch, control_uniform, decomposed, evbmf_rank, plan
 
 
 def low_rank(layer: nn.Conv2d, r3: int, r4: int) -> nn.Conv2d:
@@ -66,7 +66,7 @@ def test_controls_match_the_cost(model: nn.Sequential, task: Task) -> None:
 
 
 def test_decomposition_keeps_the_function_of_low_rank_layers(model: nn.Sequential, task: Task) -> None:
-    cut = replace(model, plan(model)[0]).eval()
+    cut = decomposed(model, plan(model)[0]).eval()
     with torch.no_grad():
         wanted, found = model.eval()(task.test.images), cut(task.test.images)
     assert (wanted - found).norm() < 0.1 * wanted.norm()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from methods.kit.layers import responses, truncated_svd
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import Residual
 from methods.kit.task import Task
@@ -64,7 +65,7 @@ def test_expands_a_residual_network_and_says_what_it_leaves(
         assert said in caplog.text
 
 
-@pytest.mark.parametrize("build", [jaderberg.scheme1, jaderberg.scheme2, jaderberg.truncated_svd])
+@pytest.mark.parametrize("build", [jaderberg.scheme1, jaderberg.scheme2, truncated_svd])
 def test_factors_keep_the_width_of_numbers(build: jaderberg.Build) -> None:
     for kind in (torch.bfloat16, torch.float64):
         layer = nn.Conv2d(4, 6, 3).to(kind)
@@ -91,7 +92,7 @@ def test_fit_aims_at_the_first_answer_before_relu(model: nn.Sequential, task: Ta
     images, names = task.train.images, ["2.first.conv", "2.second.conv", "4.layer"]
     model.eval()
     start, small = jaderberg.expand(model, config)[0], jaderberg.compress(model, task, config)
-    wanted, before, after = (jaderberg.responses(net, images, names) for net in (model, start, small))
+    wanted, before, after = (responses(net, images, names) for net in (model, start, small))
     assert all(answer.min() < 0 for answer in wanted.values())
     for name in names:
         assert (after[name] - wanted[name]).norm() < (before[name] - wanted[name]).norm()

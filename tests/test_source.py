@@ -126,7 +126,9 @@ def test_a_folder_called_like_a_method(tmp_path: Path) -> None:
 TREE = {
     "methods/pruning/slim.py": '"""Slim."""\nfrom methods.low_rank.tucker import rank\n\nX = 1  # one\n',
     "methods/low_rank/tucker.py": "from methods.low_rank.vbmf import bound\nY = 2\n",
-    "methods/low_rank/vbmf.py": "from methods.low_rank.tucker import Y\nZ = 3\n",
+    "methods/low_rank/vbmf.py": "from methods.low_rank.tucker import Y\nfrom methods.kit import fit\nZ = 3\n",
+    "methods/kit/fit.py": "B = 1\n",
+    "methods/kit/lab.py": "from methods.kit.task import f\n",
     "methods/low_rank/other.py": "A = 1\n",
     "methods/kit/task.py": 'def f():\n    """Says."""\n    return 1\n',
 }
@@ -153,7 +155,8 @@ def digest_of(root: Path, files: dict[str, str]) -> str:
         ("methods/low_rank/tucker.py", "Y = 2", "Y = -2", False),
         ("methods/low_rank/vbmf.py", "Z = 3", "Z = 4", False),
         ("methods/kit/task.py", "return 1", "return 2", False),
-        ("methods/kit/new.py", "", "B = 1", False),
+        ("methods/kit/fit.py", "B = 1", "B = 2", False),
+        ("methods/kit/new.py", "", "B = 1", True),
         ("methods/kit/task.py", "def f()", "def f(:", False),
     ],
 )
@@ -166,7 +169,7 @@ def test_digest_follows_the_code_and_nothing_else(tmp_path: Path, file: str, old
 
 
 def test_digest_is_the_same_on_every_python(tmp_path: Path) -> None:
-    assert digest_of(tmp_path, TREE) == "38aa6e63551cc585"
+    assert digest_of(tmp_path, TREE) == "f282b9dec369ca31"
 
 
 KNOWN = {"network_slimming": "pruning", "thinet": "pruning", "kim_tucker": "low_rank"}

@@ -14,8 +14,6 @@ one column or row, and dense layers. In a smoke run fewer images and iterations,
 
 from __future__ import annotations
 
-import copy
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -29,6 +27,7 @@ from tensorly.decomposition import parafac
 from torch import Tensor, nn
 
 from methods.kit.lab import Lab
+from methods.kit.layers import along, filled, name_the_kept, replaceable, replaced, responses, run, truncated_svd
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import trained
 from methods.kit.task import Task
@@ -53,27 +52,6 @@ SMOKE = Config(speedup=8, images=128, iterations=30, batch=8, lr=3e-3)  # 4.5 co
 def reference(task: Task) -> nn.Module:
     """Full convolutions and no shortcuts, like the paper's network."""
     return trained("vgg_wide", task.name)
-
-
-def along(layer: nn.Conv2d, axis: int, inputs: int, outputs: int, **settings: Any) -> nn.Conv2d:
-    """A convolution with columns (axis 0) or rows (axis 1): the layer's settings along the axis, none across."""
-
-    def only(values: tuple[int, ...], across: int) -> tuple[int, ...]:
-        return tuple(value if place == axis else across for place, value in enumerate(values))
-
-    padding = layer.padding if isinstance(layer.padding, str) else only(layer.padding, 0)
-    shape = only(layer.kernel_size, 1), only(layer.stride, 1), padding, layer.dilation
-    return nn.Conv2d(inputs, outputs, *shape, padding_mode=layer.padding_mode, **settings)
-
-
-@torch.no_grad()
-def filled(layer: nn.Conv2d, parts: list[nn.Conv2d], weights: list[Tensor]) -> nn.Sequential:
-    """The parts with these weights, the last one with the layer's bias."""
-    for part, weight in zip(parts, weights, strict=True):
-        part.weight.copy_(weight.reshape(part.weight.shape))
-    if layer.bias is not None:
-        parts[-1].bias.copy_(layer.bias)
-    return nn.Sequential(*parts).to(layer.weight)
 
 
 def separable_basis(kernel: Tensor, m: int, sweeps: int = 200) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,16 +89,6 @@ def scheme2(layer: nn.Conv2d, k: int) -> nn.Sequential:
     return filled(layer, [along(layer, 0, c, k, bias=False), along(layer, 1, k, n, bias=layer.bias is not None)], [v, h])
 
 
-def truncated_svd(layer: nn.Conv2d, r: int) -> nn.Sequential:
-    """The kernel as an N x C d^2 matrix of rank R: a narrower convolution and a 1x1 convolution."""
-    n, c = layer.weight.shape[:2]
-    u, spectrum, w = torch.linalg.svd(layer.weight.double().flatten(1), full_matrices=False)  # equivalent: for half widths
-    r = min(r, len(spectrum))
-    shape = layer.kernel_size, layer.stride, layer.padding, layer.dilation
-    parts = [nn.Conv2d(c, r, *shape, bias=False, padding_mode=layer.padding_mode), nn.Conv2d(r, n, 1, bias=layer.bias is not None)]
-    return filled(layer, parts, [spectrum[:r, None] * w[:r], u[:, :r]])
-
-
 SCHEMES: dict[int, Build] = {1: scheme1, 2: scheme2}
 
 
@@ -133,56 +101,19 @@ def work(layer: nn.Conv2d, build: Build) -> int:
 
 def plan(model: nn.Module, build: Build, speedup: float) -> tuple[dict[str, int], dict[str, str]]:
     """The rank of every layer that gets so much cheaper, and the reason why each other layer stays as it is."""
-    ranks, kept = dict[str, int](), dict[str, str]()
-    first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
-    for name, layer in model.named_modules():
-        if type(layer) is not nn.Conv2d:
-            if isinstance(getattr(layer, "weight", None), Tensor) and layer.weight.ndim > 1:
-                kept[name] = f"no plain Conv2d but {type(layer).__name__}"
-        elif layer is first:
-            kept[name] = "sees raw pixels, which separable filters approximate badly (§3)"
-        elif layer.groups > 1:
-            kept[name] = "a grouped convolution"
-        elif 1 in layer.kernel_size:
-            kept[name] = f"a kernel of {layer.kernel_size[0]}x{layer.kernel_size[1]} has no columns and rows to split into"
-        elif not (rank := int(layer.weight.numel() / (speedup * work(layer, build)))):
-            kept[name] = f"too narrow to be {speedup:g} times faster"
-        else:
-            ranks[name] = rank
-    return ranks, kept
 
+    def rank(layer: nn.Conv2d) -> int:
+        return int(layer.weight.numel() / (speedup * work(layer, build)))
 
-def replaced(model: nn.Module, factors: dict[str, nn.Sequential]) -> nn.Module:
-    """A copy of the network with these factors for the named layers, a shared layer under each of its names."""
-    small = copy.deepcopy(model)
-    swap = {small.get_submodule(name): parts for name, parts in factors.items()}
-    for name, layer in list(small.named_modules(remove_duplicate=False)):
-        if layer in swap:
-            small.set_submodule(name, swap[layer])
-    return small
+    def why_not(layer: nn.Conv2d, first: bool) -> str:
+        if first:
+            return "sees raw pixels, which separable filters approximate badly (§3)"
+        if 1 in layer.kernel_size:
+            return f"a kernel of {layer.kernel_size[0]}x{layer.kernel_size[1]} has no columns and rows to split into"
+        return "" if rank(layer) else f"too narrow to be {speedup:g} times faster"
 
-
-@torch.no_grad()
-def run(model: nn.Module, images: Tensor, seen: Callable[[str, Tensor, Tensor], Tensor | None], names: Iterable[str]) -> None:
-    """Run the network; `seen` gets each named layer's input and output when it first runs, and may answer with another output."""
-
-    def watch(name: str) -> None:
-        def hook(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
-            handle.remove()
-            return seen(name, inputs[0], output)
-
-        handle = model.get_submodule(name).register_forward_hook(hook)
-
-    for name in names:
-        watch(name)
-    model.eval()(images)
-
-
-def responses(model: nn.Module, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-    """What each named layer answers."""
-    found: dict[str, Tensor] = {}
-    run(model, images, lambda name, x, y: found.update({name: y.clone()}), names)  # a ReLU may work in place
-    return found
+    layers, kept = replaceable(model, why_not)
+    return {name: rank(layer) for name, layer in layers.items()}, kept
 
 
 def reconstruct(factors: nn.Sequential, x: Tensor, target: Tensor, config: Config, seed: int) -> Tensor:
@@ -210,10 +141,7 @@ def expand(model: nn.Module, config: Config) -> tuple[nn.Module, dict[str, int]]
     """The network with the factors that come closest to its kernels (§2.2.1), and their ranks."""
     build = SCHEMES[config.scheme]
     ranks, kept = plan(model, build, config.speedup)
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in kept.items()) or "no layer with weights"  # equivalent: wording
-    if not ranks:
-        raise ValueError(f"low-rank expansions need a convolution with columns and rows behind the first, there is none ({reasons})")
-    logging.getLogger(__name__).info("left as they are: %s", reasons)
+    name_the_kept("low-rank expansions need a convolution with columns and rows behind the first", ranks, kept)
     return replaced(model, {name: build(model.get_submodule(name), rank) for name, rank in ranks.items()}), ranks
 
 

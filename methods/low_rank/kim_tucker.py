@@ -17,9 +17,8 @@ its size but for the stride.
 from __future__ import annotations
 
 import copy
-import logging
 import math
-from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +30,7 @@ from tensorly.decomposition import partial_tucker
 from torch import nn
 
 from methods.kit.lab import Lab
+from methods.kit.layers import Layer, filled, geometry, name_the_kept, replaceable, replaced, share_that_costs
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count, trained
 from methods.kit.task import Task
@@ -90,14 +90,14 @@ def evbmf_rank(matrix: Matrix) -> int:
     return evbmf(matrix)[0]
 
 
-def work(layer: nn.Conv2d | nn.Linear, ranks: Ranks) -> int:
+def work(layer: Layer, ranks: Ranks) -> int:
     """Multiply-adds for one output position: stride^2 S R3 + D^2 R3 R4 + R4 T; the parameters where the stride is one."""
     (outputs, inputs), (r3, r4) = layer.weight.shape[:2], ranks
     area, stride = layer.weight[0, 0].numel(), math.prod(getattr(layer, "stride", ()))  # equivalent: all positions are alike
     return (stride * inputs * r3 if r3 else 0) + area * (r3 or inputs) * r4 + r4 * outputs
 
 
-def choose_ranks(layer: nn.Conv2d | nn.Linear, first: bool) -> Ranks:
+def choose_ranks(layer: Layer, first: bool) -> Ranks:
     """VBMF on the mode-3 and mode-4 unfoldings (§3.2); on the output mode only for the first layer and for matrices.
 
     Raises ValueError with the reason why the layer has no ranks.
@@ -118,68 +118,50 @@ def choose_ranks(layer: nn.Conv2d | nn.Linear, first: bool) -> Ranks:
 
 def plan(model: nn.Module) -> tuple[dict[str, Ranks], dict[str, str]]:
     """The ranks of every layer that gets cheaper, and the reason why each other layer stays as it is."""
-    ranks: dict[str, Ranks] = {}
-    kept: dict[str, str] = {}
-    first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
-    for name, layer in model.named_modules():
-        if type(layer) in (nn.Conv2d, nn.Linear) and getattr(layer, "groups", 1) == 1:
-            try:
-                ranks[name] = choose_ranks(layer, layer is first)
-            except ValueError as reason:
-                kept[name] = str(reason)  # equivalent: wording
-        elif isinstance(getattr(layer, "weight", None), torch.Tensor) and layer.weight.ndim > 1:
-            kind = type(layer).__name__  # equivalent: wording, and below
-            kept[name] = "a grouped convolution" if kind == "Conv2d" else f"no plain Conv2d or Linear but {kind}"  # equivalent: wording
-    return ranks, kept
+    ranks: dict[Layer, Ranks] = {}
+
+    def why_not(layer: Layer, first: bool) -> str:
+        try:
+            ranks[layer] = choose_ranks(layer, first)
+        except ValueError as reason:
+            return str(reason)  # equivalent: wording
+        return ""
+
+    layers, kept = replaceable(model, why_not, (nn.Conv2d, nn.Linear))
+    return {name: ranks[layer] for name, layer in layers.items()}, kept
 
 
-def factored(layer: nn.Conv2d | nn.Linear, ranks: Ranks) -> nn.Sequential:
+def factored(layer: Layer, ranks: Ranks) -> nn.Sequential:
     """A decomposition's layers before they get their weights: 1x1 S -> R3 (Tucker-2 only), D x D -> R4, 1x1 R4 -> T with the bias."""
     (outputs, inputs), (r3, r4), bias = layer.weight.shape[:2], ranks, layer.bias is not None
     if isinstance(layer, nn.Linear):
         return nn.Sequential(nn.Linear(inputs, r4, bias=False), nn.Linear(r4, outputs, bias)).to(layer.weight)
-    shape = {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
     reduce = [nn.Conv2d(inputs, r3, 1, bias=False)] if r3 else []
-    core = nn.Conv2d(r3 or inputs, r4, **shape, bias=False)
+    core = nn.Conv2d(r3 or inputs, r4, **geometry(layer), bias=False)
     return nn.Sequential(*reduce, core, nn.Conv2d(r4, outputs, 1, bias=bias)).to(layer.weight)
 
 
-def tucker2(layer: nn.Conv2d | nn.Linear, ranks: Ranks) -> nn.Sequential:
+def tucker2(layer: Layer, ranks: Ranks) -> nn.Sequential:
     """K(i, j, s, t) = sum C(i, j, r3, r4) U3(s, r3) U4(t, r4) by alternating orthogonal iterations; Tucker-1 where R3 is None."""
     (r3, r4), kernel = ranks, layer.weight.detach().double().cpu().numpy()  # equivalent: on the CPU already
     area = kernel[0, 0].size
     r3, r4 = r3 and min(r3, area * r4), min(r4, area * (r3 or kernel.shape[1]))  # equivalent: min is symmetric; more would be zeros
     with tl.backend_context("numpy"):
         (core, (u4, *u3)), _ = partial_tucker(kernel, rank=[r4, r3] if r3 else [r4], modes=[0, 1] if r3 else [0], init="svd", tol=1e-5)
-    layers = factored(layer, (r3, r4))
-    with torch.no_grad():
-        for part, weight in zip(layers, [*(u.T for u in u3), core, u4], strict=True):
-            part.weight.copy_(torch.from_numpy(weight.copy()).view_as(part.weight))  # equivalent: a copy of a copy
-        if layer.bias is not None:
-            layers[-1].bias.copy_(layer.bias)
-    return layers
+    weights = [torch.from_numpy(weight.copy()) for weight in [*(u.T for u in u3), core, u4]]  # equivalent: a copy of a copy
+    return filled(layer, factored(layer, (r3, r4)), weights)
 
 
-def replace(model: nn.Module, ranks: dict[str, Ranks], build: Any = tucker2) -> nn.Module:
-    """A copy of the network with the named layers decomposed, a shared layer under each of its names."""
-    model = copy.deepcopy(model)
-    built = {model.get_submodule(name): build(model.get_submodule(name), chosen) for name, chosen in ranks.items()}
-    for name, layer in list(model.named_modules(remove_duplicate=False)):
-        if layer is model and layer in built:
-            return built[layer]
-        if layer in built:
-            model.set_submodule(name, built[layer])
-    return model
+def decomposed(model: nn.Module, ranks: dict[str, Ranks], build: Callable[[Layer, Ranks], nn.Sequential] = tucker2) -> nn.Module:
+    """A copy of the network with the named layers decomposed."""
+    return replaced(model, {name: build(model.get_submodule(name), chosen) for name, chosen in ranks.items()})
 
 
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Choose ranks, decompose every layer at once, fine-tune the whole network."""
     ranks, kept = plan(model)
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in kept.items())
-    if not ranks:
-        raise ValueError(f"Tucker-2 needs a convolution or dense layer of low rank, there is none ({reasons or 'no layer with weights'})")
-    logging.getLogger(__name__).info("left as they are: %s", reasons)
-    return fit(replace(model, ranks), task, lr=config.rate)
+    name_the_kept("Tucker-2 needs a convolution or dense layer of low rank", ranks, kept)
+    return fit(decomposed(model, ranks), task, lr=config.rate)
 
 
 def control_uniform(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
@@ -192,12 +174,10 @@ def control_uniform(model: nn.Module, task: Task, config: Config, like: nn.Modul
         return {name: (part[name][0] if r3 else None, part[name][1]) for name, (r3, _) in chosen.items()}
 
     def cost(share: float) -> float:
-        return multiply_adds(replace(model, ranks(share), factored), image)
+        return multiply_adds(decomposed(model, ranks(share), factored), image)
 
-    goal, shares = multiply_adds(like, image), np.linspace(0, 1, 1001)
-    above = bisect_left(shares, goal, key=cost)
-    nearest = min(shares[max(above - 1, 0) : above + 1], key=lambda share: abs(cost(share) - goal))
-    return fit(replace(model, ranks(nearest)), task, lr=config.rate)
+    share = share_that_costs(multiply_adds(like, image), cost)
+    return fit(decomposed(model, ranks(share)), task, lr=config.rate)
 
 
 def control_scratch(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
@@ -272,7 +252,7 @@ def claim_threshold_minimises_free_energy(lab: Lab) -> float:
 def claim_full_rank_reproduces_layer(lab: Lab) -> float:
     """Largest difference of the outputs, relative to the largest output."""
     torch.manual_seed(0)
-    layers: list[tuple[nn.Conv2d | nn.Linear, Ranks]] = [
+    layers: list[tuple[Layer, Ranks]] = [
         (nn.Conv2d(6, 8, 3, stride=2, padding=1), (6, 8)),
         (nn.Conv2d(6, 9, 3, padding=2, dilation=2, bias=False), (6, 9)),
         (nn.Conv2d(6, 1, (3, 1), stride=(1, 2), padding="valid"), (6, 1)),
@@ -327,7 +307,7 @@ def claim_each_layer_its_decomposition(lab: Lab) -> float:
         core = torch.randn(r4, r3 or weight.shape[1], *weight.shape[2:])
         inward = torch.randn(r3, weight.shape[1]) if r3 else torch.eye(weight.shape[1])
         weight.data = torch.einsum("tb,ba...,as->ts...", torch.randn(len(weight), r4), core, inward) + 0.1 * torch.randn_like(weight)
-    twice = replace(nn.Sequential(shared := nn.Conv2d(8, 8, 3), shared), {"0": (4, 4)})
+    twice = decomposed(nn.Sequential(shared := nn.Conv2d(8, 8, 3), shared), {"0": (4, 4)})
     ranks, kept = plan(model)
     return (twice[0] is not twice[1]) + sum(
         ranks.get(name) != wanted.get(name) or (name in kept) == (name in wanted)
@@ -342,7 +322,7 @@ def claim_saves_multiply_adds(lab: Lab) -> float:
 
 def claim_fine_tuning_helps(lab: Lab) -> float:
     """Share of the accuracy lost in the decomposition that fine-tuning wins back."""
-    cut = lab.task.score(replace(lab.reference, plan(lab.reference)[0]), lab.task.test)
+    cut = lab.task.score(decomposed(lab.reference, plan(lab.reference)[0]), lab.task.test)
     return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
 
 

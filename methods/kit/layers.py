@@ -1,0 +1,138 @@
+"""Replacing layers by cheaper ones: which can be, what takes their place, what the network feeds them."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Layer = nn.Conv2d | nn.Linear
+
+
+def replaceable(
+    model: nn.Module, why_not: Callable[[Any, bool], str], kinds: tuple[type[nn.Module], ...] = (nn.Conv2d,)
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The plain, ungrouped layers of these kinds, and why every other layer with a weight stays as it is.
+
+    `why_not(layer, first)` answers with a method's own reason against a layer, or ""; `first` says that it is the network's
+    first convolution. Exact types only: a subclass may do anything in its forward. Returns ({name: layer}, {name: reason}).
+    """
+    chosen, kept = dict[str, Any](), dict[str, str]()
+    first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
+    for name, layer in model.named_modules():
+        if type(layer) in kinds:
+            reason = "a grouped convolution" if getattr(layer, "groups", 1) > 1 else why_not(layer, layer is first)
+            if reason:
+                kept[name] = reason
+            else:
+                chosen[name] = layer
+        elif isinstance(getattr(layer, "weight", None), Tensor) and layer.weight.ndim > 1:
+            kept[name] = f"no plain {' or '.join(kind.__name__ for kind in kinds)} but {type(layer).__name__}"
+    return chosen, kept
+
+
+def name_the_kept(needs: str, chosen: Iterable[str], kept: Mapping[str, str]) -> None:
+    """Log which layers stay as they are and why. Raises ValueError, beginning with `needs`, where none was chosen."""
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in kept.items()) or "no layer with weights"
+    if not list(chosen):
+        raise ValueError(f"{needs}, there is none ({reasons})")
+    logging.getLogger(__name__).info("left as they are: %s", reasons)
+
+
+def replaced(model: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
+    """A copy of the network with these in place of the named layers, a shared layer under each of its names."""
+    model = copy.deepcopy(model)
+    swap = {model.get_submodule(name): part for name, part in parts.items()}
+    for name, layer in list(model.named_modules(remove_duplicate=False)):
+        if layer is model and layer in swap:
+            return swap[layer]
+        if layer in swap:
+            model.set_submodule(name, swap[layer])
+    return model
+
+
+def geometry(layer: nn.Conv2d) -> dict[str, Any]:
+    """Kernel size, stride, padding, dilation and padding mode, as arguments of another convolution."""
+    return {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
+
+
+def along(layer: nn.Conv2d, axis: int, inputs: int, outputs: int, **settings: Any) -> nn.Conv2d:
+    """A convolution with columns (axis 0) or rows (axis 1): the layer's geometry along the axis, none across."""
+
+    def only(values: tuple[int, ...], across: int) -> tuple[int, ...]:
+        return tuple(value if place == axis else across for place, value in enumerate(values))
+
+    shape: dict[str, Any] = geometry(layer) | {"kernel_size": only(layer.kernel_size, 1), "stride": only(layer.stride, 1)}
+    if not isinstance(layer.padding, str):
+        shape["padding"] = only(layer.padding, 0)
+    return nn.Conv2d(inputs, outputs, **shape, **settings)
+
+
+@torch.no_grad()
+def filled(layer: Layer, parts: Iterable[Any], weights: Iterable[Tensor]) -> nn.Sequential:
+    """The parts, one after the other, with these weights, in the layer's precision; the last one with the layer's bias."""
+    chain = list(parts)
+    for part, weight in zip(chain, weights, strict=True):
+        part.weight.copy_(weight.reshape(part.weight.shape))
+    if layer.bias is not None:
+        chain[-1].bias.copy_(layer.bias)
+    return nn.Sequential(*chain).to(layer.weight)
+
+
+def truncated_svd(layer: Layer, rank: int) -> nn.Sequential:
+    """The weight as an N x C d^2 matrix of the rank: a narrower layer and a 1x1 convolution, or two dense layers."""
+    outputs, inputs = layer.weight.shape[:2]
+    u, spectrum, w = torch.linalg.svd(layer.weight.detach().double().flatten(1), full_matrices=False)
+    rank, bias = min(rank, len(spectrum)), layer.bias is not None
+    weights = [spectrum[:rank, None] * w[:rank], u[:, :rank]]
+    if isinstance(layer, nn.Linear):
+        return filled(layer, [nn.Linear(inputs, rank, bias=False), nn.Linear(rank, outputs, bias)], weights)
+    return filled(layer, [nn.Conv2d(inputs, rank, **geometry(layer), bias=False), nn.Conv2d(rank, outputs, 1, bias=bias)], weights)
+
+
+@torch.no_grad()
+def run(model: nn.Module, images: Tensor, seen: Callable[[str, Tensor, Tensor], Tensor | None], names: Iterable[str]) -> None:
+    """Run the network; `seen` gets each named layer's input and output when it first runs, and may answer with another output.
+
+    What it gets may be overwritten by a later layer that works in place: clone what is to be kept.
+    """
+
+    def watch(name: str) -> None:
+        def hook(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+            handle.remove()
+            return seen(name, inputs[0], output)
+
+        handle = model.get_submodule(name).register_forward_hook(hook)
+
+    for name in names:
+        watch(name)
+    model.eval()(images)
+
+
+def responses(model: nn.Module, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+    """What each named layer answers."""
+    found: dict[str, Tensor] = {}
+    run(model, images, lambda name, x, y: found.update({name: y.clone()}), names)
+    return found
+
+
+def patches(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """What an ungrouped convolution multiplies with its kernel: inputs (N, C, H, W) -> (N, H'W', C d e), places in row order."""
+    padding: Any = layer._reversed_padding_repeated_twice if layer.padding_mode != "zeros" or isinstance(layer.padding, str) else None
+    if padding is not None:
+        x = F.pad(x, padding, mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode)
+    inside: Any = 0 if padding is not None else layer.padding
+    return F.unfold(x, layer.kernel_size, layer.dilation, inside, layer.stride).transpose(1, 2)
+
+
+def share_that_costs(goal: float, cost: Callable[[float], float], steps: int = 1000) -> float:
+    """The share in [0, 1] whose cost is nearest to the goal; `cost` must not fall as the share rises."""
+    shares = [step / steps for step in range(steps + 1)]
+    above = bisect_left(shares, goal, key=cost)
+    return min(shares[max(above - 1, 0) : above + 1], key=lambda share: abs(cost(share) - goal))
