@@ -42,6 +42,15 @@ class Gap(NamedTuple):
     method: float
 
 
+class Series(NamedTuple):
+    """A method at its operating points, and its best control at each: (share of the reference's cost, value). A reference has cost 1."""
+
+    label: str
+    reference: float | None
+    method: list[tuple[float, float]]
+    control: list[tuple[float, float]]
+
+
 def _finish(chart: Any, title: str, name: str) -> str:
     """A chart as SVG: one image to screen readers, a tooltip for every mark, no identifier twice in a page."""
     import vl_convert
@@ -233,3 +242,50 @@ def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> str:
     marks = _marks(values, alt.X("accuracy:Q", title="accuracy", scale=scale), axis_y, colour, shape)
     chart = alt.layer(bars, *marks).properties(width=520, height=max(60, 34 * len(rows)))
     return _finish(chart, f"Accuracy of {len(rows)} methods beside their best controls. The table below holds every number.", name)
+
+
+def _whole(one: Series) -> list[tuple[float, float]]:
+    return [(1.0, one.reference)] if one.reference is not None else []
+
+
+def sweeps(series: Sequence[Series], family: str, cost: str, value: str, name: str) -> str:
+    """A small panel a method: itself, its best control, and behind them, grey, all the other methods."""
+    alt = altair()
+    everything = [pair for one in series for pair in (*one.method, *one.control, *_whole(one))]
+    ticks = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5) if tick >= 0.9 * min(c for c, _ in everything)]
+    bounds = [min(0.9 * min(c for c, _ in everything), ticks[0]), max(1.1, 1.1 * max(c for c, _ in everything))]
+    top = 1.04 * max(v for _, v in everything)
+    x = alt.X("cost:Q", title=cost, scale=alt.Scale(type="log", domain=bounds, nice=False), axis=alt.Axis(values=ticks, format="~g"))
+    y = alt.Y("value:Q", title=value, scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(format="~%", tickCount=4))
+    shape = alt.Shape(
+        "role:N",
+        scale=alt.Scale(domain=["method", "best control", "reference"], range=["circle", "cross", "diamond"]),
+        legend=alt.Legend(symbolFillColor=FAINT, symbolStrokeColor=FAINT),
+    )
+
+    def drawn(pairs: Sequence[tuple[float, float]], role: str, label: str) -> Any:
+        rows = [{"cost": c, "value": v, "role": role, "note": f"{label}, {role}: {v:.1%} at {c:.2f} of the cost"} for c, v in sorted(pairs)]
+        return alt.Chart(alt.InlineData(values=rows))
+
+    panels = []
+    for one in series:
+        layers = [
+            drawn(other.method, "other methods", other.label).mark_line(color=FAINT, opacity=0.35, strokeWidth=1.2).encode(x, y)
+            for other in series
+            if other is not one
+        ]
+        for pairs, role, dash, colour in (
+            (_whole(one), "reference", [1, 0], INK),
+            (one.control, "best control", [4, 3], INK),
+            (one.method, "method", [1, 0], COLOURS.get(family, INK)),
+        ):
+            if pairs:
+                chart = drawn(pairs, role, one.label)
+                layers.append(chart.mark_line(color=colour, strokeDash=dash, strokeWidth=1.6).encode(x, y))
+                layers.append(
+                    chart.mark_point(filled=True, size=55, color=colour, opacity=1).encode(x, y, shape=shape, description="note:N")
+                )
+        title = alt.TitleParams(one.label, fontSize=12, color=INK, fontWeight="normal", anchor="start")
+        panels.append(alt.layer(*layers).properties(width=185, height=120, title=title))
+    chart = alt.concat(*panels, columns=3, spacing=18)
+    return _finish(chart, f"{value} against {cost}: {len(series)} methods. The table below holds every number.", name)

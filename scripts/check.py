@@ -352,6 +352,10 @@ def check_measured(tree: Tree) -> Iterator[Problem]:
 def _unknown(tree: Tree, id: str, tier: str, subject: str) -> str:
     """Why nothing of this tier is called so, or ""."""
     record, source = tree.catalogue.entries.get(id), tree.sources.get(id)
+    if tier == "sweep":
+        if source and not source.sweeps:
+            return "the method has no SWEEP"
+        subject = subject.partition("@")[0]
     if subject.startswith("claim_"):
         claim, _, case = subject.removeprefix("claim_").partition("[")
         claims = record.executable.claims if record and record.executable else None

@@ -246,10 +246,36 @@ def smoke(
         raise typer.Exit(1)
 
 
-def run_methods(ids: list[str], jobs: int, options: dict[str, Any]) -> dict[str, Report]:
-    """Run with progress and print each report as it comes, and a last line that counts."""
+@app.command()
+def sweep(
+    names: Names = None,
+    data: Data = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Repeat with so many seeds")] = 1,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Methods side by side, one thread each")] = 1,
+    record: Annotated[bool, typer.Option("--record", help="Write the numbers to catalog/measured")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Leave out seeds already recorded with this code and data")] = False,
+) -> None:
+    """Run methods at several sizes, their controls too: accuracy and output error against cost, for a family's chart.
+
+    The sizes are the Configs in a method's SWEEP; without a name, all methods that have one.
+    """
+    from scripts.sweep import sweep as work
+
+    facts, known = catalogue(), source.methods(ROOT)
+    ids = pick(names, facts, methods=True)
+    for missing in (id for id in ids if names and not known[id].sweeps):
+        raise refuse(f"{known[missing].path} has no SWEEP; add a tuple of its Configs, from large to small")
+    ids = [id for id in ids if known[id].sweeps]
+    broken(facts, ids if names else [])
+    options = {"data": data, "seeds": tuple(range(seeds)), "record_rows": record, "resume": resume}
+    if not all(report.good for report in run_methods(ids, jobs, options, work).values()):
+        raise typer.Exit(1)
+
+
+def run_methods(ids: list[str], jobs: int, options: dict[str, Any], work: Callable[..., Report] | None = None) -> dict[str, Report]:
+    """Run with progress and print each report as it comes, and a last line that counts. `work` is `smoke.run` if not given."""
     from scripts import report as reporting
-    from scripts.smoke import run_many
+    from scripts.smoke import run, run_many
 
     if options["data"] is not None:
         from methods.kit.task import DataError, find
@@ -275,7 +301,7 @@ def run_methods(ids: list[str], jobs: int, options: dict[str, Any]) -> dict[str,
                     reporting.print_report(out, facts_of(id), found)
                 say(f"{ended} of {len(ids)} done · running {', '.join(running)}")
 
-            reports = run_many(ROOT, ids, jobs, options, heard)
+            reports = run_many(ROOT, ids, jobs, options, heard, work or run)
     except KeyboardInterrupt:
         kept = "what was recorded is kept; go on with --resume" if options["record_rows"] else "nothing was recorded"
         err.print(f"\ninterrupted after {ended} of {len(ids)} methods; {kept}")

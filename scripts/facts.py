@@ -103,6 +103,26 @@ class Measured:
         """Under which networks were measured; the most telling first."""
         return sorted({c for c, subject, _ in self._groups if subject in ("reference", "method")}, key=lambda c: c.rank)
 
+    @cached_property
+    def sweep(self) -> Condition | None:
+        """Under which the method was measured at several operating points; the most telling."""
+        return min((c for c, subject, _ in self._groups if subject.startswith("method@")), key=lambda c: c.rank, default=None)
+
+    def sizes(self, condition: Condition) -> list[Size]:
+        """What a sweep found at each operating point, from large to small."""
+        swept: dict[str, dict[str, dict[str, Sample]]] = defaultdict(lambda: defaultdict(dict))
+        for c, subject, metric in self._groups:
+            name, at, place = subject.rpartition("@")
+            sample = self.sample(c, subject, metric) if at and c == condition else None
+            if sample:
+                swept[place][name][metric] = sample
+        found = []
+        for subjects in swept.values():
+            reference, method = subjects.pop("reference"), subjects.pop("method")
+            best = max(subjects, key=lambda name: subjects[name]["accuracy"].mean, default=None)
+            found.append(Size(reference, method, best, subjects[best] if best else {}))
+        return sorted(found, key=lambda size: -size.method["multiply_adds"].mean)
+
     def subjects(self, condition: Condition) -> list[str]:
         """The reference, the controls, the method: those that were measured, in this order."""
         there = {subject for c, subject, _ in self._groups if c == condition}
@@ -135,6 +155,24 @@ class Measured:
             found[row.metric] = row
         numbers = [round(found[name].value) for name in Bite._fields if name in found]
         return Bite(*numbers) if len(numbers) == len(Bite._fields) else None
+
+
+class Size(NamedTuple):
+    """One operating point of a sweep: what was measured of the reference, the method and the control that keeps the most accuracy."""
+
+    reference: dict[str, Sample]
+    method: dict[str, Sample]
+    control: str | None
+    controlled: dict[str, Sample]
+
+    def share(self, metric: str) -> float:
+        """The method's part of the reference's."""
+        return self.method[metric].mean / self.reference[metric].mean
+
+    def point(self, subject: dict[str, Sample], metric: str) -> list[tuple[float, float]]:
+        """Share of the reference's multiply-adds and the metric's mean; nothing where that was not measured."""
+        known = metric in subject
+        return [(subject["multiply_adds"].mean / self.reference["multiply_adds"].mean, subject[metric].mean)] if known else []
 
 
 class Bite(NamedTuple):

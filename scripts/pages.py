@@ -28,7 +28,7 @@ from scripts.entry_pages import (
     stale_mark,
     subject_name,
 )
-from scripts.facts import Condition, Facts, Finding
+from scripts.facts import Condition, Facts, Finding, Sample, Size
 from scripts.markup import (
     NONE,
     Column,
@@ -298,7 +298,64 @@ def _methods(facts: Facts, records: Sequence[Record], here: str, family: str) ->
     guide = inside("How to read these numbers", here, "guides/read.md")
     explain = f"{said} *Reference*, *best control* and *method* are accuracies; "
     explain += f"multiply-adds and file are the method's share of the reference's. {guide}."
-    return f"{explain}\n\n{table(*filled(columns, rows), kind='sp-sortable')}"
+    return "\n\n".join(filter(None, [explain, table(*filled(columns, rows), kind="sp-sortable"), _sweep(facts, records, here, family)]))
+
+
+def _sweep(facts: Facts, records: Sequence[Record], here: str, family: str) -> str:
+    """All methods of a family at several sizes: accuracy and error of the outputs against multiply-adds."""
+    conditions = [condition for record in records if (condition := facts.of(record.id).sweep)]
+    if not conditions:
+        return ""
+    condition = min(conditions, key=lambda c: c.rank)
+    swept = {record.id: found for record in records if (found := facts.of(record.id).sizes(condition))}
+    names = {record.id: record.entry.name for record in records}
+    tabs = []
+    for metric, title in (("accuracy", "Accuracy"), ("output_error", "Output error")):
+        series = [
+            charts.Series(
+                names[id],
+                found[0].reference[metric].mean if metric in found[0].reference else None,
+                [point for size in found for point in size.point(size.method, metric)],
+                [point for size in found for point in size.point(size.controlled, metric)],
+            )
+            for id, found in swept.items()
+        ]
+        known = [one for one in series if one.method]
+        svg = charts.sweeps(known, family, "share of the multiply-adds", title.lower(), f"sweep-{metric}") if known else ""
+        tabs.append(f'=== "{title}"\n\n    <figure class="sp-chart">{svg}</figure>')
+    explain = (
+        f"{condition_name(condition).removesuffix(' sweep run').rstrip(',')}, with the data and steps of a smoke run: every method at "
+        "several sizes, each beside the control that keeps the most accuracy there; grey lines are the other methods. *Output "
+        "error* compares what every stage of a network puts out, behind batch norm and ReLU, with the reference's: the root mean "
+        "square of the relative errors, which training moves, too."
+    )
+    slow = [
+        f"{escape(names[id])} ({times(size.share('multiply_adds'))} the multiply-adds, {times(size.method['latency'].mean)} the time)"
+        for id, found in swept.items()
+        for size in found[-1:]
+        if size.method["latency"].mean > 1.5 * size.share("multiply_adds")
+    ]
+    theory = f"Theory does not become time, on one thread of a CPU, for the smallest of {'; '.join(slow)}." if slow else ""
+    heads = ["Method", "Multiply-adds", "Parameters", "Time", "Accuracy", "Best control", "Which", "Output error"]
+    columns = [Column(head, head not in ("Method", "Which")) for head in heads]
+    lines = table(columns, [_size(facts, here, id, size) for id in swept for size in swept[id]], kind="sp-sortable").splitlines()
+    details = '??? note "The numbers of these charts"\n\n' + "\n".join(f"    {line}" for line in lines)
+    return section("Accuracy and error against multiply-adds", "sweep", explain, *tabs, theory, details)
+
+
+def _size(facts: Facts, here: str, id: str, size: Size) -> list[str]:
+    def cell(sample: Sample | None, show: Callable[[float, float | None], str]) -> str:
+        return sortable(sample.mean, show(sample.mean, sample.sd)) if sample else NONE
+
+    return [
+        entry_link(facts, here, id) + stale_mark(size.method["accuracy"].stale),
+        *(sortable(size.share(metric), times(size.share(metric))) for metric in ("multiply_adds", "parameters")),
+        cell(size.method.get("latency"), lambda mean, sd: times(mean)),
+        cell(size.method.get("accuracy"), percent),
+        cell(size.controlled.get("accuracy"), percent),
+        subject_name(size.control).removeprefix("control: ") if size.control else NONE,
+        cell(size.method.get("output_error"), percent),
+    ]
 
 
 def _state(record: Record) -> str:

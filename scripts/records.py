@@ -17,7 +17,7 @@ class Row:
 
     `subject` is "reference", "method", "control_<name>" (then `metric` is a quantity such as "accuracy") or
     "claim_<id>" or "claim_<id>[<case>]" (then `metric` is "value"), or "bite" (then "killed", "equivalent", "planted"
-    or "possible", of which those planted are an even sample).
+    or "possible", of which those planted are an even sample). In a sweep "@<n>" follows, the place of an operating point.
     """
 
     tier: str

@@ -22,6 +22,7 @@ COLUMNS: list[tuple[str, str, Callable[[float], str]]] = [
     ("bit_operations", "bit ops", lambda v: f"{v / 1e9:.2f} G"),
     ("file_bytes", "file", lambda v: f"{v / 1e3:.0f} kB"),
     ("latency", "latency", lambda v: f"{v:.2f}x"),
+    ("output_error", "output error", lambda v: f"{v:.3f}"),
 ]
 
 
@@ -56,12 +57,12 @@ def numbers_table(report: Report) -> Table:
     present = [c for c in COLUMNS if any(c[0] in numbers for numbers in report.numbers.values())]
     for _, label, _ in present:
         table.add_column(label, justify="right")
-    order = sorted(report.numbers, key=lambda s: (s != "reference", s == "method"))
+    order = sorted(report.numbers, key=lambda s: (s.partition("@")[2], not s.startswith("reference"), s.startswith("method")))
     for subject in order:
         numbers = report.numbers[subject]
         cells = [with_spread(numbers[key], show) if key in numbers else "" for key, _, show in present]
         label = subject.removeprefix("control_").replace("_", " ") if subject.startswith("control_") else subject
-        style = "bold" if subject == "method" else ""
+        style = "bold" if subject.startswith("method") else ""
         table.add_row(f"control: {label}" if subject.startswith("control_") else label, *cells, style=style)
     return table
 

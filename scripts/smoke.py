@@ -274,14 +274,22 @@ def commit(root: Path) -> str:
 
 
 def run_many(
-    root: Path, ids: list[str], jobs: int, options: dict[str, Any], heard: Callable[[str, Report | None], None]
+    root: Path,
+    ids: list[str],
+    jobs: int,
+    options: dict[str, Any],
+    heard: Callable[[str, Report | None], None],
+    work: Callable[..., Report] = run,
 ) -> dict[str, Report]:
-    """Run methods side by side in `jobs` processes of one thread each. `heard(id, None)` when one starts, with the report when it ends."""
+    """Do the work, `run` or the like, for methods side by side in `jobs` processes of one thread each.
+
+    `heard(id, None)` when one starts, with the report when it ends.
+    """
     reports: dict[str, Report] = {}
     if jobs < 2 or len(ids) < 2:
         for id in ids:
             heard(id, None)
-            reports[id] = _worker(root, id, options)
+            reports[id] = _worker(root, id, options, work)
             heard(id, reports[id])
         return reports
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread)
@@ -291,7 +299,7 @@ def run_many(
             while waiting and len(running) < jobs:
                 id = waiting.pop(0)
                 heard(id, None)
-                running[pool.submit(_worker, root, id, options)] = id
+                running[pool.submit(_worker, root, id, options, work)] = id
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 id = running.pop(future)
                 reports[id] = future.result()
@@ -306,11 +314,11 @@ def _one_thread() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def _worker(root: Path, id: str, options: dict[str, Any]) -> Report:
+def _worker(root: Path, id: str, options: dict[str, Any], work: Callable[..., Report]) -> Report:
     """One method in this process; what stops the run is the report's problem."""
     started = time.monotonic()
     try:
-        return run(root, load(root / "catalog").entries[id], **options)
+        return work(root, load(root / "catalog").entries[id], **options)
     except (DataError, WeightsError, records.RecordError) as problem:
         return Report(id, "smoke", problem=str(problem), seconds=time.monotonic() - started)
     except Exception as problem:

@@ -50,6 +50,7 @@ class Source:
     functions: dict[str, Function]
     config: tuple[Setting, ...] | None  # None where the file has no Config
     smoke: str | None  # the SMOKE assignment with the comment on its line
+    sweeps: bool  # whether it has a SWEEP, Configs for a family's chart of accuracy against cost
     imports: dict[str, int]  # id of another method -> line
     modules: dict[str, int]  # whatever the file imports, in full -> line
 
@@ -122,6 +123,7 @@ def read(root: Path, path: Path) -> Source | Problem:
         functions={f.name: _function(f) for f in tree.body if isinstance(f, ast.FunctionDef)},
         config=next((_settings(lines, c) for c in tree.body if isinstance(c, ast.ClassDef) and c.name == "Config"), None),
         smoke=next((_whole_lines(lines, node) for node in tree.body if _assigns(node, "SMOKE")), None),
+        sweeps=any(_assigns(node, "SWEEP") for node in tree.body),
         imports={m.split(".")[2]: line for m, line in modules.items() if _is_method(m)},
         modules=modules,
     )

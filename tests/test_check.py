@@ -371,6 +371,8 @@ BROKEN: list[tuple[str, str, str, str | bytes, list[str]]] = [
      ["2: subject: claim_same[B0]: claim same has no cases; remove its rows"]),
     ("measured: no control", MEASURED, "claim_same", "control_naive",
      ["2: subject: control_naive: the method has no control_naive; remove its rows"]),
+    ("measured: no sweep", MEASURED, "exact,claim_same", "sweep,method@0",
+     ["2: subject: method@0: the method has no SWEEP; remove its rows"]),
     ("measured: no subject", MEASURED, "claim_same", "teacher", ["2: subject: teacher: is no subject of a measurement; remove its rows"]),
 ]  # fmt: skip
 

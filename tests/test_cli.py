@@ -16,7 +16,7 @@ from scripts import cli, records
 
 ROOT = Path(__file__).resolve().parent.parent
 runner = CliRunner()
-VERBS = ["check", "list", "show", "smoke", "bite", "links", "validate", "site", "data", "new", "bib"]
+VERBS = ["check", "list", "show", "smoke", "sweep", "bite", "links", "validate", "site", "data", "new", "bib"]
 
 
 def run(*words: str) -> tuple[int, str]:
@@ -87,6 +87,12 @@ def test_an_unknown_tier_is_refused() -> None:
     code, text = run("smoke", "gemmlowp", "--tier", "quick")
     assert code == 1
     assert "must be one of exact, smoke, long, full" in text
+
+
+def test_a_sweep_needs_operating_points() -> None:
+    code, text = run("sweep", "adaround")
+    assert code == 1
+    assert "methods/quantization/adaround.py has no SWEEP; add" in text
 
 
 def test_an_unwritable_results_folder_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """Low-rank methods on a network of one's own: what they change, what they leave alone and say so."""
 
+import copy
 import logging
+import math
+from collections import OrderedDict
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.kit.layers import responses, truncated_svd
+from methods.kit.layers import output_error, patches, responses, share_that_costs, truncated_svd
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import Residual
 from methods.kit.task import Task
@@ -70,6 +73,30 @@ def test_factors_keep_the_width_of_numbers(build: jaderberg.Build) -> None:
     for kind in (torch.bfloat16, torch.float64):
         layer = nn.Conv2d(4, 6, 3).to(kind)
         assert build(layer, 2)(torch.randn(1, 4, 5, 5).to(kind)).dtype == kind
+
+
+def test_output_error_is_that_of_what_both_networks_name(model: nn.Sequential, task: Task) -> None:
+    images, other = task.test.images, copy.deepcopy(model)
+    assert output_error(other, model, images) == 0
+    with torch.no_grad():
+        other[0].weight.mul_(2)
+        other[0].bias.mul_(2)
+    assert output_error(nn.Sequential(other[0]), model, images) == pytest.approx(1)
+    assert math.isnan(output_error(nn.Sequential(OrderedDict(apart=other)), model, images))
+
+
+def test_patches_times_kernel_is_the_convolution() -> None:
+    torch.manual_seed(0)
+    for settings in ({"padding": (1, 2), "stride": 2}, {"padding": "same", "dilation": 2}, {"padding": 1, "padding_mode": "reflect"}):
+        layer, images = nn.Conv2d(3, 5, 3, **settings).double(), torch.randn(2, 3, 9, 8).double()
+        wanted = layer(images).flatten(2).transpose(1, 2)
+        assert torch.allclose(patches(layer, images) @ layer.weight.flatten(1).T + layer.bias, wanted)
+
+
+@pytest.mark.parametrize("goal", [0.0, 0.3, 0.62, 1.5])
+def test_share_that_costs_is_the_nearest(goal: float) -> None:
+    steps = [round(share, 1) for share in torch.linspace(0, 1, 11).tolist()]
+    assert share_that_costs(goal, lambda share: share, steps=10) == min(steps, key=lambda share: abs(share - goal))
 
 
 def test_control_matches_the_cost(model: nn.Sequential, task: Task) -> None:

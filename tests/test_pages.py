@@ -84,6 +84,7 @@ class Config:
 
 
 SMOKE = Config(cut=0.5)  # seconds
+SWEEP = (Config(cut=0.3), SMOKE)
 
 
 def compress(model, task, config): ...
@@ -167,6 +168,11 @@ def some_rows(code: str) -> list[Row]:
                 found += [
                     row("smoke", subject, m, v, data, seed, code) for m, v in values.items() if (subject, m) != ("reference", "latency")
                 ]
+    for place, size in enumerate((0.3, 0.6)):  # the smaller one first
+        for subject, accuracy, cost in (("reference", 0.9, 1.0), ("method", 0.8 * size, size), ("control_none", 0.5 * size, size)):
+            values = {"accuracy": accuracy, "parameters": 77_786 * cost, "multiply_adds": 12.5e6 * cost}
+            values |= {} if subject == "reference" else {"latency": 2 * cost, "output_error": 1 - size}
+            found += [row("sweep", f"{subject}@{place}", m, v, "standin", 0, code) for m, v in values.items()]
     bite = {"killed": 9, "equivalent": 1, "planted": 12, "possible": 40}
     return [*found, *(row("bite", "bite", name, count, "standin", code=code) for name, count in bite.items())]
 
@@ -326,6 +332,20 @@ def test_best_control_conditions_and_ratios(facts: Facts) -> None:
     assert measured.ratio(measured.conditions[0], "file_bytes") == pytest.approx(0.3)
     assert measured.bite == (9, 1, 12, 40)
     assert leading(facts) == Condition("smoke", "cifar10-jpeg75")
+
+
+def test_a_sweep_is_told_from_large_to_small(facts: Facts) -> None:
+    measured = facts.of("slim")
+    assert measured.sweep == Condition("sweep", "standin")
+    assert measured.sweep not in measured.conditions
+    large, small = measured.sizes(measured.sweep)
+    assert (large.share("multiply_adds"), small.share("parameters")) == (pytest.approx(0.6), pytest.approx(0.3))
+    assert small.control == "control_none"
+    assert small.point(small.controlled, "accuracy") == [(pytest.approx(0.3), pytest.approx(0.15))]
+    page = pages(facts)["pruning/index.md"]
+    assert "one thread of a CPU, for the smallest of S" in page
+    assert "(0.30× the multiply-adds, 0.60× the time)." in page
+    assert page.count("<svg") == 2
 
 
 def test_nan_never_holds() -> None:

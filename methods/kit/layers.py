@@ -122,6 +122,21 @@ def responses(model: nn.Module, images: Tensor, names: Iterable[str]) -> dict[st
     return found
 
 
+def output_error(model: nn.Module, reference: nn.Module, images: Tensor) -> float:
+    """Relative error of a network's intermediate outputs: ||ours - theirs|| / ||theirs||, the root mean square over places.
+
+    Places are the reference's outermost parts that hold a convolution, whose names both networks share: what follows a
+    convolution there, batch norm and ReLU, counts. Every network sees its own inputs. Not a number where no name is shared.
+    """
+    names = [
+        name for name, part in reference.named_children()
+        if any(isinstance(layer, nn.Conv2d) for layer in part.modules()) and name in dict(model.named_children())
+    ]  # fmt: skip
+    ours, theirs = responses(model, images, names), responses(reference, images, names)
+    squares = [float((ours[name] - theirs[name]).square().sum() / theirs[name].square().sum()) for name in names]
+    return float(torch.tensor(squares).mean().sqrt())
+
+
 def patches(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """What an ungrouped convolution multiplies with its kernel: inputs (N, C, H, W) -> (N, H'W', C d e), places in row order."""
     padding: Any = layer._reversed_padding_repeated_twice if layer.padding_mode != "zeros" or isinstance(layer.padding, str) else None

@@ -47,6 +47,7 @@ class Config:
 
 
 SMOKE = Config(speedup=8, images=128, iterations=30, batch=8, lr=3e-3)  # 4.5 costs this network little, whoever factors it
+SWEEP = tuple(replace(SMOKE, speedup=speedup) for speedup in (2, 4, 8, 12))
 
 
 def reference(task: Task) -> nn.Module:

@@ -47,6 +47,7 @@ class Config:
 
 
 SMOKE = Config(rate=3e-3)  # seconds instead of epochs
+SWEEP = (SMOKE,)  # VBMF decides how small
 
 
 def reference(task: Task) -> nn.Module:

@@ -1,0 +1,67 @@
+"""A method and its controls at each of the method's operating points: what accuracy and error are left at which cost."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+from catalog import Record
+from methods.kit.lab import Lab
+from methods.kit.layers import output_error
+from scripts.smoke import Report, Stamp, make_task, measured
+
+TIER = "sweep"
+
+
+def sweep(
+    root: Path,
+    record: Record,
+    *,
+    data: Path | None = None,
+    seeds: tuple[int, ...] = (0,),
+    device: str = "cpu",
+    record_rows: bool = False,
+    resume: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Report:
+    """Measure what `SWEEP`, a tuple of the method's Configs, asks for, on a smoke run's data and budget.
+
+    Subjects are "method@0", "control_<name>@0" and so on: the number is the place in `SWEEP`. Beside a run's quantities there is
+    `output_error`, against the reference. Finished seeds are recorded at once. Raises DataError, WeightsError and RecordError.
+    """
+    started = time.monotonic()
+    method = importlib.import_module(f"methods.{record.family}.{record.id}")
+    report = Report(record.id, TIER, seeds=list(seeds))
+    stamp = Stamp(root, record, device) if record_rows or resume else None
+    start = (record.executable.start if record.executable else None) or "trained"
+    for seed in seeds:
+        task = make_task("smoke", start, data, seed, device)
+        report.data, report.data_digest = task.name, task.digest
+        rows = stamp.done(TIER, task, seed) if stamp and resume else []
+        if not rows:
+            for place, config in enumerate(method.SWEEP):
+                lab = Lab(method, lambda: task, config)
+                where = f"seed {seed}, point {place + 1} of {len(method.SWEEP)}"
+                rows += [(f"{subject}@{place}", quantity, value) for subject, quantity, value in at_point(lab, method, where, say)]
+            if stamp and record_rows:
+                stamp.write([stamp.row(TIER, *row, task.name, task.digest, seed) for row in rows])
+        for subject, quantity, value in rows:
+            report.numbers.setdefault(subject, {}).setdefault(quantity, []).append(value)
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def at_point(lab: Lab, method: ModuleType, where: str, say: Callable[[str], None]) -> Iterator[tuple[str, str, float]]:
+    """(subject, quantity, value) of reference, method and controls under one Config."""
+    subjects = []
+    for subject, quantity, value in measured(lab, method, where, say):
+        subjects.append(subject)
+        yield subject, quantity, value
+    images = lab.task.test.images[:128].to(lab.task.device)
+    for subject in dict.fromkeys(subjects):
+        if subject != "reference":
+            network = lab.compressed if subject == "method" else lab.controlled(subject.removeprefix("control_"))
+            yield subject, "output_error", output_error(network, lab.reference, images)
