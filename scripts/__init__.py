@@ -2,5 +2,7 @@
 
 import os
 
-# Before numpy is loaded: its small matrix products are slower, on busy cores fifty times, when two threads share them.
+# Before numpy and torch are loaded. Two threads that share small products wait for each other by spinning: on cores that are
+# busy with something else, that made them twenty to fifty times slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
