@@ -77,12 +77,12 @@ def along(layer: nn.Conv2d, axis: int, inputs: int, outputs: int, **settings: An
 @torch.no_grad()
 def filled(layer: Layer, parts: Iterable[Any], weights: Iterable[Tensor]) -> nn.Sequential:
     """The parts, one after the other, with these weights, in the layer's precision; the last one with the layer's bias."""
-    chain = list(parts)
+    chain = [part.to(layer.weight) for part in parts]
     for part, weight in zip(chain, weights, strict=True):
         part.weight.copy_(weight.reshape(part.weight.shape))
     if layer.bias is not None:
         chain[-1].bias.copy_(layer.bias)
-    return nn.Sequential(*chain).to(layer.weight)
+    return nn.Sequential(*chain)
 
 
 def truncated_svd(layer: Layer, rank: int) -> nn.Sequential:
