@@ -59,7 +59,7 @@ def reference(task: Task) -> nn.Module:
 def weakened(rank: int, extreme: int, config: Config) -> int:
     """R_weak = R - w (R - R_extreme), rounded down; R itself at the floor, and where VBMF finds nothing."""
     lower = int(rank - config.weakening * (rank - extreme)) if extreme else rank
-    return max(lower, min(rank, config.floor))
+    return max(lower, min(rank, config.floor))  # equivalent: max and min are symmetric
 
 
 def core(layer: nn.Module) -> Layer:
@@ -73,9 +73,10 @@ def next_ranks(layer: nn.Module, both: bool, config: Config) -> Ranks:
 
     Raises ValueError with the reason why the layer stays as it is.
     """
-    kernel = core(layer).weight.detach().double().cpu()
-    unfoldings = [kernel.flatten(1), *([kernel.transpose(0, 1).flatten(1)] if both else [])]
-    now, extreme = [min(matrix.shape) for matrix in unfoldings], [evbmf_rank(matrix.numpy()) for matrix in unfoldings]
+    kernel = core(layer).weight.detach().double().cpu()  # equivalent: VBMF computes in float64 anyway, on the CPU
+    unfoldings = [kernel.flatten(1), *([kernel.transpose(0, 1).flatten(1)] if both else [])]  # equivalent: so is a transposition
+    now = [min(matrix.shape) for matrix in unfoldings]
+    extreme = [evbmf_rank(matrix.numpy()) for matrix in unfoldings]  # equivalent: numpy reads tensors, too
 
     def ranks(weakening: float) -> Ranks:
         some = replace(config, weakening=weakening)
