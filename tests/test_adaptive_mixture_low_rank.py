@@ -11,7 +11,7 @@ from methods.kit.measure import multiply_adds
 from methods.kit.task import Split, Task
 from methods.low_rank.adaptive_mixture_low_rank import Config, Mixture, compress, control_low_rank, mixture
 
-WIDE = Config(share=0.6, components=2)
+WIDE = Config(share=0.5, components=2)
 
 
 @pytest.fixture
