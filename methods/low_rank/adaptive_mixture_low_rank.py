@@ -1,0 +1,278 @@
+"""Adaptive mixture of low-rank factorizations (Chen et al., NIPS workshop 2018).
+
+A weight matrix becomes a sum of K low-rank products, each with a weight of its own that depends on the input: a gate looks at a
+pooled summary of it. The work is that of one product as wide as all K together, but different inputs meet different
+matrices. Gate and factors are trained together with the task's loss.
+
+Departures: kernels larger than 1x1 are taken as matrices, too (the paper has the pointwise convolutions of MobileNet and
+the matrices of a recurrent network); factors start as the truncated SVD of the layer that they replace and gates as
+constants, so that trained networks can be taken over; an untrained network, as in the paper, gives random factors. The
+gate is the sigmoid, which the paper tries beside the softmax. How many numbers a summary has is ours. The first
+convolution stays as it is, and so do grouped ones.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.kit.lab import Lab
+from methods.kit.layers import Layer, name_the_kept, replaceable, replaced, truncated_svd
+from methods.kit.measure import multiply_adds
+from methods.kit.nets import trained
+from methods.kit.task import Task
+from methods.kit.train import fit
+
+
+@dataclass(frozen=True)
+class Config:
+    share: float = 0.25  # of a layer's multiply-adds
+    components: int = 4  # K
+    summary: int = 16  # numbers that the gate sees
+    rate: float = 0.02
+
+
+SMOKE = Config(share=0.1)  # at a quarter this network loses little, whatever the mixture
+SWEEP = tuple(Config(share=share) for share in (0.5, 0.25, 0.15, 0.08))
+
+
+def reference(task: Task) -> nn.Module:
+    """Wide layers, where a low rank says something."""
+    return trained("vgg_wide", task.name)
+
+
+class Mixture(nn.Module):
+    """y = sum_k pi_k(x) U_k V_k^T x: one wide product whose inner channels are scaled in K blocks, by each input's own weights.
+
+    Inputs (N, C, H, W) for a convolution, with one set of weights an image; (..., C) for a dense layer, one set a vector.
+    """
+
+    def __init__(self, v: nn.Module, u: nn.Module, components: int, summary: int) -> None:
+        super().__init__()
+        self.v, self.u = v, u
+        self.gate = nn.Linear(summary, components)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """pi(x), sigmoids of a linear map of what is left of x when space and groups of channels are averaged: (..., K)."""
+        pooled = x.mean((2, 3)) if isinstance(self.v, nn.Conv2d) else x
+        summary = F.adaptive_avg_pool1d(pooled.reshape(-1, 1, pooled.shape[-1]), self.gate.in_features)
+        return torch.sigmoid(self.gate(summary.reshape(*pooled.shape[:-1], -1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z, pi = self.v(x), self.weights(x)
+        each = (z.shape[1] if isinstance(self.v, nn.Conv2d) else z.shape[-1]) // pi.shape[-1]
+        scale = pi.repeat_interleave(each, -1)
+        return self.u(z * (scale[..., None, None] if isinstance(self.v, nn.Conv2d) else scale))
+
+
+def width(layer: Layer, config: Config) -> int:
+    """d of each of the K products, so that all of them take the share of the layer's multiply-adds; 0 where that is too little."""
+    outputs, inputs = layer.weight.flatten(1).shape
+    return int(config.share * outputs * inputs / (outputs + inputs) / config.components)
+
+
+def mixture(layer: Layer, config: Config) -> Mixture:
+    """The truncated SVD of rank K d in K blocks, one singular direction to each in turn, under gates that are constant at first."""
+    count = config.components
+    v, u = truncated_svd(layer, count * width(layer, config))
+    dealt = torch.arange(v.weight.shape[0]).view(-1, count).T.flatten()  # of 0 1 2 3 4 5, for two blocks: 0 2 4, 1 3 5
+    made = Mixture(v, u, count, min(config.summary, layer.weight.shape[1])).to(layer.weight)
+    with torch.no_grad():
+        v.weight.copy_(v.weight[dealt])
+        u.weight.copy_(2 * u.weight[:, dealt])  # sigmoid(0) = 1/2
+        made.gate.weight.zero_()
+        made.gate.bias.zero_()
+    return made
+
+
+def plan(model: nn.Module, config: Config) -> tuple[dict[str, Layer], dict[str, str]]:
+    """The layers that become mixtures, and the reason why each other layer stays as it is."""
+
+    def why_not(layer: Layer, first: bool) -> str:
+        if first:
+            return "the first convolution has few inputs to mix"
+        few = f"too narrow for {config.components} products at {config.share:g} of its multiply-adds"
+        return "" if config.components * width(layer, config) in range(1, min(layer.weight.flatten(1).shape)) else few
+
+    return replaceable(model, why_not, (nn.Conv2d, nn.Linear))
+
+
+def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
+    """Replace every layer, then train everything: factors, gates, batch norm."""
+    layers, kept = plan(model, config)
+    name_the_kept("a mixture of low-rank products needs a wide layer behind the first convolution", layers, kept)
+    return fit(replaced(model, {name: mixture(layer, config) for name, layer in layers.items()}), task, lr=config.rate)
+
+
+def control_low_rank(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """The same layers as one product, of as many multiply-adds and the same start; the same training."""
+    layers = plan(model, config)[0]
+    ranks = {name: config.components * width(layer, config) for name, layer in layers.items()}
+    return fit(replaced(model, {name: truncated_svd(layer, ranks[name]) for name, layer in layers.items()}), task, lr=config.rate)
+
+
+def matrices(layer: Mixture, x: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+    """W(x) = sum_k pi_k(x) U_k V_k^T of every input (N, C, H, W), written out with numpy."""
+    v, u, g = (part.weight.detach().flatten(1).numpy() for part in (layer.v, layer.u, layer.gate))
+    (k, p), d = g.shape, len(v) // len(g)
+    found = []
+    for image in x:
+        means = [float(np.mean(image[c])) for c in range(len(image))]
+        bins = [means[i * len(means) // p : -(-(i + 1) * len(means) // p)] for i in range(p)]
+        pi = 1 / (1 + np.exp(-(g @ [np.mean(part) for part in bins] + layer.gate.bias.detach().numpy())))
+        found.append(sum(pi[i] * u[:, i * d : (i + 1) * d] @ v[i * d : (i + 1) * d] for i in range(k)))
+    return found
+
+
+def awake(layer: Layer, config: Config) -> Mixture:
+    """A mixture in float64 whose gates differ from input to input."""
+    made = mixture(layer.double(), config)
+    nn.init.normal_(made.gate.weight, std=3.0)
+    nn.init.normal_(made.gate.bias)
+    return made
+
+
+@torch.no_grad()
+def claim_one_constant_component_is_low_rank(lab: Lab) -> float:
+    """Largest relative difference of the weight's squared error from the spectrum that numpy says a rank of K d drops."""
+    torch.manual_seed(0)
+    worst = 0.0
+    for layer, config in (
+        (nn.Conv2d(12, 20, 3), Config(0.4, 1)),
+        (nn.Linear(40, 30), Config(0.5, 3)),
+        (nn.Conv2d(24, 16, 1), Config(0.6, 2)),
+    ):
+        made, matrix = mixture(layer.double(), config), layer.weight.detach().flatten(1).numpy()
+        pi = made.weights(torch.randn(1, layer.weight.shape[1], *(5, 5)[: 2 * isinstance(layer, nn.Conv2d)]).double())
+        v, u = (part.weight.flatten(1).numpy() for part in (made.v, made.u))
+        error = np.square(matrix - u * pi.repeat_interleave(len(v) // config.components, -1).numpy() @ v).sum()
+        dropped = np.square(np.linalg.svd(matrix, compute_uv=False)[config.components * width(layer, config) :]).sum()
+        worst = max(worst, abs(float(error / dropped) - 1), float((pi - 0.5).abs().max()))
+    return worst
+
+
+@torch.no_grad()
+def claim_sums_weighted_products(lab: Lab) -> float:
+    """Largest difference from W(x) x with W(x) written out for every input, relative to the largest output."""
+    torch.manual_seed(0)
+    worst = 0.0
+    settings = (
+        {"stride": 2, "padding": 1},
+        {"padding": "same", "dilation": 2, "bias": False},
+        {"padding_mode": "reflect", "padding": (0, 2)},
+    )
+    for extra, config in zip(settings, (Config(0.6, 2, 5), Config(0.7, 3, 16), Config(0.5, 1, 2)), strict=True):
+        layer = nn.Conv2d(12, 20, 3, **extra)
+        made, x = awake(layer, config), torch.randn(3, 12, 6, 7).double()
+        for image, matrix, found in zip(x, matrices(made, x.numpy()), made(x), strict=True):
+            whole = copy.deepcopy(layer)
+            whole.weight.copy_(torch.from_numpy(matrix).view_as(layer.weight))
+            worst = max(worst, float((found - whole(image[None])[0]).abs().max() / found.abs().max()))
+    dense, vectors = awake(nn.Linear(18, 14), Config(0.7, 2, 4)), torch.randn(2, 5, 18).double()
+    images = vectors.reshape(10, 18, 1, 1)
+    wanted = np.stack(
+        [w @ x + dense.u.bias.numpy() for w, x in zip(matrices(dense, images.numpy()), images.numpy()[..., 0, 0], strict=True)]
+    )
+    return max(worst, float((dense(vectors).reshape(10, 14) - torch.from_numpy(wanted)).abs().max()))
+
+
+@torch.no_grad()
+def claim_spans_more_than_a_component(lab: Lab) -> float:
+    """Rank of all answers together, over K times the rank d of a component."""
+    torch.manual_seed(0)
+    config, layer = Config(0.5, 4), nn.Linear(48, 40, bias=False)
+    made, x = awake(layer, config), torch.randn(200, 48).double()
+    return int(torch.linalg.matrix_rank(made(x))) / (config.components * width(layer, config))
+
+
+@torch.no_grad()
+def claim_no_fixed_matrix_does_it(lab: Lab) -> float:
+    """Error of a mixture whose gates tell two kinds of inputs apart, of that of the best fixed matrix of any rank (numpy)."""
+    torch.manual_seed(0)
+    layer = nn.Linear(12, 10, bias=False)
+    made = mixture(layer.double(), Config(0.8, 2, 1))
+    each = made.u.weight.shape[1] // 2
+    made.gate.weight.copy_(torch.tensor([[40.0], [-40.0]]))  # the first product where the mean is positive
+    x = torch.randn(400, 12).double()
+    x += torch.where(torch.arange(400) < 200, 1.0, -1.0)[:, None] - x.mean(1, keepdim=True)
+    u, v = made.u.weight, made.v.weight
+    wanted = torch.cat([x[:200] @ v[:each].T @ u[:, :each].T, x[200:] @ v[each:].T @ u[:, each:].T])
+    best = np.linalg.lstsq(x.numpy(), wanted.numpy(), rcond=None)[0]
+    return float((made(x) - wanted).norm() / np.linalg.norm(x.numpy() @ best - wanted.numpy()))
+
+
+def claim_cost_formula(lab: Lab) -> float:
+    """Largest difference from K d (C D^2 + N) multiply-adds at each place and K p for the gate; and whether the share is used up."""
+    worst = 0.0
+    for layer, config, places in (
+        (nn.Conv2d(16, 32, 3, padding=1), Config(0.3, 2, 8), 64),
+        (nn.Conv2d(24, 40, 1, stride=2), Config(0.5, 3, 4), 16),
+        (nn.Linear(60, 50), Config(0.4, 4), 1),
+    ):
+        outputs, inputs = layer.weight.flatten(1).shape
+        d, k = width(layer, config), config.components
+        image = torch.zeros(1, layer.weight.shape[1], *(8, 8)[: 2 * (places > 1)])
+        found = multiply_adds(mixture(layer, config), image)
+        worst = max(worst, abs(found - places * k * d * (inputs + outputs) - k * min(config.summary, layer.weight.shape[1])))
+        worst += not k * d * (inputs + outputs) <= config.share * inputs * outputs < k * (d + 1) * (inputs + outputs)
+    return worst
+
+
+def claim_trains_everything_together(lab: Lab) -> float:
+    """How many layers of a network are planned wrongly, or have a factor, gate or norm that training does not move."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 32, 3)), nn.BatchNorm2d(32), nn.Conv2d(32, 48, 3, stride=2), nn.ReLU(),
+        nn.Conv2d(48, 48, 3, groups=3), nn.Conv2d(48, 40, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 64), nn.Linear(64, 3),
+    )  # fmt: skip
+    config = Config(share=0.5, components=2)
+    layers, kept = plan(model, config)
+    wrong = (set(layers) != {"2", "5", "8"}) + (set(kept) != {"0.0", "4", "9"})
+    images, labels = torch.randn(32, 3, 9, 9), torch.arange(32) % 3
+    loader = [(images, labels)]
+    task = Task.from_loaders(loader, loader, loader, steps=3, batch=32)
+    start = replaced(model, {name: mixture(layer, config) for name, layer in layers.items()})
+    after = dict(compress(copy.deepcopy(model), task, config).named_parameters())
+    still = sum(bool(torch.equal(value, after[name])) for name, value in start.named_parameters() if name in after)
+    return wrong + still + abs(len(after) - sum(1 for _ in start.parameters()))
+
+
+@torch.no_grad()
+def claim_gates_tell_inputs_apart(lab: Lab) -> float:
+    """Accuracy of the network less its accuracy when every gate stays at its mean over training images."""
+    fixed, images = copy.deepcopy(lab.compressed), lab.task.train.images[:256].to(lab.task.device)
+    gates = {name: part for name, part in fixed.named_modules() if isinstance(part, Mixture)}
+    means = {}
+    for name, part in gates.items():
+        handle = part.register_forward_pre_hook(lambda part, x: means.__setitem__(name, part.weights(x[0]).mean(0)))
+        fixed(images)
+        handle.remove()
+    for name, part in gates.items():
+        part.gate.weight.zero_()
+        part.gate.bias.copy_(torch.logit(means[name]))
+    return lab.task.score(lab.compressed, lab.task.test) - lab.task.score(fixed, lab.task.test)
+
+
+def claim_saves_multiply_adds(lab: Lab) -> float:
+    return lab.after.multiply_adds / lab.before.multiply_adds
+
+
+def claim_training_restores(lab: Lab) -> float:
+    """Share of the accuracy lost in the cut that training wins back."""
+    layers = plan(lab.reference, lab.config)[0]
+    cut = lab.task.score(replaced(lab.reference, {name: mixture(layer, lab.config) for name, layer in layers.items()}), lab.task.test)
+    return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
+
+
+def claim_beats_low_rank(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("low_rank").accuracy
+
+
+def claim_beats_low_rank_in_minutes(lab: Lab) -> float:
+    return claim_beats_low_rank(lab)
