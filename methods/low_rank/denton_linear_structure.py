@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,7 +57,8 @@ class Config:
     rate: float = 0.01  # of fine-tuning
 
 
-SMOKE = Config()
+SMOKE = Config(colours=16, k1=0.25, k2=0.25, images=64)  # 3x3 filters share fewer colours; harsher, so that the controls hurt
+SWEEP = (replace(SMOKE, k1=0.5, k2=0.6), replace(SMOKE, k1=0.4, k2=0.4), SMOKE, replace(SMOKE, k1=0.3, k2=0.15))
 
 
 def reference(task: Task) -> nn.Module:
@@ -333,11 +334,13 @@ Rows = np.ndarray[Any, Any]
 
 
 def kernel_of(chain: nn.Module, layer: nn.Conv2d) -> Tensor:
-    """The kernel (F, C, d, e) that a chain without stride and padding amounts to, read off its answers to single points."""
+    """The kernel (F, C, d, e) that a chain without stride amounts to, read off its answers to single points."""
     (d, e), inputs = layer.kernel_size, layer.in_channels
     points = torch.zeros(inputs, inputs, 2 * d - 1, 2 * e - 1).to(layer.weight)
     points[range(inputs), range(inputs), d - 1, e - 1] = 1
-    return chain(points).transpose(0, 1).flip(2, 3)
+    answer = chain(points)
+    top, left = (answer.shape[2] - d) // 2, (answer.shape[3] - e) // 2  # of what padding adds
+    return answer[:, :, top : top + d, left : left + e].transpose(0, 1).flip(2, 3)
 
 
 def clusters_of(chain: nn.Sequential, g: int, h: int) -> tuple[Tensor, Tensor]:
@@ -541,22 +544,115 @@ def claim_cost_formula(lab: Lab) -> float:
 
 
 class Backwards(nn.Module):
-    """Runs its layers in another order than it names them."""
+    """Names its layers in another order than it runs them in."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.fc, self.second, self.norm, self.first = nn.Linear(12, 3), nn.Conv2d(8, 12, 3), nn.BatchNorm2d(8), nn.Conv2d(4, 8, 3, groups=1)
+        self.fc, self.second, self.norm, self.first = nn.Linear(12, 3), nn.Conv2d(8, 12, 3), nn.BatchNorm2d(8), nn.Conv2d(4, 8, 3)
         self.third = nn.Conv2d(12, 12, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.third(self.second(self.norm(self.first(x)).relu()).relu()).mean((2, 3)))
+        x = self.norm(self.first(x)).relu()
+        return self.fc(self.third(self.second(x).relu()).mean((2, 3)))
 
 
 def claim_tunes_what_is_above(lab: Lab) -> float:
-    """How many tensors were tuned that are fixed, or fixed that are tuned, when each layer's turn comes, and layers out of turn."""
+    """How many tensors change that are fixed, or stay that are tuned, after each layer's turn, in the order in which they run."""
     torch.manual_seed(0)
-    model = Backwards()
+    states: dict[str, dict[str, Tensor]] = {}
+
+    def snapshot(model: nn.Module, name: str) -> None:
+        states[name] = {key.replace(".0.", "."): value.clone() for key, value in model.state_dict().items()}
+
+    def approximate(model: nn.Module, name: str, first: bool) -> nn.Module:
+        snapshot(model, name)
+        return nn.Sequential(model.get_submodule(name))
+
     batches = [(torch.randn(8, 4, 8, 8), torch.arange(8) % 3)]
-    task = Task.from_loaders(batches, batches, batches, steps=6, batch=8)
-    turns = [("second", ["third", "fc", "norm", "first"]), ("third", ["fc"])]
-    return 0.0
+    model = cascade(Backwards(), Task.from_loaders(batches, batches, batches, steps=6, batch=8), Config(rate=0.1), approximate)
+    snapshot(model, "end")
+    wrong, turns, run_order = sum(not p.requires_grad for p in model.parameters()), list(states), ["first", "norm", "second", "third", "fc"]
+    if turns != ["first", "second", "third", "end"]:
+        return math.inf
+    for turn, after in pairwise(turns):
+        for key, value in states[turn].items():
+            above = run_order.index(key.split(".")[0]) > run_order.index(turn)
+            wrong += torch.equal(value, states[after][key]) == above
+    return wrong
+
+
+def claim_each_layer_its_approximation(lab: Lab) -> float:
+    """How many layers of a network are planned wrongly, or replaced by something else than planned."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 10, 3)), nn.Conv2d(10, 24, 3, stride=2), nn.Conv2d(24, 24, 3, groups=2), nn.Conv2d(24, 18, 1),
+        nn.Conv2d(18, 4, 2, stride=3), nn.ConvTranspose2d(4, 9, 3), nn.Linear(40, 30),
+    )  # fmt: skip
+    config = Config(metric="frobenius")
+    firsts, kept = plan(model, config)
+    wrong = (firsts != {"0.0": True, "1": False, "3": False}) + (set(kept) != {"2", "4", "5", "6"})
+    for name, sizes in {"0.0": [(5, 3), (10, 1)], "1": [(8, 5), (24, 2), (24, 12)], "3": [(16, 12), (16, 4), (18, 8)]}.items():
+        part = approximated(model, name, firsts[name], some_task(torch.zeros(0)), config)
+        wrong += [tuple(convolution.weight.shape[:2]) for convolution in part if isinstance(convolution, nn.Conv2d)] != sizes
+    return wrong
+
+
+@torch.no_grad()
+def claim_clusters_fit_better(lab: Lab) -> float:
+    """Error of the blocks' kernels, of that of blocks of consecutive channels: the geometric mean over layers."""
+
+    def consecutive(rows: Tensor, count: int) -> Tensor:
+        return torch.arange(len(rows)).view(count, -1)
+
+    ratios = []
+    for name in (name for name, first in plan(lab.reference, lab.config)[0].items() if not first):
+        layer, metric = lab.reference.get_submodule(name), frobenius(lab.reference, name, lab.task, lab.config)
+        ours, theirs = (
+            float((layer.weight - kernel_of(biclustered(layer, metric, lab.config, partition), layer)).norm())
+            for partition in (clustered, consecutive)
+        )
+        ratios.append(ours / theirs)
+    return float(np.exp(np.mean(np.log(ratios))))
+
+
+@torch.no_grad()
+def claim_covariance_lowers_response_error(lab: Lab) -> float:
+    """Output error of the first two layers on held-out images, each on its own, of that under the Frobenius norm: the geometric mean."""
+    images, model, ratios = lab.task.test.images[:128].to(lab.task.device), lab.reference, []
+    for name, first in list(plan(model, lab.config)[0].items())[:2]:
+        errors = []
+        for metric in ("covariance", "frobenius"):
+            small = replaced(model, {name: approximated(model, name, first, lab.task, replace(lab.config, metric=metric))})
+            wanted, found = (responses(net, images, [name])[name] for net in (model, small))
+            errors.append(float((found - wanted).norm()))
+        ratios.append(errors[0] / errors[1])
+    return float(np.exp(np.mean(np.log(ratios))))
+
+
+def claim_metric_keeps_accuracy(lab: Lab, case: str) -> float:
+    """Accuracy with one of the first two layers approximated and nothing tuned, less that under the Frobenius norm: the mean."""
+    model, task = lab.reference, lab.task
+    scores = []
+    for name, first in list(plan(model, lab.config)[0].items())[:2]:
+        nets = [
+            replaced(model, {name: approximated(model, name, first, task, replace(lab.config, metric=metric))})
+            for metric in (case, "frobenius")
+        ]
+        scores.append(task.score(nets[0], task.test) - task.score(nets[1], task.test))
+    return sum(scores) / len(scores)
+
+
+def claim_saves_multiply_adds(lab: Lab) -> float:
+    return lab.after.multiply_adds / lab.before.multiply_adds
+
+
+def claim_fine_tuning_helps(lab: Lab) -> float:
+    """Share of the accuracy lost in the approximation of all layers that fine-tuning wins back."""
+    firsts = plan(lab.reference, lab.config)[0]
+    parts = {name: approximated(lab.reference, name, first, lab.task, lab.config) for name, first in firsts.items()}
+    cut = lab.task.score(replaced(lab.reference, parts), lab.task.test)
+    return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
+
+
+def claim_beats_truncated_svd(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("svd").accuracy
