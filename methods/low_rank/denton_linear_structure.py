@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations, pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -39,6 +40,7 @@ from methods.kit.task import Split, Task
 from methods.kit.train import cross_entropy, fit
 
 Metric = tuple[Tensor, Tensor]  # weighs patches (C d e, C d e) and output channels (F)
+Partition = Callable[[Tensor, int], Tensor]
 Blocks = tuple[Tensor, Tensor, Tensor]  # of all clusters: (G, H, K1, C/G) in, (G, H, K2, K1 or 1, d e), (G, H, F/H, K2) out
 
 
@@ -113,30 +115,24 @@ def roots(patch: Tensor, channels: int) -> list[Tensor]:
 
 def lines(rows: Tensor) -> Tensor:
     """The unit vector (..., M) to which rows (..., N, M) are nearest, whatever their signs."""
-    values, vectors = torch.linalg.eigh(rows @ rows.mT)
-    return F.normalize((vectors[..., -1:].mT @ rows).squeeze(-2), dim=-1)
+    return F.normalize((torch.linalg.eigh(rows @ rows.mT)[1][..., -1:].mT @ rows).squeeze(-2), dim=-1)
 
 
 def clustered(rows: Tensor, count: int, starts: int = 4) -> Tensor:
-    """K-means with clusters of equal size and the distance to a cluster's line (§3.4): indices (count, N / count)."""
+    """K-means with clusters of equal size and the distance from a cluster's line (§3.4): indices (count, N / count)."""
     values, vectors = torch.linalg.eigh(rows @ rows.T)
     rows = vectors * values.clamp(min=0).sqrt()  # as few columns as rows, the same distances
-    size, chance, best = len(rows) // count, torch.Generator().manual_seed(0), (torch.inf, torch.arange(len(rows)).view(count, -1))
+    chance, found = torch.Generator().manual_seed(0), list[tuple[float, Tensor]]()
     for _ in range(starts):
-        members, before = torch.randperm(len(rows), generator=chance)[:count, None].to(rows.device), torch.inf
+        members = torch.randperm(len(rows), generator=chance)[:count, None].to(rows.device)
         for _ in range(50):
             far = rows.square().sum(1, keepdim=True) - (rows @ lines(rows[members]).T).square()
-            _, seats = linear_sum_assignment(far.repeat_interleave(size, 1).cpu())
-            members = torch.from_numpy(seats).argsort().view(count, size).to(rows.device)
-            total = float(far[members, torch.arange(count)[:, None]].sum())
-            if total > before * (1 - 1e-9):
+            _, seats = linear_sum_assignment(far.repeat_interleave(len(rows) // count, 1).cpu())
+            before, members = members, torch.from_numpy(seats).argsort().view(count, -1).to(rows.device)
+            if torch.equal(before, members):
                 break
-            before = total
-        best = min(best, (total, members), key=lambda found: found[0])
-    return best[1]
-
-
-Partition = Callable[[Tensor, int], Tensor]
+        found.append((float(far.T.gather(1, members).sum()), members))
+    return min(found, key=lambda pair: pair[0])[1]
 
 
 class Order(nn.Module):
@@ -244,6 +240,7 @@ def biclustered(layer: nn.Conv2d, metric: Metric, config: Config, partition: Par
 
 
 def approximated(model: nn.Module, name: str, first: bool, task: Task, config: Config) -> nn.Sequential:
+    """What takes a layer's place, under the metric that the network as it is gives it."""
     metric = METRICS[config.metric](model, name, task, config)
     return (monochromatic if first else biclustered)(model.get_submodule(name), metric, config)
 
@@ -280,44 +277,39 @@ def as_they_run(model: nn.Module, task: Task) -> list[str]:
     return ran
 
 
-def tune_above(model: nn.Module, name: str, task: Task, config: Config, share: float) -> nn.Module:
+def tune_above(model: nn.Module, name: str, task: Task, rate: float, share: float) -> nn.Module:
     """Fix the layer and all that runs before it, statistics too, and train what runs after it (§3.5)."""
-    ran = as_they_run(model, task)
-    cut = 1 + max(place for place, part in enumerate(ran) if part.startswith(name))
-    fixed, above = ([model.get_submodule(part) for part in parts] for parts in (ran[:cut], ran[cut:]))
-    model.requires_grad_(False)
-    for part in above:
-        part.requires_grad_(True)
+    parts, inside = [model.get_submodule(part) for part in as_they_run(model, task)], set(model.get_submodule(name).modules())
+    cut = 1 + max(place for place, part in enumerate(parts) if part in inside)
+    for place, part in enumerate(parts):
+        part.requires_grad_(place >= cut)
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        for part in fixed:
+        for part in parts[:cut]:
             part.eval()
         return cross_entropy(model, x, y)
 
-    if above:
-        fit(model, task, loss, share=share, lr=config.rate)
+    if parts[cut:]:
+        fit(model, task, loss, share=share, lr=rate)
     return model.requires_grad_(True)
 
 
 def cascade(model: nn.Module, task: Task, config: Config, approximate: Callable[[nn.Module, str, bool], nn.Module]) -> nn.Module:
     """From the bottom up: approximate a layer, then tune all layers above it (§4)."""
     firsts, kept = plan(model, config)
-    name_the_kept("Biclustering needs a convolution of many channels", firsts, kept)
-    names = [name for name in as_they_run(model, task) if name in firsts]
+    names = [name for name in as_they_run(model.requires_grad_(True), task) if name in firsts]
+    idle = {name: "never runs" for name in firsts if name not in names}
+    name_the_kept("biclustering needs a convolution of many channels", names, kept | idle)
     for place, name in enumerate(names):
-        model = replaced(model, {name: approximate(model, name, firsts[name])})
         turn = replace(task, seed=task.seed + 1000 * place)  # other batches each time
-        model = tune_above(model, name, turn, config, 1 / len(names))
+        model = replaced(model, {name: approximate(model, name, firsts[name])})
+        model = tune_above(model, name, turn, config.rate, 1 / len(names))
     return model
 
 
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
-    """Colours for the first layer, blocks for the others, under the metric that the layers so far leave (§4)."""
-
-    def approximate(model: nn.Module, name: str, first: bool) -> nn.Module:
-        return approximated(model, name, first, task, config)
-
-    return cascade(model, task, config, approximate)
+    """Colours for the first layer, blocks for the others, each from the weights and under the metric that tuning left (§4)."""
+    return cascade(model, task, config, partial(approximated, task=task, config=config))
 
 
 def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
@@ -379,7 +371,7 @@ def claim_dropped_spectrum(lab: Lab) -> float:
         for rows in out.tolist():
             for columns in into.tolist():
                 block = wanted[rows][:, columns].reshape(5, -1)
-                u, s, w = np.linalg.svd(block, full_matrices=False)
+                _, s, w = np.linalg.svd(block, full_matrices=False)
                 narrow = (s[:2, None] * w[:2]).reshape(2, 4, 6).swapaxes(0, 1).reshape(4, -1)
                 total += dropped(block, 2) + dropped(narrow, 2)
         worst = max(worst, abs(float((left**2).sum()) / total - 1))
@@ -400,7 +392,7 @@ def claim_least_response_error(lab: Lab) -> float:
         best = np.inf
         for _ in range(3):
             b = chance.standard_normal((rank, 10))
-            for _ in range(100):
+            for _ in range(30):
                 a = np.linalg.lstsq(x, y @ np.linalg.pinv(b), rcond=None)[0]
                 b = np.linalg.lstsq(x @ a, y, rcond=None)[0]
             best = min(best, float(np.linalg.norm(y - x @ a @ b)))
@@ -445,13 +437,13 @@ def claim_clusters_by_enumeration(lab: Lab) -> float:
             yield from ([cluster, *rest] for rest in partitions(left - set(cluster), size))
 
     chance, worst = np.random.default_rng(0), 0.0
-    for number, count, width in ((8, 2, 3), (6, 3, 2), (9, 3, 20), (4, 4, 2)):
-        centres = chance.standard_normal((count, width))[chance.permutation(np.arange(number) % count)]
+    for number, clusters, width in ((8, 2, 3), (6, 3, 2), (9, 3, 20), (4, 4, 2)):
+        centres = chance.standard_normal((clusters, width))[chance.permutation(np.arange(number) % clusters)]
         rows = centres * chance.choice([-2, -1, 1, 2], (number, 1)) + 0.2 * chance.standard_normal((number, width))
-        members = clustered(torch.from_numpy(rows), count)
-        if members.shape != (count, number // count) or sorted(members.flatten().tolist()) != list(range(number)):
+        members = clustered(torch.from_numpy(rows), clusters)
+        if members.shape != (clusters, number // clusters) or sorted(members.flatten().tolist()) != list(range(number)):
             return math.inf
-        best = min(sum(far(rows[cluster]) for cluster in split) for split in partitions(frozenset(range(number)), number // count))
+        best = min(sum(far(rows[cluster]) for cluster in split) for split in partitions(frozenset(range(number)), number // clusters))
         worst = max(worst, (sum(far(rows[cluster]) for cluster in members.tolist()) + 1e-9) / (best + 1e-9))
     return worst
 
@@ -512,7 +504,7 @@ def claim_monochromatic_filters_reproduced(lab: Lab) -> float:
 
 
 def claim_blocks_of_low_rank_reproduced(lab: Lab) -> float:
-    """Largest difference of the outputs, relative to the largest output, where blocks between clusters are outer products, or ranks full."""
+    """Largest difference of the outputs, relative to the largest output, for blocks that are outer products and for full ranks."""
     torch.manual_seed(0)
     worst, images = 0.0, torch.randn(6, 6, 9, 10)
     for settings in LAYERS:
@@ -618,7 +610,7 @@ def claim_clusters_fit_better(lab: Lab) -> float:
 @torch.no_grad()
 def claim_covariance_lowers_response_error(lab: Lab) -> float:
     """Output error of the first two layers on held-out images, each on its own, of that under the Frobenius norm: the geometric mean."""
-    images, model, ratios = lab.task.test.images[:128].to(lab.task.device), lab.reference, []
+    images, model, ratios = lab.task.test.images[:64].to(lab.task.device), lab.reference, []
     for name, first in list(plan(model, lab.config)[0].items())[:2]:
         errors = []
         for metric in ("covariance", "frobenius"):
