@@ -6,12 +6,12 @@ later layers input and output channels fall into equal clusters, and each block 
 either side or by a sum of outer products. What counts as near is weighed by gradients or by the layer's inputs. Layers
 are done from the bottom up; each is then fixed with all below it, and the layers above are tuned.
 
-Departures: gradients weigh a patch times an output, since weights that are free for every number, as in the paper, leave a
-kernel of full rank when they are divided out again. The output side of an SVD sees the whole covariance of the patches, the
-input side and outer products see its channels' times its places'. Clusters are counted by the largest divisor of the
-channels. Ranks are shares of a cluster, as in the authors' scripts, so that they suit all layers. A layer stays as it is
-where this would save nothing, and dense layers, which the paper cuts by an ordinary SVD, stay too. Fine-tuning is the
-kit's. In a smoke run seconds of it.
+Departures: gradients weigh a patch times an output. The paper weighs every number on its own, and what is low-rank is so no
+more once such weights are divided out. Each block is weighed by its own inputs; the output side of its SVD sees their whole
+covariance, its input side, outer products and colours that of channels times that of places. The number of clusters is the
+largest divisor of the channels below the wanted one. Ranks are shares of a cluster, as in the authors' scripts, so that they
+suit all layers. A layer stays as it is where nothing would be saved, and dense layers, which the paper cuts by an ordinary
+SVD, stay too. Fine-tuning is the kit's, shared evenly among the layers, in a smoke run for seconds.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Config:
     outputs: int = 2  # H
     k1: float = 0.4  # 19 of 48 channels; authors' scripts
     k2: float = 0.5  # 64 of 128 channels; authors' scripts
-    terms: int = 8  # K of outer products
+    terms: int = 8  # K of outer products; authors' scripts
     metric: str = "covariance"  # or "mahalanobis" or "frobenius", §3.1
     images: int = 128  # that the metric sees
     wrong: int = 2  # h, wrong labels an image, §3.1; authors' scripts
@@ -69,30 +69,29 @@ def reference(task: Task) -> nn.Module:
 
 
 def weighed(patch: Tensor, output: Tensor) -> Metric:
-    """A metric on a common scale; what never counted still counts a little, so that it can be divided out."""
-    little = 1e-6
-    patch = patch.double() / patch.diagonal().double().mean().clamp(min=1e-30)
-    output = output.double() / output.double().mean().clamp(min=1e-30)
-    return patch + little * torch.eye(len(patch), dtype=patch.dtype, device=patch.device), (output + little).sqrt()
+    """A metric from weights of squares, on a common scale; outputs that never counted count a little, to be divided out again."""
+    patch, output = patch.double(), output.double()
+    return patch / patch.diagonal().mean().clamp(min=1e-30), (output / output.mean().clamp(min=1e-30)).clamp(min=1e-6).sqrt()
 
 
 def frobenius(model: nn.Module, name: str, task: Task, config: Config) -> Metric:
     """Every weight counts the same."""
-    weight = model.get_submodule(name).weight.detach().flatten(1)
-    return weighed(torch.eye(weight.shape[1]).to(weight), torch.ones_like(weight[:, 0]))
+    weight: Any = model.get_submodule(name).weight
+    return weighed(torch.ones_like(weight[0]).flatten().diag(), torch.ones(len(weight)).to(weight))
 
 
 def covariance(model: nn.Module, name: str, task: Task, config: Config) -> Metric:
-    """|| Sigma^1/2 W_F ||_F = E || W x ||^2 over what images feed the layer (§3.1); not centred, as no bias takes up a mean."""
-    layer, seen = model.get_submodule(name), list[Tensor]()
-    run(model, task.train.images[: config.images].to(task.device), lambda _, x, y: seen.append(patches(layer, x).flatten(0, 1)), [name])
-    return weighed(seen[0].T @ seen[0], torch.ones_like(layer.weight[:, 0, 0, 0]))
+    """|| Sigma^1/2 W_F ||_F^2 = E || W x ||^2 over what images feed the layer (§3.1); not centred, as no bias takes up a mean."""
+    layer: Any = model.get_submodule(name)
+    seen, images = list[Tensor](), task.train.images[: config.images].to(task.device)
+    run(model, images, lambda _, x, y: seen.append(patches(layer, x).flatten(0, 1).float()), [name])
+    return weighed(seen[0].T @ seen[0], torch.ones(len(layer.weight)).to(seen[0]))
 
 
 def mahalanobis(model: nn.Module, name: str, task: Task, config: Config) -> Metric:
     """alpha_p^2 = sum_n,l d_nl(p)^2: gradients towards the h wrong labels that the network thinks most likely (§3.1)."""
-    weight, split = model.eval().get_submodule(name).weight, task.train.first(config.images)
-    squares = torch.zeros_like(weight)
+    weight: Any = model.eval().get_submodule(name).weight
+    split, squares = task.train.first(config.images), torch.zeros_like(weight)
     for image, label in zip(split.images.to(task.device), split.labels.to(task.device), strict=True):
         logits = model(image[None])
         for mistake in logits[0].index_fill(0, label, -torch.inf).topk(config.wrong).indices:
@@ -109,7 +108,8 @@ def roots(patch: Tensor, channels: int) -> list[Tensor]:
     found = []
     for part in (torch.einsum("...cpdp->...cd", split), torch.einsum("...cpcq->...pq", split) / channels):
         values, vectors = torch.linalg.eigh(part)
-        found += [vectors * values[..., None, :] ** power @ vectors.mT for power in (0.5, -0.5)]
+        values = values.clamp(min=1e-6)[..., None, :]  # what never shows counts a little, so that there is an inverse
+        found += [vectors * values**power @ vectors.mT for power in (0.5, -0.5)]
     return found
 
 
@@ -241,8 +241,8 @@ def biclustered(layer: nn.Conv2d, metric: Metric, config: Config, partition: Par
 
 def approximated(model: nn.Module, name: str, first: bool, task: Task, config: Config) -> nn.Sequential:
     """What takes a layer's place, under the metric that the network as it is gives it."""
-    metric = METRICS[config.metric](model, name, task, config)
-    return (monochromatic if first else biclustered)(model.get_submodule(name), metric, config)
+    layer: Any = model.get_submodule(name)
+    return (monochromatic if first else biclustered)(layer, METRICS[config.metric](model, name, task, config), config)
 
 
 def work(layer: nn.Conv2d, first: bool, config: Config) -> int:
@@ -316,7 +316,7 @@ def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -
     """A truncated SVD of every flattened kernel at the multiply-adds of its blocks, without clusters or metric; tuned alike."""
 
     def approximate(model: nn.Module, name: str, first: bool) -> nn.Module:
-        layer = model.get_submodule(name)
+        layer: Any = model.get_submodule(name)
         return truncated_svd(layer, max(1, round(work(layer, first, config) / (layer.weight[0].numel() + len(layer.weight)))))
 
     return cascade(model, task, config, approximate)
