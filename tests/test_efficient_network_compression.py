@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def task() -> Task:
 
 @pytest.mark.parametrize("change", [{}, {"best": 1}, {"space": 0.0}])
 def test_compresses_a_residual_network_and_says_what_it_leaves(
-    change: dict[str, float], model: nn.Sequential, task: Task, caplog: pytest.LogCaptureFixture
+    change: dict[str, Any], model: nn.Sequential, task: Task, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
         small = compress(model, task, replace(CONFIG, **change))
@@ -111,7 +112,7 @@ def test_refuses_by_name(net: nn.Module, word: str, task: Task) -> None:
 @pytest.mark.parametrize(
     ("change", "word"), [({"budget": 0.1}, "a budget of 0.1 of the multiply-adds is out of reach"), ({"margin": 1e-9}, "no ranks cost 0.5")]
 )
-def test_refuses_budgets_that_no_ranks_meet(change: dict[str, float], word: str, model: nn.Sequential, task: Task) -> None:
+def test_refuses_budgets_that_no_ranks_meet(change: dict[str, Any], word: str, model: nn.Sequential, task: Task) -> None:
     with pytest.raises(ValueError, match=word):
         compress(model, task, replace(CONFIG, **change))
 
