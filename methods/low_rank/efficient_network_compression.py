@@ -129,7 +129,9 @@ def linear_cost(model: nn.Module, pairs: Pairs, image: torch.Tensor) -> Cost:
 
 def with_few(task: Task, config: Config) -> Task:
     """The task with some of its validation images, picked at random."""
-    pick = torch.randperm(len(task.validation), generator=torch.Generator().manual_seed(task.seed))[: config.images]
+    pick = torch.randperm(len(task.validation), generator=torch.Generator().manual_seed(task.seed))[
+        : config.images
+    ]  # equivalent: others at random
     return replace(task, validation=Split(task.validation.images[pick], task.validation.labels[pick]))
 
 
@@ -149,7 +151,7 @@ def measured(model: nn.Module, pairs: Pairs, task: Task, config: Config) -> Curv
     curves = {}
     for name, pair in pairs.items():
         full = pair[0].out_channels
-        tried = sorted({max(1, round(share * full)) for share in config.profile} - {full})
+        tried = sorted({max(1, round(share * full)) for share in config.profile} - {full})  # equivalent: max is symmetric
         seen = [task.score(cut(model, pairs, {name: rank}), task.validation) / whole for rank in tried]
         heights = np.minimum(np.maximum.accumulate([0.0, *seen, 1.0]), 1.0)  # equivalent: the last may be more, and min is symmetric
         curves[name] = pchip_interpolate([0, *tried, full], heights, np.arange(full + 1))
@@ -168,7 +170,7 @@ def equal_accuracy(curves: Curves, least: Ranks, cost: Cost, goal: float) -> Ran
 def undominated(spent: Array, p: Array, m: Array, best: int) -> Array:
     """Where fewer than `best` others of the same cost are as good in both metrics: the first Pareto fronts, so many."""
     left, fronts = np.lexsort((-m, -p, spent)), []  # equivalent for -m: of equals in p more are kept
-    level = m + 2 * np.unique(spent, return_inverse=True)[1]  # m <= 1: each cost on a floor of its own
+    level = m + 2 * np.unique(spent, return_inverse=True)[1]  # equivalent: higher floors; m <= 1, so that each cost has its own
     for _ in range(best):
         highest = np.maximum.accumulate(np.append(-1.0, level[left]))
         front = level[left] > highest[:-1]
@@ -412,9 +414,8 @@ def claim_search_equals_enumeration(lab: Lab) -> float:
     """Largest difference of the best values of A_c from those of every set of ranks in the box; infinite where one is outside."""
     worst = 0.0
     cost, budget = COST._replace(original=900), 0.7  # so that A_p has a weight beside A_m
-    for seed, (step, margin, best) in enumerate(
-        3 * ((0.01, 0.005, 20), (0.1, 0.02, 1), (0.06, 0.02, 200), (0.01, 0.01, 1), (0.01, 0.01, 3))
-    ):
+    cases = ((0.01, 0.005, 20), (0.1, 0.02, 1), (0.06, 0.02, 200), (0.01, 0.01, 1), (0.01, 0.01, 3))
+    for seed, (step, margin, best) in enumerate(3 * cases):
         y_p, y_m = random_curves(seed, (12, 20, 20, 31, 16)), random_curves(seed + 90, (12, 20, 20, 31, 16), 0.2 * (seed % 3))
         low, high = {"0": 2, "1": 3, "2": 4, "3": 9, "4": 5}, {"0": 8, "1": 9, "2": 9, "3": 16, "4": 11}
         config = Config(budget=budget, step=step, margin=margin, best=best)
