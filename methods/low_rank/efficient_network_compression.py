@@ -1,0 +1,507 @@
+"""ENC (Kim et al., CVPR 2019).
+
+Choose the ranks of all layers together and without training. For every layer two curves say how accuracy falls with its
+rank: the energy of its singular values, and the accuracy on held-out images with only that layer cut. Their products over
+layers stand for the accuracy of the whole network. Ranks of equal energy in every layer fill the budget in one shot
+(ENC-Map); among the sets of ranks around those that cost the budget, the highest product wins (ENC-Model), or the best few
+are tried on images (ENC-Inf). Then the kernels are cut and the network is fine-tuned.
+
+Departures: the box around ENC-Map is searched whole, layer after layer, and for each cost only what can still end among the
+best is kept; the authors enumerate it in groups of layers, at steps as coarse as the time allows. The mapping goes by energy
+for every network, as in the authors' scripts for ResNet-56, and knows it at every rank. Curves are measured on validation
+images, not on a part of the training images; one that dips, or rises above the uncut accuracy, is flattened. The budget is
+that of the whole network, dense layers included. With strides the largest rank is that of equal multiply-adds instead of
+equal weights. The first convolution stays as it is (in the authors' scripts it keeps its full rank, or half of it), and so do
+grouped convolutions. Fine-tuning is the kit's, in a smoke run a few steps.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.interpolate import pchip_interpolate
+from torch import nn
+
+from methods.kit.lab import Lab
+from methods.kit.layers import name_the_kept, replaceable, replaced, share_that_costs
+from methods.kit.measure import multiply_adds
+from methods.kit.nets import trained
+from methods.kit.task import Split, Task
+from methods.kit.train import fit
+from methods.low_rank.jaderberg_low_rank import scheme2, work
+
+Array = np.ndarray[Any, Any]
+Ranks = dict[str, int]
+Pairs = dict[str, nn.Sequential]
+Curves = dict[str, Array]  # of every layer, at the ranks 0 ... r_max
+
+
+@dataclass(frozen=True)
+class Config:
+    budget: float = 0.5  # C_t, share of the multiply-adds; ResNet-56 in Table 1
+    space: float = 0.1  # delta_s, share of the multiply-adds, supplement §4.1; 0 is ENC-Map
+    margin: float = 0.005  # delta_m, share of the budget, supplement §4.1
+    step: float = 0.01  # t_l, share of a layer's largest rank, supplement §4.1
+    best: int = 20  # N, tried on images, authors' script for ResNet-56; 1 is ENC-Model
+    profile: tuple[float, ...] = (0.1, 0.15, 0.2, 0.4)  # measured, share of the largest rank, authors' files for VGG-16; none goes below
+    images: int = 1000
+    rate: float = 1e-3  # of fine-tuning
+
+
+# At half of its multiply-adds this network loses little, whoever chooses; below a fifth 10% of a rank is no lower end.
+SMOKE = Config(budget=0.16, profile=(0.05, 0.1, 0.2, 0.4), best=12, images=128, rate=3e-3)
+SWEEP = tuple(replace(SMOKE, budget=budget) for budget in (0.5, 0.3, 0.2, 0.12))
+
+
+def reference(task: Task) -> nn.Module:
+    """Full convolutions and no shortcuts, like the paper's AlexNet and VGG-16."""
+    return trained("vgg_wide", task.name)
+
+
+def largest(layer: nn.Conv2d) -> int:
+    """r_max = I O D / (I + O), where both factors cost what the layer does (supplement §3)."""
+    return round(layer.weight.numel() / work(layer, scheme2))
+
+
+def spectrum(pair: Any) -> Array:
+    """The singular values: columns and rows hold their roots."""
+    values: Array = pair[0].weight.detach().double().square().flatten(1).sum(1).cpu().numpy()  # equivalent: float64 on the CPU already
+    return values
+
+
+def split(model: nn.Module) -> tuple[Pairs, dict[str, str]]:
+    """Each layer as D x 1 and 1 x D at its largest rank (supplement §2), and the reason why each other layer stays as it is."""
+    pairs: dict[nn.Conv2d, nn.Sequential] = {}
+
+    def why_not(layer: nn.Conv2d, first: bool) -> str:
+        if first:
+            return "the first convolution keeps its rank"
+        if largest(layer) < 2:
+            return "too narrow to have ranks to choose from"
+        pairs[layer] = scheme2(layer, largest(layer))
+        values = spectrum(pairs[layer])
+        return "" if values[1] > 1e-6 * values[0] else "a kernel of rank one has no ranks to choose from"
+
+    layers, kept = replaceable(model, why_not)
+    return {name: pairs[layer] for name, layer in layers.items()}, kept
+
+
+def truncated(pair: Any, rank: int) -> nn.Module:
+    """The first columns and rows only: filters go from one, input channels from the other (supplement §2)."""
+    small = copy.deepcopy(pair)
+    columns, rows = pair[0].weight[:rank].clone(), pair[1].weight[:, :rank].clone()  # equivalent: without, they share memory
+    small[0].weight, small[1].weight = nn.Parameter(columns), nn.Parameter(rows)
+    small[0].out_channels = small[1].in_channels = rank
+    return small  # type: ignore[no-any-return]
+
+
+def cut(model: nn.Module, pairs: Pairs, ranks: Ranks) -> nn.Module:
+    """A copy of the network with the named layers at these ranks."""
+    return replaced(model, {name: truncated(pairs[name], rank) for name, rank in ranks.items()})
+
+
+class Cost(NamedTuple):
+    """Multiply-adds C(R) = fixed + sum_l c_l r_l (supplement §4.3)."""
+
+    original: int
+    fixed: int  # of the layers that stay
+    each: dict[str, int]  # c_l
+
+    def of(self, ranks: Ranks) -> int:
+        return self.fixed + sum(self.each[name] * rank for name, rank in ranks.items())
+
+
+def linear_cost(model: nn.Module, pairs: Pairs, image: torch.Tensor) -> Cost:
+    """What one rank more costs in every layer, as executed: strides, borders and repeated use included."""
+    original = fixed = int(multiply_adds(model, image))  # equivalent: a whole number already
+    each = {}
+    for name in pairs:
+        one, two = (int(multiply_adds(cut(model, pairs, {name: rank}), image)) for rank in (1, 2))  # equivalent: whole already
+        each[name] = two - one
+        fixed -= original - (one - each[name])  # what the layer itself takes
+    return Cost(original, fixed, each)
+
+
+def with_few(task: Task, config: Config) -> Task:
+    """The task with some of its validation images, picked at random."""
+    pick = torch.randperm(len(task.validation), generator=torch.Generator().manual_seed(task.seed))[
+        : config.images
+    ]  # equivalent: others at random
+    return replace(task, validation=Split(task.validation.images[pick], task.validation.labels[pick]))
+
+
+def energy(pair: nn.Sequential) -> Array:
+    """y_p(r) = (s(r) - s(1)) / (s(r_max) - s(1)), s(r) the sum of the first r singular values."""
+    total = np.cumsum(spectrum(pair))
+    return np.append(0.0, (total - total[0]) / (total[-1] - total[0]))
+
+
+def measured(model: nn.Module, pairs: Pairs, task: Task, config: Config) -> Curves:
+    """y_m(r): the accuracy with only this layer at rank r over that of the uncut network, monotone cubic between a few ranks.
+
+    Raises ValueError where the uncut network gets nothing right.
+    """
+    if not (whole := task.score(model, task.validation)):
+        raise ValueError("ENC measures how accuracy falls, but the network gets no validation image right")
+    curves = {}
+    for name, pair in pairs.items():
+        full = pair[0].out_channels
+        tried = sorted({max(1, round(share * full)) for share in config.profile} - {full})  # equivalent: max is symmetric
+        seen = [task.score(cut(model, pairs, {name: rank}), task.validation) / whole for rank in tried]
+        heights = np.minimum(np.maximum.accumulate([0.0, *seen, 1.0]), 1.0)  # equivalent: the last may be more, and min is symmetric
+        curves[name] = pchip_interpolate([0, *tried, full], heights, np.arange(full + 1))
+    return curves
+
+
+def equal_accuracy(curves: Curves, least: Ranks, cost: Cost, goal: float) -> Ranks:
+    """ENC-Map: R_e(a) has the lowest ranks at which every layer's curve reaches a; invert a -> C(R_e(a)) at the goal."""
+
+    def ranks(a: float) -> Ranks:
+        return {name: max(least[name], int(np.searchsorted(curve, a))) for name, curve in curves.items()}  # equivalent: a symmetric max
+
+    return ranks(share_that_costs(goal, lambda a: cost.of(ranks(a)), steps=100_000))  # equivalent: finer still
+
+
+def undominated(spent: Array, p: Array, m: Array, best: int) -> Array:
+    """Where fewer than `best` others of the same cost are as good in both metrics: the first Pareto fronts, so many."""
+    left, fronts = np.lexsort((-m, -p, spent)), []  # equivalent for -m: of equals in p more are kept
+    level = m + 2 * np.unique(spent, return_inverse=True)[1]  # equivalent: higher floors; m <= 1, so that each cost has its own
+    for _ in range(best):
+        highest = np.maximum.accumulate(np.append(-1.0, level[left]))
+        front = level[left] > highest[:-1]
+        fronts.append(left[front])
+        left = left[~front]
+    return np.concatenate(fronts)
+
+
+def best_in_box(y_p: Curves, y_m: Curves, low: Ranks, high: Ranks, cost: Cost, config: Config) -> list[Ranks]:
+    """The sets of ranks R between low and high, at a cost within the margin, of the highest A_c(R), best first.
+
+    A_p = prod_l y_p,l(r_l), A_m = prod_l y_m,l(r_l), A_c = A_p C(R) / C_orig + A_m: of two choices for some layers at the same
+    cost, one that is worse in both products stays worse whatever the other layers do.
+    """
+    goal, (least, most) = config.budget * cost.original, (cost.of(end) - cost.fixed for end in (low, high))  # of the layers to come
+    spent, ranks, p, m = np.array([cost.fixed]), np.zeros((1, 0), int), np.ones(1), np.ones(1)
+    for name, c in cost.each.items():
+        grid = np.arange(low[name], high[name] + 1, max(1, round(config.step * (len(y_p[name]) - 1))))
+        ranks = np.hstack([ranks.repeat(len(grid), axis=0), np.tile(grid, len(ranks))[:, None]])
+        spent, p, m = np.add.outer(spent, c * grid).ravel(), np.outer(p, y_p[name][grid]).ravel(), np.outer(m, y_m[name][grid]).ravel()
+        least, most = least - c * low[name], most - c * high[name]
+        able = np.flatnonzero((spent + least <= goal * (1 + config.margin)) & (spent + most >= goal * (1 - config.margin)))
+        kept = able[undominated(spent[able], p[able], m[able], config.best)]
+        spent, ranks, p, m = spent[kept], ranks[kept], p[kept], m[kept]
+    order = np.argsort(-(p * spent / cost.original + m), kind="stable")[: config.best]
+    return [dict(zip(cost.each, map(int, row), strict=True)) for row in ranks[order]]
+
+
+def rank_sets(model: nn.Module, pairs: Pairs, task: Task, config: Config) -> list[Ranks]:
+    """ENC-Map's one set of ranks where the space is 0, else the best in the box from ENC-Map at C_t - delta_s to C_t + delta_s.
+
+    Raises ValueError where nothing costs the budget.
+    """
+    cost = linear_cost(model, pairs, task.train.images[:1].to(task.device))
+    y_p = {name: energy(pair) for name, pair in pairs.items()}
+    least = {name: max(1, round(min(config.profile) * pair[0].out_channels)) for name, pair in pairs.items()}
+    if (lowest := cost.of(least) / cost.original) > config.budget:
+        raise ValueError(f"a budget of {config.budget:g} of the multiply-adds is out of reach: the lowest ranks take {lowest:.3f}")
+    low, high = (equal_accuracy(y_p, least, cost, (config.budget + side) * cost.original) for side in (-config.space, config.space))
+    if not config.space:
+        return [low]
+    found = best_in_box(y_p, measured(model, pairs, task, config), low, high, cost, config)
+    if not found:
+        raise ValueError(f"no ranks cost {config.budget:g} of the multiply-adds within {config.margin:.1%}: allow a wider margin or space")
+    return found
+
+
+def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
+    """Factor every layer, find ranks for the budget, keep the set that does best on held-out images, cut, fine-tune."""
+    pairs, kept = split(model)
+    name_the_kept("ENC needs a convolution behind the first", pairs, kept)
+    task = with_few(task, config)
+    found = rank_sets(model, pairs, task, config)
+    chosen = max(found, key=lambda ranks: task.score(cut(model, pairs, ranks), task.validation)) if len(found) > 1 else found[0]
+    return fit(cut(model, pairs, chosen), task, lr=config.rate)
+
+
+def control_uniform(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """The same factors, all at one share of their largest ranks, at the multiply-adds of `like`; the same fine-tuning."""
+    pairs, image = split(model)[0], task.train.images[:1].to(task.device)
+    cost = linear_cost(model, pairs, image)
+
+    def ranks(share: float) -> Ranks:
+        return {name: max(1, round(share * pair[0].out_channels)) for name, pair in pairs.items()}
+
+    share = share_that_costs(multiply_adds(like, image), lambda share: cost.of(ranks(share)))
+    return fit(cut(model, pairs, ranks(share)), task, lr=config.rate)
+
+
+@torch.no_grad()
+def claim_energy_of_the_spectrum(lab: Lab) -> float:
+    """Largest difference of the curve from sums of the singular values that scikit-learn's PCA finds of the kernel and its mirror image."""
+    from sklearn.decomposition import PCA  # imports for a second
+
+    torch.manual_seed(0)
+    worst = 0.0
+    for layer in (nn.Conv2d(5, 8, 3), nn.Conv2d(7, 4, (3, 5)), nn.Conv2d(6, 9, 1), nn.Conv2d(4, 6, 3, stride=(3, 2))):
+        kernel = layer.double().weight.numpy()
+        matrix = np.block([[kernel[n, c] for n in range(len(kernel))] for c in range(kernel.shape[1])])
+        values = PCA(svd_solver="full").fit(np.vstack([matrix, -matrix])).singular_values_  # a mean of zero
+        (o, i, d, e), stride = kernel.shape, layer.stride[1]
+        full = round(o * i * d * e / (i * d * stride + o * e))
+        wanted = [0.0] + [sum(values[1:r]) / sum(values[1:full]) for r in range(1, full + 1)]
+        found = energy(split(nn.Sequential(nn.Conv2d(3, i, 1).double(), layer))[0]["1"])
+        worst = max(worst, float(np.abs(found - wanted).max()) if len(found) == len(wanted) else np.inf)
+    return worst
+
+
+@torch.no_grad()
+def claim_truncation_is_best_of_its_rank(lab: Lab) -> float:
+    """Largest distance of a truncated pair's kernel from that of the truncated SVD, relative; numpy's SVD."""
+    torch.manual_seed(0)
+    worst = 0.0
+    for layer, rank in ((nn.Conv2d(5, 8, 3, stride=2), 4), (nn.Conv2d(7, 3, (3, 5)), 1), (nn.Conv2d(6, 9, 1), 3)):
+        net = nn.Sequential(nn.Conv2d(3, layer.in_channels, 1), layer).double()
+        pairs = split(net)[0]
+        columns, rows = cut(net, pairs, {"1": rank}).get_submodule("1")
+        kernel = torch.einsum("kci,nkj->ncij", columns.weight[..., 0], rows.weight[:, :, 0])
+        worst = max(worst, float((kernel - low_rank(layer, rank)).norm() / kernel.norm()))
+        worst = max(worst, abs(len(columns.weight) - rank), abs(columns.out_channels - rank), abs(rows.in_channels - rank))
+        worst = max(worst, abs(len(pairs["1"][0].weight) - largest(layer)))  # untouched
+    return worst
+
+
+def low_rank(layer: nn.Conv2d, rank: int) -> torch.Tensor:
+    """The kernel of the rank that is nearest to the layer's, columns of all input channels against rows of all outputs."""
+    kernel = layer.weight.detach().numpy()
+    n, c, d, e = kernel.shape
+    u, s, v = np.linalg.svd(np.block([[kernel[i, j] for i in range(n)] for j in range(c)]), full_matrices=False)
+    return torch.from_numpy(((u[:, :rank] * s[:rank]) @ v[:rank]).reshape(c, d, n, e).transpose(2, 0, 1, 3).copy())
+
+
+class Toy(NamedTuple):
+    """A network of random weights and images that it labels itself, but for a few."""
+
+    model: nn.Module
+    task: Task
+    pairs: Pairs
+    cost: Cost
+
+
+def toy() -> Toy:
+    torch.manual_seed(0)
+    shared = nn.Conv2d(24, 24, 3, padding=1)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 24, 3, stride=2), nn.ReLU(), shared, nn.ReLU(), shared, nn.ReLU(),
+        nn.Conv2d(24, 32, (1, 3)), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5),
+    )  # fmt: skip
+    for layer in model:
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.data *= 3  # so that images differ in the end
+    with torch.no_grad():
+        images = torch.randn(96, 3, 11, 11)
+        labels = (model(images) - model(images).mean(0)).argmax(1)
+    model[-1].bias.data -= model(images).mean(0).detach()
+    labels[::7] = 0
+    held = Split(images, labels)
+    task = Task("toy", held, held, held, steps=1, batch=8, augmented=False)
+    pairs = split(model)[0]
+    return Toy(model, task, pairs, linear_cost(model, pairs, images[:1]))
+
+
+def claim_first_layer_keeps_its_rank(lab: Lab) -> float:
+    """How many layers of a network are split that should stay, or the reverse."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 8, 3)), nn.Conv2d(8, 9, 3, stride=2), nn.Conv2d(9, 1, 1), nn.Conv2d(1, 3, 1), nn.Conv2d(3, 3, 1),
+        nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Conv2d(6, 6, 3, groups=2), nn.Linear(6, 6),
+    )  # fmt: skip
+    for place, rank in ((5, 1), (6, 2)):
+        layer: Any = model[place]
+        n, c, d, _ = layer.weight.shape
+        layer.weight.data = torch.einsum("rci,rnj->ncij", torch.randn(rank, c, d), torch.randn(rank, n, d))
+    pairs, kept = split(model)
+    full = {name: pair[0].out_channels for name, pair in pairs.items()}
+    return len({"1": 9, "4": 2, "6": 9}.items() ^ full.items()) + len(kept.keys() ^ {"0.0", "2", "3", "5", "7", "8"})
+
+
+@torch.no_grad()
+def claim_cost_is_linear(lab: Lab) -> float:
+    """Largest difference of the cost from executed multiply-adds, and of a rank's from D (I + O) H W at each run of a layer."""
+    model, task, pairs, cost = toy()
+    chance, image, worst = np.random.default_rng(0), task.train.images[:1], abs(cost.original - multiply_adds(model, task.train.images[:1]))
+    for _ in range(5):
+        ranks = {name: int(chance.integers(1, pair[0].out_channels + 1)) for name, pair in pairs.items()}
+        worst = max(worst, abs(cost.of(ranks) - multiply_adds(cut(model, pairs, ranks), image)))
+    formula = {"2": 5 * (3 * 16 * 11 + 3 * 24 * 5), "4": 2 * 25 * 3 * (24 + 24), "8": 5 * (24 * 5 + 3 * 32 * 3)}
+    return worst + (list(cost.each) != list(formula)) + sum(abs(cost.each[name] - c) for name, c in formula.items())
+
+
+@torch.no_grad()
+def claim_measures_one_layer_cut(lab: Lab) -> float:
+    """Largest difference of the measured curve from the accuracy with numpy's truncated kernel in the layer, over the uncut one."""
+    model, task, pairs, _ = toy()
+    few = with_few(task, Config(images=10)).validation
+    known = [((task.test.images == x).flatten(1).all(1) & (task.test.labels == y)).any() for x, y in few.chunks(1)]
+    if len(known) != 10 or not all(known):
+        return np.inf
+    worst, falls, shares, heights = 0.0, 0, (0.75, 0.1, 0.01, 1.0, 0.25), set()
+    for labels in (task.test.labels, cut(model, pairs, {"2": 5})(task.test.images).argmax(1)):  # the second: better cut than uncut
+        task = replace(task, validation=Split(task.test.images, labels))
+        whole = task.score(model, task.validation)
+        for name, curve in measured(model, pairs, task, Config(profile=shares)).items():
+            full, highest = len(curve) - 1, 0.0
+            for rank in sorted({max(1, round(share * full)) for share in shares if share < 1}):
+                other = copy.deepcopy(model)
+                layer: Any = other.get_submodule(name)
+                layer.weight.copy_(low_rank(layer, rank))
+                highest = min(1.0, max(highest, task.score(other, task.validation) / whole))
+                heights.add(highest)
+                worst = max(worst, abs(curve[rank] - highest))
+            worst = max(worst, abs(curve[0]), abs(curve[full] - 1), abs(full - largest(model.get_submodule(name))))
+            falls += int((np.diff(curve) < -1e-12).sum())
+    return worst + falls + (len(heights) < 6 or max(heights) < 1)  # if they hardly differed, nothing would be shown
+
+
+def random_curves(seed: int, sizes: tuple[int, ...], flat: float = 0.0) -> Curves:
+    """Rising curves from 0 to 1, with some steps left out."""
+    chance = np.random.default_rng(seed)
+    steps = [chance.random(size) * (chance.random(size) >= flat) for size in sizes]
+    sums = [np.cumsum(np.append(0.0, step)) for step in steps]
+    return {f"{place}": total / total[-1] for place, total in enumerate(sums)}
+
+
+def budgets(cost: Cost) -> list[float]:
+    return [cost.original * share for share in np.linspace(0, 1.2, 25)]
+
+
+COST = Cost(3_000, 100, {"0": 37, "1": 12, "2": 12, "3": 12, "4": 5})
+
+
+def claim_equal_in_every_layer(lab: Lab) -> float:
+    """How many times ENC-Map gives ranks that are not the lowest for one value in all layers, or others are nearer to the goal."""
+    wrong = 0
+    for seed, flat in ((0, 0.0), (1, 0.4)):
+        curves, least = random_curves(seed, (20, 31, 24, 40, 12), flat), {"0": 3, "1": 1, "2": 2, "3": 1, "4": 1}
+        values = sorted({float(value) for curve in curves.values() for value in curve})
+        known = [
+            {name: next(r for r in range(len(curve)) if r >= least[name] and curve[r] >= value) for name, curve in curves.items()}
+            for value in values
+        ]
+        for goal in budgets(COST):
+            found = equal_accuracy(curves, least, COST, goal)
+            nearest = min(abs(COST.of(ranks) - goal) for ranks in known)
+            wrong += found not in known or abs(COST.of(found) - goal) > nearest
+    return wrong
+
+
+def claim_mapping_is_monotone(lab: Lab) -> float:
+    """How many times a layer's rank falls as the budget grows, on both kinds of curves; one more where nothing ever rises."""
+    model, task, pairs, cost = toy()
+    falls, least = 0, dict.fromkeys(pairs, 1)
+    for curves in ({name: energy(pair) for name, pair in pairs.items()}, measured(model, pairs, task, Config())):
+        sets = [equal_accuracy(curves, least, cost, goal) for goal in budgets(cost)]
+        falls += sum(after[name] < before[name] for before, after in itertools.pairwise(sets) for name in pairs)
+        falls += any(sets[0][name] >= sets[-1][name] for name in pairs)
+    return falls
+
+
+def claim_search_equals_enumeration(lab: Lab) -> float:
+    """Largest difference of the best values of A_c from those of every set of ranks in the box; infinite where one is outside."""
+    worst = 0.0
+    cost, budget = COST._replace(original=900), 0.7  # so that A_p has a weight beside A_m
+    cases = ((0.01, 0.005, 20), (0.1, 0.02, 1), (0.06, 0.02, 200), (0.01, 0.01, 1), (0.01, 0.01, 3))
+    for seed, (step, margin, best) in enumerate(3 * cases):
+        y_p, y_m = random_curves(seed, (12, 20, 20, 31, 16)), random_curves(seed + 90, (12, 20, 20, 31, 16), 0.2 * (seed % 3))
+        low, high = {"0": 2, "1": 3, "2": 4, "3": 9, "4": 5}, {"0": 8, "1": 9, "2": 9, "3": 16, "4": 11}
+        config = Config(budget=budget, step=step, margin=margin, best=best)
+
+        def value(ranks: Ranks, y_p: Curves = y_p, y_m: Curves = y_m) -> float:
+            a_p, a_m = (np.prod([curves[name][rank] for name, rank in ranks.items()]) for curves in (y_p, y_m))
+            return float(a_p * cost.of(ranks) / cost.original + a_m)
+
+        grids = [range(low[name], high[name] + 1, max(1, round(step * (len(y_p[name]) - 1)))) for name in low]
+        box = [dict(zip(low, ranks, strict=True)) for ranks in itertools.product(*grids)]
+        fit_in = [ranks for ranks in box if abs(cost.of(ranks) / cost.original / budget - 1) <= margin]
+        wanted = sorted(map(value, fit_in), reverse=True)[:best]
+        found = best_in_box(y_p, y_m, low, high, cost, config)
+        if len(found) != len(wanted) or any(ranks not in fit_in for ranks in found):
+            return np.inf
+        worst = max(worst, *(abs(value(ranks) - right) for ranks, right in zip(found, wanted, strict=True)))
+    return worst
+
+
+@torch.no_grad()
+def claim_meets_the_budget(lab: Lab) -> float:
+    """Largest distance of the executed multiply-adds from the budget, relative, for all the sets that are tried on images."""
+    model, task, pairs, cost = toy()
+    worst = 0.0
+    for budget in (0.45, 0.6, 0.8):
+        for ranks in rank_sets(model, pairs, task, Config(budget=budget, best=5)):
+            done = multiply_adds(cut(model, pairs, ranks), task.train.images[:1])
+            worst = max(worst, abs(done / cost.original / budget - 1))
+    return worst
+
+
+def ranks_of(model: nn.Module, pairs: Pairs) -> Ranks:
+    return {name: model.get_submodule(name)[0].out_channels for name in pairs}
+
+
+def claim_three_ways_to_choose(lab: Lab) -> float:
+    """How many of ENC-Map, ENC-Model and ENC-Inf choose other ranks than by the definition."""
+    model, task, pairs, cost = toy()
+    config = Config(budget=0.5, profile=(0.1, 0.3), space=0.2, best=40)
+    y_p, y_m = {name: energy(pair) for name, pair in pairs.items()}, measured(model, pairs, task, config)
+    least = {name: max(1, round(0.1 * (len(curve) - 1))) for name, curve in y_p.items()}
+    low, mapped, high = (equal_accuracy(y_p, least, cost, share * cost.original) for share in (0.3, 0.5, 0.7))
+    best = best_in_box(y_p, y_m, low, high, cost, config)
+    right = [task.score(cut(model, pairs, ranks), task.validation) for ranks in best]
+    tried = best[right.index(max(right))]
+    wanted = {"map": (replace(config, space=0), mapped), "model": (replace(config, best=1), best[0]), "inf": (config, tried)}
+    wrong = sum(ranks_of(compress(model, task, change), pairs) != ranks for change, ranks in wanted.values())
+    return wrong + (tried == best[0]) + (low == mapped) + (mapped == best[0])
+
+
+def over_uniform(lab: Lab, config: Config | None = None) -> float:
+    """Accuracy on test images, before fine-tuning, less that of one share for all layers; the method's own ranks without a config."""
+    pairs = split(lab.reference)[0]
+    sets = [ranks_of(lab.controlled("uniform"), pairs)]
+    sets += rank_sets(lab.reference, pairs, with_few(lab.task, config), config)[:1] if config else [ranks_of(lab.compressed, pairs)]
+    uniform, ours = (lab.task.score(cut(lab.reference, pairs, ranks), lab.task.test) for ranks in sets)
+    return ours - uniform
+
+
+def claim_map_beats_uniform(lab: Lab) -> float:
+    return over_uniform(lab, replace(lab.config, space=0))
+
+
+def claim_model_beats_uniform(lab: Lab) -> float:
+    return over_uniform(lab, replace(lab.config, best=1))
+
+
+def claim_inference_beats_uniform(lab: Lab) -> float:
+    return over_uniform(lab)
+
+
+def claim_inference_beats_model(lab: Lab) -> float:
+    """Accuracy on test images, before fine-tuning, of the set that is best on images less that of the highest metric."""
+    pairs, task = split(lab.reference)[0], with_few(lab.task, replace(lab.config, images=1000))
+    found = [cut(lab.reference, pairs, ranks) for ranks in rank_sets(lab.reference, pairs, task, lab.config)]
+    tried = max(found, key=lambda net: task.score(net, task.validation))
+    return task.score(tried, task.test) - task.score(found[0], task.test)
+
+
+def claim_fine_tuning_restores(lab: Lab) -> float:
+    """Share of the accuracy lost in the cut that fine-tuning wins back."""
+    pairs = split(lab.reference)[0]
+    start = lab.task.score(cut(lab.reference, pairs, ranks_of(lab.compressed, pairs)), lab.task.test)
+    return (lab.after.accuracy - start) / (lab.before.accuracy - start)
+
+
+def claim_network_meets_the_budget(lab: Lab) -> float:
+    """Distance of the measured multiply-adds from the budget, relative."""
+    return abs(lab.after.multiply_adds / lab.before.multiply_adds / lab.config.budget - 1)
