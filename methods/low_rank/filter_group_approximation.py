@@ -1,0 +1,274 @@
+"""Filter group approximation (Peng et al., ECCV 2018).
+
+A convolution becomes a grouped convolution as wide as its input and a 1x1 convolution that mixes the groups again. What a
+group of input channels contributes to the responses on sample images has few principal directions; keeping those is the
+best pair, in closed form. Layers are done in order of depth, in more groups the smaller their maps are, each aimed at
+its original responses from what the layers before it now feed. Training the whole network repairs the rest.
+
+Departures: the numbers of groups, images and the rate are this catalogue's. Means are taken out before the principal
+directions and put back by a bias of the 1x1 convolution. Where images leave directions unseen, the kernel's own weights stay. A
+layer whose channels the number of groups does not divide gets the next smaller one that does, and no group has more maps than there
+are outputs. The first convolution stays as it is (three channels make no groups), and so do 1x1 and grouped convolutions, dense layers,
+and a layer that would not get cheaper. Training is the kit's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.kit.lab import Lab
+from methods.kit.layers import filled, geometry, name_the_kept, patches, replaceable, replaced, responses, run, truncated_svd
+from methods.kit.measure import multiply_adds
+from methods.kit.nets import trained
+from methods.kit.task import Task
+from methods.kit.train import fit
+from methods.low_rank import jaderberg_low_rank as jaderberg
+
+Moments = tuple[Tensor, Tensor, Tensor, Tensor]  # means of x and z, (g, d) each; covariances of z with z and of x with z, (g, d, d)
+UNSEEN = 1e-8  # share of the largest variance below which a direction counts as unseen
+AT_ONCE = 32  # images whose patches are in memory
+
+
+@dataclass(frozen=True)
+class Config:
+    groups: tuple[int, ...] = (4, 8, 16, 32)  # one number for each size of maps, largest maps first; the last one for the rest, too
+    images: int = 512  # unlabelled
+    rate: float = 0.01  # of the training that follows
+
+
+SMOKE = Config(groups=(4, 8, 16), images=128)  # seconds
+SWEEP = tuple(Config(groups=groups, images=128) for groups in ((1, 2, 4), (2, 4, 8), (4, 8, 16), (8, 16, 32)))  # 1/9 is for the 1x1 alone
+
+
+def reference(task: Task) -> nn.Module:
+    """Many channels and no shortcuts, like the paper's VGG."""
+    return trained("vgg_wide", task.name)
+
+
+def in_groups(layer: nn.Conv2d, groups: int) -> Tensor:
+    """W = [W_1 ... W_g], each for c/g input channels: (g, n, c/g k^2)."""
+    return layer.weight.detach().double().unflatten(1, (groups, -1)).transpose(0, 1).flatten(2)
+
+
+def maps_of(layer: nn.Conv2d, groups: int) -> int:
+    """c/g maps for every group, as many as it has channels."""
+    return min(layer.in_channels // groups, layer.out_channels)
+
+
+def moments(layer: nn.Conv2d, groups: int, before: Tensor, after: Tensor) -> Moments:
+    """Of the patches x that the layer saw and of the patches z that it sees now, group by group."""
+    count, sums = 0, [torch.zeros((), dtype=torch.float64, device=before.device)] * 4
+    for images in zip(before.split(AT_ONCE), after.split(AT_ONCE), strict=True):
+        x, z = (patches(layer, part).flatten(0, 1).unflatten(1, (groups, -1)).transpose(0, 1).double() for part in images)
+        count += x.shape[1]
+        sums = [total + part for total, part in zip(sums, (x.sum(1), z.sum(1), z.mT @ z, x.mT @ z), strict=True)]
+    x, z, zz, xz = (total / count for total in sums)
+    return x, z, zz - z[:, :, None] * z[:, None], xz - x[:, :, None] * z[:, None]
+
+
+def white(layer: nn.Conv2d, groups: int) -> Moments:
+    """Of inputs without means or correlations: the answer is the truncated SVD of each group's kernel."""
+    size = layer.weight[0].numel() // groups
+    means, same = (
+        layer.weight.new_zeros(groups, size).double(),
+        torch.eye(size).to(layer.weight.device, torch.float64).expand(groups, -1, -1),
+    )
+    return means, means, same, same
+
+
+@torch.no_grad()
+def paired(layer: nn.Conv2d, groups: int, seen: Moments) -> nn.Sequential:
+    """min sum_i E || W_i x_i - A_i B_i z_i - b_i ||^2 for every group on its own: B = blockdiag(B_i), k x k; A = [A_1 ... A_g], 1x1."""
+    (x, z, zz, xz), w, maps = seen, in_groups(layer, groups), maps_of(layer, groups)
+    m = w + w @ (xz - zz) @ torch.linalg.pinv(zz, hermitian=True, rtol=UNSEEN)  # the best of any rank: W where z = x
+    a = torch.linalg.eigh(m @ zz @ m.mT).eigenvectors[:, :, -maps:]  # principal directions of its responses
+    b = a.mT @ m
+    shift = (w @ x[:, :, None] - a @ (b @ z[:, :, None])).sum((0, 2))
+    grouped = nn.Conv2d(layer.in_channels, groups * maps, **geometry(layer), groups=groups, bias=False)
+    pair = filled(layer, [grouped, nn.Conv2d(groups * maps, layer.out_channels, 1)], [b, a.transpose(0, 1)])
+    pair[1].bias.copy_(shift if layer.bias is None else layer.bias + shift)
+    return pair
+
+
+def work(layer: nn.Conv2d, groups: int) -> int:
+    """Multiply-adds of the pair for one output position: c (c/g) k^2 + n c."""
+    return groups * maps_of(layer, groups) * (layer.weight[0].numel() // groups + layer.out_channels)
+
+
+def plan(model: nn.Module, image: Tensor, groups: tuple[int, ...]) -> tuple[dict[str, int], dict[str, str]]:
+    """The number of groups of every layer that gets cheaper, and the reason why each other layer stays as it is."""
+
+    def why_not(layer: nn.Conv2d, first: bool) -> str:
+        return "sees raw pixels, which make no groups" if first else ""
+
+    layers, kept = replaceable(model, why_not)
+    maps = {name: answer[0, 0].numel() for name, answer in responses(model, image, layers).items()}
+    sizes, chosen = sorted({*maps.values()}, reverse=True), dict[str, int]()
+    for name, layer in layers.items():
+        if name not in maps:
+            kept[name] = "does not run"
+            continue
+        most = groups[min(sizes.index(maps[name]), len(groups) - 1)]
+        count = max(number for number in range(1, most + 1) if layer.in_channels % number == 0)
+        if work(layer, count) < layer.weight.numel():
+            chosen[name] = count
+        else:
+            kept[name] = (
+                f"a kernel of {'x'.join(map(str, layer.kernel_size))} with {layer.in_channels} channels in {count} groups saves nothing"
+            )
+    return chosen, kept
+
+
+def from_kernels(model: nn.Module, groups: Mapping[str, int]) -> nn.Module:
+    """The network with pairs that come as close to the kernels as they can."""
+    layers = {name: model.get_submodule(name) for name in groups}
+    return replaced(model, {name: paired(layer, groups[name], white(layer, groups[name])) for name, layer in layers.items()})
+
+
+def from_responses(model: nn.Module, groups: Mapping[str, int], images: Tensor) -> nn.Module:
+    """Layer after layer: the best pair for the original responses from what the layers approximated so far feed."""
+    small, before = from_kernels(model, groups), dict[str, Tensor]()
+    run(model, images, lambda name, x, y: before.update({name: x.clone()}), groups)
+
+    def solve(name: str, z: Tensor, y: Tensor) -> Tensor:
+        layer = model.get_submodule(name)
+        pair = paired(layer, groups[name], moments(layer, groups[name], before[name], z))
+        small.get_submodule(name).load_state_dict(pair.state_dict())
+        return pair(z)  # type: ignore[no-any-return]
+
+    run(small, images, solve, groups)
+    return small
+
+
+def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
+    """Choose groups by the size of maps, approximate one layer after the other, train the whole network."""
+    images = task.train.images[: config.images].to(task.device)
+    groups, kept = plan(model, images[:1], config.groups)
+    name_the_kept("filter groups need a convolution behind the first with a kernel to save on", groups, kept)
+    return fit(from_responses(model, groups, images), task, lr=config.rate)
+
+
+def as_cheap(model: nn.Module, task: Task, config: Config, build: jaderberg.Build) -> nn.Module:
+    """The same layers in another decomposition of their kernels, of as many multiply-adds."""
+    groups = plan(model, task.train.images[:1].to(task.device), config.groups)[0]
+    layers = {name: model.get_submodule(name) for name in groups}
+    ranks = {name: max(1, round(work(layer, groups[name]) / jaderberg.work(layer, build))) for name, layer in layers.items()}
+    return replaced(model, {name: build(layer, ranks[name]) for name, layer in layers.items()})
+
+
+def control_jaderberg(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """Columns and rows across all channels (scheme 2), as many multiply-adds, the same training."""
+    return fit(as_cheap(model, task, config, jaderberg.scheme2), task, lr=config.rate)
+
+
+def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """Truncated SVDs: fewer maps instead of groups of them, as many multiply-adds, the same training."""
+    return fit(as_cheap(model, task, config, truncated_svd), task, lr=config.rate)
+
+
+def pair_kernel(pair: nn.Sequential) -> Tensor:
+    """The n x c k^2 matrix that the pair applies to patches, computed without its layers."""
+    grouped, mix = (part.weight.double() for part in pair)
+    n, groups = len(mix), pair[0].groups
+    return torch.einsum("ngm,gmd->ngd", mix.reshape(n, groups, -1), grouped.reshape(groups, -1, grouped[0].numel())).flatten(1)
+
+
+@torch.no_grad()
+def claim_exact_where_rank_allows(lab: Lab) -> float:
+    """Largest difference of the outputs on unseen images, relative to the largest output; of fits to kernels and to rank-deficient images."""
+    torch.manual_seed(0)
+    worst, images, seen = 0.0, torch.randn(2, 6, 12, 13), torch.randn(3, 6, 8, 8) * torch.tensor([1.0, 0, 1, 2, 0, 1]).reshape(6, 1, 1)
+    cases: list[tuple[nn.Conv2d, int]] = [
+        (nn.Conv2d(6, 6, 3, stride=(2, 1), padding=(1, 2)), 1),
+        (nn.Conv2d(6, 4, (3, 5), padding=2, dilation=(1, 2), bias=False), 1),
+        (nn.Conv2d(6, 5, (2, 3), padding="same", padding_mode="circular"), 1),
+        (nn.Conv2d(6, 2, 3, padding="valid"), 3),
+        (nn.Conv2d(6, 9, 3, padding=1, padding_mode="reflect"), 2),  # more outputs, of kernels of rank c/g
+        (nn.Conv2d(6, 8, 3, stride=2, padding=2, padding_mode="replicate", bias=False), 3),
+    ]
+    for layer, groups in cases:
+        w, maps = in_groups(layer, groups), maps_of(layer, groups)
+        low = torch.randn(groups, len(layer.weight), maps).double() @ torch.randn(groups, maps, w.shape[2]).double()
+        if layer.out_channels > maps:
+            layer.weight.copy_(low.transpose(0, 1).reshape(layer.weight.shape))
+        wanted = layer(images)
+        for moment in (white(layer, groups), moments(layer, groups, seen, seen)):
+            pair = paired(layer, groups, moment)
+            worst = max(worst, float((pair(images) - wanted).abs().max() / wanted.abs().max()))
+    return worst
+
+
+@torch.no_grad()
+def claim_best_pair_of_a_group(lab: Lab) -> float:
+    """Largest relative difference of a group's error from what numpy's alternating least squares reaches from random factors."""
+    torch.manual_seed(0)
+    chance, worst = np.random.default_rng(0), 0.0
+    for layer, groups in ((nn.Conv2d(6, 7, 3, stride=2, padding=1).double(), 3), (nn.Conv2d(4, 5, 2, dilation=2).double(), 2)):
+        x = torch.randn(40, layer.in_channels, 6, 6).double() + 0.5
+        z = torch.relu(x + 0.7 * torch.randn_like(x))
+        pair, size = paired(layer, groups, moments(layer, groups, x, z)), layer.in_channels // groups
+        total = (pair(z) - layer(x)).mean((0, 2, 3)).abs().max()  # biases put the means where they were
+        worst = max(worst, float(total))
+        for group in range(groups):
+            mine = torch.zeros(layer.in_channels, 1, 1).index_fill_(0, torch.arange(group * size, (group + 1) * size), 1).double()
+            y, found, seen = (
+                (part - part.mean(0)).numpy()
+                for part in (
+                    *((f(v * mine)).transpose(0, 1).flatten(1).T for f, v in ((layer, x), (pair, z))),
+                    patches(layer, z[:, group * size : (group + 1) * size]).flatten(0, 1),
+                )
+            )
+            a = chance.standard_normal((size, y.shape[1]))
+            for _ in range(300):
+                b = np.linalg.lstsq(seen, y @ np.linalg.pinv(a), rcond=None)[0]
+                a = np.linalg.lstsq(seen @ b, y, rcond=None)[0]
+            worst = max(worst, abs(float(np.square(y - found).sum() / np.square(y - seen @ b @ a).sum()) - 1))
+    return worst
+
+
+def claim_cost_formula(lab: Lab) -> float:
+    """Largest difference from c (c/g) k^2 + n c multiply-adds a place, and from 1/g + 1/k^2 of the layer's own where n = c."""
+    worst = 0.0
+    for c, n, k, groups, stride in ((16, 32, 3, 4, 1), (12, 12, 5, 3, 2), (8, 8, 3, 8, (2, 3)), (6, 6, 2, 1, 1)):
+        layer, image = nn.Conv2d(c, n, k, stride, k // 2), torch.zeros(1, c, 12, 12)
+        places = layer(image)[0, 0].numel()
+        found = multiply_adds(paired(layer, groups, white(layer, groups)), image)
+        formula = (c * (c // groups) * k**2 + n * c) * places
+        worst = max(worst, abs(found - formula), abs(work(layer, groups) * places - formula))
+        if n == c:
+            worst = max(worst, abs(found - multiply_adds(layer, image) * (k**2 + groups) / (groups * k**2)))
+    return worst
+
+
+@torch.no_grad()
+def claim_keeps_the_width(lab: Lab) -> float:
+    """Smallest rank of a pair's kernel, of that of the layer's; the truncated SVD of as many multiply-adds has less than a quarter."""
+    torch.manual_seed(0)
+    return min(
+        float(torch.linalg.matrix_rank(pair_kernel(paired(layer, groups, white(layer, groups)))) / torch.linalg.matrix_rank(layer.weight.flatten(1)))
+        for layer, groups in ((nn.Conv2d(32, 32, 3), 8), (nn.Conv2d(32, 24, 3), 32), (nn.Conv2d(20, 20, 5), 4))
+    )
+
+
+def claim_each_layer_its_groups(lab: Lab) -> float:
+    """How many layers of a network are planned wrongly."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 8, 3, padding=1)), nn.Conv2d(8, 24, 3, padding=1), nn.Conv2d(24, 24, 3, padding=1, groups=2),
+        nn.Conv2d(24, 18, 3, 2, padding=1), nn.Conv2d(18, 16, 1), nn.Conv2d(16, 14, (1, 5), padding=(0, 2)), nn.MaxPool2d(2),
+        nn.Conv2d(14, 13, 3, padding=1), nn.Conv2d(13, 26, 3, padding=1), nn.Conv2d(26, 4, 3, 2, padding=1), nn.Conv2d(4, 1, 2),
+    )  # fmt: skip
+    model.register_module("idle", nn.Identity())
+    wanted = {"1": 2, "3": 4, "5": 4, "7": 7, "8": 1, "9": 13}
+    chosen, kept = plan(model, torch.zeros(1, 3, 32, 32), (2, 4, 8, 16))
+    return sum(chosen.get(str(i)) != wanted.get(str(i)) for i in range(len(model))) + len(
+        set(kept) ^ {"0.0", "2", "4", "10"}
+    )
