@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.kit.lab import Lab
@@ -253,7 +252,10 @@ def claim_keeps_the_width(lab: Lab) -> float:
     """Smallest rank of a pair's kernel, of that of the layer's; the truncated SVD of as many multiply-adds has less than a quarter."""
     torch.manual_seed(0)
     return min(
-        float(torch.linalg.matrix_rank(pair_kernel(paired(layer, groups, white(layer, groups)))) / torch.linalg.matrix_rank(layer.weight.flatten(1)))
+        float(
+            torch.linalg.matrix_rank(pair_kernel(paired(layer, groups, white(layer, groups))))
+            / torch.linalg.matrix_rank(layer.weight.flatten(1))
+        )
         for layer, groups in ((nn.Conv2d(32, 32, 3), 8), (nn.Conv2d(32, 24, 3), 32), (nn.Conv2d(20, 20, 5), 4))
     )
 
@@ -269,6 +271,65 @@ def claim_each_layer_its_groups(lab: Lab) -> float:
     model.register_module("idle", nn.Identity())
     wanted = {"1": 2, "3": 4, "5": 4, "7": 7, "8": 1, "9": 13}
     chosen, kept = plan(model, torch.zeros(1, 3, 32, 32), (2, 4, 8, 16))
-    return sum(chosen.get(str(i)) != wanted.get(str(i)) for i in range(len(model))) + len(
-        set(kept) ^ {"0.0", "2", "4", "10"}
-    )
+    return sum(chosen.get(str(i)) != wanted.get(str(i)) for i in range(len(model))) + len(set(kept) ^ {"0.0", "2", "4", "10"})
+
+
+@lru_cache(maxsize=1)
+@torch.no_grad()
+def untrained(lab: Lab) -> dict[str, nn.Module]:
+    """The pairs before training: "kernels" alone, responses of each layer "apart", and "responses" layer after layer."""
+    model, images = lab.reference, lab.task.train.images[: lab.config.images].to(lab.task.device)
+    groups, apart = plan(model, images[:1], lab.config.groups)[0], dict[str, nn.Module]()
+
+    def alone(name: str, x: Tensor, y: Tensor) -> None:
+        layer = model.get_submodule(name)
+        apart[name] = paired(layer, groups[name], moments(layer, groups[name], x, x))
+
+    run(model, images, alone, groups)
+    return {"kernels": from_kernels(model, groups), "apart": replaced(model, apart), "responses": from_responses(model, groups, images)}
+
+
+def logit_error(lab: Lab, model: nn.Module) -> float:
+    """Distance of the logits from the reference's on held-out images."""
+    with torch.no_grad():
+        images = lab.task.test.images[:256].to(lab.task.device)
+        return float((model.eval()(images) - lab.reference(images)).norm())
+
+
+def claim_responses_beat_kernels(lab: Lab) -> float:
+    """Error of the logits on held-out images before training, of that of pairs fitted to the kernels."""
+    return logit_error(lab, untrained(lab)["responses"]) / logit_error(lab, untrained(lab)["kernels"])
+
+
+def claim_makes_up_for_earlier_layers(lab: Lab) -> float:
+    """Error of the logits on held-out images before training, of that when each layer is fitted to the original network's inputs."""
+    return logit_error(lab, untrained(lab)["responses"]) / logit_error(lab, untrained(lab)["apart"])
+
+
+def directions(model: Any, images: Tensor) -> float:
+    """How many singular values of the features' Jacobian, of an image, are above a hundredth of the largest: the mean over images."""
+    features, many = model[:-1], 0
+    for image in images.split(1):
+        copies = image.expand(features(image).shape[1], -1, -1, -1).clone().requires_grad_()
+        (rows,) = torch.autograd.grad(features(copies).diagonal().sum(), copies)
+        spectrum = torch.linalg.svdvals(rows.flatten(1))
+        many += int((spectrum > 0.01 * spectrum[0]).sum())
+    return many / len(images)
+
+
+def claim_less_degenerate(lab: Lab) -> float:
+    """How many more directions of an image reach the features than through the truncated SVDs, after training."""
+    images = lab.task.test.images[:3].to(lab.task.device)
+    return directions(lab.compressed, images) / directions(lab.controlled("svd"), images)
+
+
+def claim_saves_multiply_adds(lab: Lab) -> float:
+    return lab.after.multiply_adds / lab.before.multiply_adds
+
+
+def claim_beats_truncated_svd(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("svd").accuracy
+
+
+def claim_beats_jaderberg(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("jaderberg").accuracy
