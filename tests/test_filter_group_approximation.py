@@ -115,8 +115,8 @@ def test_dead_inputs_and_zero_kernels(task: Task) -> None:
         (nn.Sequential(nn.Flatten()), "no layer with weights"),
         (nn.Sequential(nn.Conv2d(3, 6, 3)), "0: sees raw pixels"),
         (nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, groups=3)), "1: a grouped convolution"),
-        (nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 1)), "1: a kernel of 1x1 with 6 channels in 2 groups saves nothing"),
-        (nn.Sequential(nn.Conv2d(3, 5, 3), nn.Conv2d(5, 5, 3)), "1: a kernel of 3x3 with 5 channels in 1 groups saves nothing"),
+        (nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 1)), "1: a kernel of 1x1 saves nothing in groups of 3"),
+        (nn.Sequential(nn.Conv2d(3, 5, 3), nn.Conv2d(5, 5, 3)), "1: a kernel of 3x3 saves nothing in groups of 5"),
         (nn.Sequential(nn.Conv2d(3, 6, 3), nn.ConvTranspose2d(6, 6, 3)), "1: no plain Conv2d but ConvTranspose2d"),
     ],
 )
