@@ -73,16 +73,6 @@ def moments(layer: nn.Conv2d, groups: int, before: Tensor, after: Tensor) -> Mom
     return x, z, zz - z[:, :, None] * z[:, None], xz - x[:, :, None] * z[:, None]
 
 
-def white(layer: nn.Conv2d, groups: int) -> Moments:
-    """Of inputs without means or correlations: the answer is the truncated SVD of each group's kernel."""
-    size = layer.weight[0].numel() // groups
-    means, same = (
-        layer.weight.new_zeros(groups, size).double(),
-        torch.eye(size).to(layer.weight.device, torch.float64).expand(groups, -1, -1),
-    )
-    return means, means, same, same
-
-
 @torch.no_grad()
 def paired(layer: nn.Conv2d, groups: int, seen: Moments) -> nn.Sequential:
     """min sum_i E || W_i x_i - A_i B_i z_i - b_i ||^2 for every group on its own: B = blockdiag(B_i), k x k; A = [A_1 ... A_g], 1x1."""
@@ -124,24 +114,17 @@ def plan(model: nn.Module, image: Tensor, groups: tuple[int, ...]) -> tuple[dict
     return chosen, kept
 
 
-def from_kernels(model: nn.Module, groups: Mapping[str, int]) -> nn.Module:
-    """The network with pairs that come as close to the kernels as they can."""
-    layers = {name: model.get_submodule(name) for name in groups}
-    return replaced(model, {name: paired(layer, groups[name], white(layer, groups[name])) for name, layer in layers.items()})
-
-
 def from_responses(model: nn.Module, groups: Mapping[str, int], images: Tensor) -> nn.Module:
     """Layer after layer: the best pair for the original responses from what the layers approximated so far feed."""
-    small, before = from_kernels(model, groups), dict[str, Tensor]()
+    chains, before = {name: nn.Sequential(model.get_submodule(name)) for name in groups}, dict[str, Tensor]()
     run(model, images, lambda name, x, y: before.update({name: x.clone()}), groups)
 
     def solve(name: str, z: Tensor, y: Tensor) -> Tensor:
-        layer = model.get_submodule(name)
-        pair = paired(layer, groups[name], moments(layer, groups[name], before[name], z))
-        small.get_submodule(name).load_state_dict(pair.state_dict())
-        return pair(z)  # type: ignore[no-any-return]
+        layer = chains[name].pop(0)
+        chains[name].extend(paired(layer, groups[name], moments(layer, groups[name], before.pop(name), z)))
+        return chains[name](z)  # type: ignore[no-any-return]
 
-    run(small, images, solve, groups)
+    run(small := replaced(model, chains), images, solve, groups)
     return small
 
 
@@ -169,6 +152,22 @@ def control_jaderberg(model: nn.Module, task: Task, config: Config, like: nn.Mod
 def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Truncated SVDs: fewer maps instead of groups of them, as many multiply-adds, the same training."""
     return fit(as_cheap(model, task, config, truncated_svd), task, lr=config.rate)
+
+
+def white(layer: nn.Conv2d, groups: int) -> Moments:
+    """Of inputs without means or correlations: the answer is the truncated SVD of each group's kernel."""
+    size = layer.weight[0].numel() // groups
+    means, same = (
+        layer.weight.new_zeros(groups, size).double(),
+        torch.eye(size).to(layer.weight.device, torch.float64).expand(groups, -1, -1),
+    )
+    return means, means, same, same
+
+
+def from_kernels(model: nn.Module, groups: Mapping[str, int]) -> nn.Module:
+    """The network with pairs that come as close to the kernels as they can."""
+    layers = {name: model.get_submodule(name) for name in groups}
+    return replaced(model, {name: paired(layer, groups[name], white(layer, groups[name])) for name, layer in layers.items()})
 
 
 def pair_kernel(pair: nn.Sequential) -> Tensor:
@@ -315,7 +314,7 @@ def directions(model: Any, images: Tensor) -> float:
 
 def claim_less_degenerate(lab: Lab) -> float:
     """How many more directions of an image reach the features than through the truncated SVDs, after training."""
-    images = lab.task.test.images[:3].to(lab.task.device)
+    images = lab.task.test.images[:2].to(lab.task.device)
     return directions(lab.compressed, images) / directions(lab.controlled("svd"), images)
 
 
