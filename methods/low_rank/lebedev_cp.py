@@ -1,0 +1,467 @@
+"""CP decomposition (Lebedev et al., ICLR 2015).
+
+A kernel is an array of order four: output maps, input maps, height and width. Non-linear least squares write it as a sum
+of R products of four vectors, all vectors at once, which makes the layer a chain of four cheap ones: a 1x1 convolution to
+R maps, a column and a row for each map by itself, a 1x1 convolution out of them. One layer after another is replaced
+so, and each time the whole network is trained on, at a small rate.
+
+Departures: Gauss-Newton steps are damped (Levenberg-Marquardt), where the toolbox used in the paper bounds their length,
+and start from a few sweeps of alternating least squares; the four vectors of a term share its size equally. Ranks follow
+from one speed-up for all layers, where the paper sets each by hand. The first convolution stays as it is, and so do grouped
+ones, kernels of one column or row, and dense layers. Training is the kit's (Nesterov momentum, a cosine for each layer),
+with the rate our own. In a smoke run fewer Gauss-Newton steps and a larger speed-up.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import tensorly as tl
+import torch
+import torch.nn.functional as F
+from scipy.optimize import least_squares, linear_sum_assignment
+from tensorly.cp_tensor import CPTensor
+from tensorly.decomposition import parafac
+from torch import Tensor, nn
+
+from methods.kit.lab import Lab
+from methods.kit.layers import along, filled, name_the_kept, replaceable, replaced
+from methods.kit.measure import multiply_adds
+from methods.kit.nets import count, trained
+from methods.kit.task import Task
+from methods.kit.train import fit
+from methods.low_rank import jaderberg_low_rank as jaderberg
+
+MODES = "tsxy"  # of a kernel: T output maps, S input maps, d rows, d columns
+INNER = 20  # conjugate gradients to one Gauss-Newton step, at most
+Build = Callable[[nn.Conv2d, int], nn.Sequential]
+
+
+@dataclass(frozen=True)
+class Config:
+    speedup: float = 4.0  # multiply-adds of a layer over those of its chain; abstract, there of AlexNet's second convolution
+    sweeps: int = 5  # of alternating least squares, to start from
+    iterations: int = 50  # Gauss-Newton steps, tried or taken
+    rate: float = 1e-4  # of fine-tuning
+
+
+SMOKE = Config(speedup=12, iterations=12)  # at 4 this network loses little, whoever factors it
+SWEEP = (replace(SMOKE, speedup=2), replace(SMOKE, speedup=4), replace(SMOKE, speedup=8), SMOKE)
+
+
+def reference(task: Task) -> nn.Module:
+    """Full convolutions and no shortcuts, like the paper's networks."""
+    return trained("vgg_wide", task.name)
+
+
+# The four factors lie on top of each other in one matrix (T + S + d + d, R): a column holds the four vectors of one term.
+
+
+def composed(terms: Tensor, shape: torch.Size) -> Tensor:
+    """K(t, s, x, y) = sum_r Kt(t, r) Ks(s, r) Kx(x, r) Ky(y, r)."""
+    t, s, x, y = terms.split(list(shape))
+    return torch.einsum("xr,yr,sr,tr->tsxy", x, y, s, t)
+
+
+def contracted(kernel: Tensor, factors: Sequence[Tensor], mode: int) -> Tensor:
+    """The kernel times the factors of the other three modes, over which it sums: (length of the mode, R)."""
+    rest = [n for n in range(4) if n != mode]
+    names = ",".join(f"{MODES[n]}r" for n in rest)
+    return torch.einsum(f"{MODES},{names}->{MODES[mode]}r", kernel, *(factors[n] for n in rest))
+
+
+def overlaps(factors: Sequence[Tensor]) -> Tensor:
+    """H_nm, the elementwise product of the Gram matrices of all factors but n and m: (4, 4, R, R)."""
+    grams = torch.stack([factor.T @ factor for factor in factors])
+    others = [[[k for k in range(4) if k not in (n, m)] for m in range(4)] for n in range(4)]
+    return torch.stack([torch.stack([grams[rest].prod(0) for rest in row]) for row in others])
+
+
+def alternate(kernel: Tensor, terms: Tensor, sweeps: int) -> Tensor:
+    """Each factor in turn by least squares, the others held: U_n = K_n H_nn^-1."""
+    factors = list(terms.split(list(kernel.shape)))
+    for mode in sweeps * [0, 1, 2, 3]:
+        factors[mode] = contracted(kernel, factors, mode) @ torch.linalg.pinv(overlaps(factors)[mode, mode], hermitian=True)
+    return torch.cat(factors)
+
+
+def balanced(terms: Tensor, shape: torch.Size) -> Tensor:
+    """The same sum, the four vectors of each term of equal length."""
+    lengths = torch.stack([factor.norm(dim=0) for factor in terms.split(list(shape))])
+    scales = lengths.prod(0) ** 0.25 / lengths.clamp_min(1e-300)
+    return terms * scales.repeat_interleave(torch.tensor(shape, device=terms.device), 0)
+
+
+def curvature(terms: Tensor, shape: torch.Size) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """J^T J, of the derivative J of `composed`: the block H_nn that all rows of factor n have, (4, R, R), and its product with v.
+
+    (J^T J v)_n = v_n H_nn + U_n sum over m != n of (H_nm * v_m^T U_m), elementwise: the matrix itself is never formed.
+    """
+    factors = terms.split(list(shape))
+    blocks = overlaps(factors)
+    across = blocks * (1 - torch.eye(4).to(terms))[..., None, None]
+    own = blocks[range(4), range(4)]
+
+    def product(v: Tensor) -> Tensor:
+        parts = v.split(list(shape))
+        mixed = (across * torch.stack([part.T @ factor for part, factor in zip(parts, factors, strict=True)])).sum(1)
+        return torch.cat([parts[n] @ own[n] + factors[n] @ mixed[n] for n in range(4)])
+
+    return own, product
+
+
+def damped_step(terms: Tensor, shape: torch.Size, gradient: Tensor, damping: float, enough: float = 0.03) -> Tensor:
+    """(J^T J + damping) p = -gradient by conjugate gradients, preconditioned with the blocks on the diagonal."""
+    own, product = curvature(terms, shape)
+    inverses = torch.linalg.pinv(own + damping * torch.eye(terms.shape[1]).to(terms), hermitian=True)
+
+    def preconditioned(v: Tensor) -> Tensor:
+        return torch.cat([part @ inverse for part, inverse in zip(v.split(list(shape)), inverses, strict=True)])
+
+    step, left = torch.zeros_like(terms), -gradient
+    ahead = nearer = preconditioned(left)
+    size = first = (left * nearer).sum()
+    for _ in range(INNER):
+        if size <= enough**2 * first:
+            break
+        pulled = product(ahead) + damping * ahead
+        length = size / (ahead * pulled).sum()
+        step, left = step + length * ahead, left - length * pulled
+        nearer = preconditioned(left)
+        before, size = size, (left * nearer).sum()
+        ahead = nearer + size / before * ahead
+    return step
+
+
+def gauss_newton(kernel: Tensor, terms: Tensor, iterations: int) -> Tensor:
+    """min 1/2 || composed - kernel ||^2 over all factors together, with less damping the better a step keeps what it promised."""
+    shape, growth, damping = kernel.shape, 2.0, 0.0
+    error = composed(terms, shape) - kernel
+    for _ in range(iterations):
+        gradient = torch.cat([contracted(error, terms.split(list(shape)), mode) for mode in range(4)])  # J^T error
+        damping = damping or float(curvature(terms, shape)[0].max())
+        step = damped_step(terms, shape, gradient, damping)
+        after = composed(terms + step, shape) - kernel
+        promised = (step * (damping * step - gradient)).sum()  # by the linear model, of the squared error
+        if not promised > 1e-24 * kernel.square().sum():
+            break
+        kept = float((error.square().sum() - after.square().sum()) / promised)
+        if kept > 0:
+            terms, error, growth = terms + step, after, 2.0
+            damping *= max(1 / 3, 1 - (2 * kept - 1) ** 3)  # Nielsen's rule
+        else:
+            damping, growth = damping * growth, 2 * growth
+    return terms
+
+
+def cp(kernel: Tensor, rank: int, config: Config) -> Tensor:
+    """The terms of a CP decomposition, in float64: (T + S + d + d, R)."""
+    kernel = kernel.detach().double()
+    start = torch.randn(sum(kernel.shape), rank, generator=torch.Generator().manual_seed(0)).to(kernel)
+    terms = balanced(alternate(kernel, start, config.sweeps), kernel.shape)
+    return balanced(gauss_newton(kernel, terms, config.iterations), kernel.shape)
+
+
+def chain(layer: nn.Conv2d, terms: Tensor) -> nn.Sequential:
+    """1x1 S -> R, a column and a row for each of R maps, 1x1 R -> T with the bias; stride and padding go with column and row."""
+    (outputs, inputs), rank = layer.weight.shape[:2], terms.shape[1]
+    t, s, x, y = terms.split(list(layer.weight.shape))
+    column, row = (along(layer, axis, rank, rank, groups=rank, bias=False) for axis in (0, 1))
+    first, last = nn.Conv2d(inputs, rank, 1, bias=False), nn.Conv2d(rank, outputs, 1, bias=layer.bias is not None)
+    return filled(layer, [first, column, row, last], [s.T, x.T, y.T, t])
+
+
+def work(layer: nn.Conv2d) -> int:
+    """Multiply-adds for one output position and one term, S + 2d + T; with a stride, maps are larger before column and row."""
+    outputs, inputs, d, e = layer.weight.shape
+    down, across = layer.stride
+    return down * across * inputs + across * d + e + outputs
+
+
+def plan(model: nn.Module, speedup: float) -> tuple[dict[str, int], dict[str, str]]:
+    """The rank of every layer that gets so much cheaper, and the reason why each other layer stays as it is."""
+
+    def rank(layer: nn.Conv2d) -> int:
+        return int(layer.weight.numel() / (speedup * work(layer)))
+
+    def why_not(layer: nn.Conv2d, first: bool) -> str:
+        if first:
+            return "the first convolution, with few maps to factorise"
+        if 1 in layer.kernel_size:
+            return f"a kernel of {layer.kernel_size[0]}x{layer.kernel_size[1]} has no columns and rows to split into"
+        return "" if rank(layer) else f"too narrow to be {speedup:g} times faster"
+
+    layers, kept = replaceable(model, why_not)
+    return {name: rank(layer) for name, layer in layers.items()}, kept
+
+
+def one_after_another(model: nn.Module, ranks: Mapping[str, int], build: Build, task: Task, rate: float) -> nn.Module:
+    """Replace a layer, train the whole network on for its share of the steps, go on to the next layer as training has left it."""
+    for turn, (name, rank) in enumerate(ranks.items()):
+        model = replaced(model, {name: build(model.get_submodule(name), rank)})
+        fresh = replace(task, seed=len(ranks) * task.seed + turn)  # not the same batches for every layer
+        model = fit(model, fresh, share=1 / len(ranks), lr=rate)
+    return model
+
+
+def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
+    """Decompose a layer, fine-tune the network, and so on from the second convolution to the last."""
+    ranks, kept = plan(model, config.speedup)
+    name_the_kept("CP decomposition needs a convolution with columns and rows behind the first", ranks, kept)
+    return one_after_another(model, ranks, lambda layer, rank: chain(layer, cp(layer.weight, rank, config)), task, config.rate)
+
+
+BOLD = 3e-3  # rate at which the controls' factors gain most; those of the method do not survive it
+
+
+def control_jaderberg(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """The same layers as columns and rows of as many multiply-adds; the same steps, at a rate that these bear and gain by."""
+
+    def build(layer: nn.Conv2d, rank: int) -> nn.Sequential:
+        return jaderberg.scheme2(layer, max(1, round(rank * work(layer) / jaderberg.work(layer, jaderberg.scheme2))))
+
+    return one_after_another(model, plan(model, config.speedup)[0], build, task, BOLD)
+
+
+def planted(shape: tuple[int, ...], rank: int, noise: float = 0.0, alike: float = 0.0) -> tuple[Tensor, Tensor]:
+    """A kernel that is a sum of random terms, under white noise, and its terms; `alike` makes the vectors of a mode point the same way."""
+    terms = torch.cat([torch.randn(n, rank) + alike * torch.randn(n, 1) for n in shape]).double()
+    kernel = composed(terms, torch.Size(shape))
+    return kernel + noise * kernel.std() * torch.randn(shape), terms
+
+
+def claim_planted_terms_recovered(lab: Lab) -> float:
+    """Largest distance from 1 of the cosine between a planted term and the one found for it, each kept whole."""
+    torch.manual_seed(0)
+    worst = 0.0
+    for shape, rank in (((9, 8, 3, 3), 5), ((6, 10, 3, 5), 4), ((12, 7, 5, 5), 6)):
+        kernel, wanted = planted(shape, rank)
+        found = cp(kernel, rank, Config(iterations=100))
+        one, other = (
+            torch.stack([composed(terms[:, r : r + 1], kernel.shape).flatten() for r in range(rank)]) for terms in (wanted, found)
+        )
+        cosines = (one @ other.T / torch.outer(one.norm(dim=1), other.norm(dim=1))).numpy()
+        worst = max(
+            worst, 1 - cosines[linear_sum_assignment(-cosines)].min(), float((kernel - other.sum(0).view(shape)).norm() / kernel.norm())
+        )
+    return worst
+
+
+@torch.no_grad()
+def claim_chain_equals_sum_of_terms(lab: Lab) -> float:
+    """Largest difference from the layer whose kernel numpy adds up term by term, relative to the largest output."""
+    torch.manual_seed(0)
+    worst, images = 0.0, torch.randn(2, 6, 11, 12)
+    for layer in (
+        nn.Conv2d(6, 8, 3, stride=2, padding=1),
+        nn.Conv2d(6, 5, (3, 2), stride=(1, 3), padding=(0, 2), bias=False),
+        nn.Conv2d(6, 9, (2, 3), padding="same", padding_mode="circular", dilation=(1, 2)),
+        nn.Conv2d(6, 4, 3, padding=(2, 1), padding_mode="reflect"),
+    ):
+        terms = cp(layer.weight, 7, Config(iterations=3))
+        small = chain(layer, terms)
+        t, s, x, y = (factor.numpy().T for factor in terms.split(list(layer.weight.shape)))
+        kernel = sum(np.multiply.outer(np.outer(t[r], s[r]), np.outer(x[r], y[r])) for r in range(7))
+        layer.weight.copy_(torch.from_numpy(kernel))
+        wanted = layer(images)
+        worst = max(worst, float((small(images) - wanted).abs().max() / wanted.abs().max()))
+    return worst
+
+
+def claim_cost_formula(lab: Lab) -> float:
+    """Largest difference from R (S + 2d + T) parameters and as many multiply-adds a place; with a stride the first ones at more places."""
+    worst = 0.0
+    for s, t, d, rank, (down, across) in ((16, 32, 3, 5, (1, 1)), (8, 12, 5, 3, (2, 2)), (6, 20, 3, 4, (3, 2))):
+        layer = nn.Conv2d(s, t, d, (down, across), d // 2, bias=False)
+        small, places = chain(layer, torch.ones(s + t + 2 * d, rank)), 12 * 12 / down / across
+        formula = rank * (12 * 12 * s + places * (across * d + d + t))
+        executed = multiply_adds(small, torch.zeros(1, s, 12, 12))
+        worst = max(worst, abs(count(small) - rank * (s + 2 * d + t)), abs(executed - formula), abs(work(layer) * rank * places - formula))
+    return worst
+
+
+def claim_each_layer_its_rank(lab: Lab) -> float:
+    """How many layers of a network are planned wrongly, or get chains that are not as many times faster as asked."""
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv2d(8, 10, 3)), nn.Conv2d(10, 24, 3, stride=2), nn.Conv2d(24, 24, 3, groups=2), nn.Conv2d(24, 18, 1),
+        nn.Conv2d(18, 12, (1, 5)), nn.Conv2d(12, 16, (5, 3)), nn.Conv2d(16, 1, 2), nn.ConvTranspose2d(1, 9, 3), nn.Linear(40, 30),
+    )  # fmt: skip
+    ranks, kept = plan(model, 4.0)
+    wrong = (list(ranks) != ["1", "5"]) + (set(kept) != {"0.0", "2", "3", "4", "6", "7", "8"})
+    for name, rank in ranks.items():
+        layer = model.get_submodule(name)
+        image = torch.zeros(1, layer.in_channels, 80, 81)
+        chains = [chain(layer, torch.ones(sum(layer.weight.shape), r)) for r in (rank, rank + 1)]
+        faster = [multiply_adds(layer, image) / multiply_adds(small, image) for small in chains]
+        wrong += not faster[0] >= 3.85 > faster[1]  # the first parts of a chain meet some more places at the borders of a map
+    return wrong
+
+
+def claim_steps_are_damped_gauss_newton(lab: Lab) -> float:
+    """Largest relative difference of gradient, J^T J v and step from those of a Jacobian by central differences."""
+    torch.manual_seed(0)
+    worst = 0.0
+    for shape, rank in (((3, 2, 2, 2), 2), ((2, 3, 1, 2), 2)):
+        size, kernel = torch.Size(shape), torch.randn(shape).double()
+        terms, v = torch.randn(2, sum(shape), rank).double()
+        moves = 1e-4 * torch.eye(terms.numel()).double().view(-1, *terms.shape)
+        jacobian = torch.stack([(composed(terms + h, size) - composed(terms - h, size)).flatten() / 2e-4 for h in moves], 1).numpy()
+        error = (composed(terms, size) - kernel).flatten().numpy()
+        gradient = torch.cat([contracted(torch.from_numpy(error).view(shape), terms.split(list(shape)), mode) for mode in range(4)])
+        wide = np.vstack([jacobian, np.sqrt(0.7) * np.eye(terms.numel())])
+        step = np.linalg.lstsq(wide, np.append(-error, np.zeros(terms.numel())))[0]
+        for found, wanted in (
+            (gradient, jacobian.T @ error),
+            (curvature(terms, size)[1](v), jacobian.T @ (jacobian @ v.flatten().numpy())),
+            (damped_step(terms, size, gradient, 0.7, enough=1e-12), step),
+        ):
+            worst = max(worst, float(np.abs(found.flatten().numpy() - wanted).max() / np.abs(wanted).max()))
+    return worst
+
+
+def als(kernel: Tensor, rank: int, sweeps: int) -> float:
+    """Error that tensorly's alternating least squares leave from where `cp` starts."""
+    start = torch.randn(sum(kernel.shape), rank, generator=torch.Generator().manual_seed(0)).double()
+    factors = [factor.numpy() for factor in start.split(list(kernel.shape))]
+    with tl.backend_context("numpy"):
+        found = parafac(kernel.numpy(), rank, n_iter_max=sweeps, init=CPTensor((np.ones(rank), factors)), tol=0)
+        return float(np.linalg.norm(kernel.numpy() - tl.cp_to_tensor(found)))
+
+
+def error(kernel: Tensor, terms: Tensor) -> float:
+    """Distance of the kernel from the sum of terms."""
+    return float((composed(terms, kernel.shape) - kernel).norm())
+
+
+def claim_starts_from_als(lab: Lab) -> float:
+    """Relative difference of the error where the Gauss-Newton steps start from that of as many of tensorly's sweeps."""
+    torch.manual_seed(0)
+    kernel = planted((10, 8, 3, 4), 4, noise=0.1)[0]
+    return abs(error(kernel, cp(kernel, 4, Config(iterations=0))) / als(kernel, 4, 5) - 1)
+
+
+def claim_no_worse_than_als(lab: Lab) -> float:
+    """Largest ratio of the kernel's error to that of tensorly's alternating least squares from the same start, in as many rounds."""
+    ratios = []
+    for alike in (1.0, 2.0, 3.0):  # where alternating gets stuck
+        torch.manual_seed(0)
+        kernel = planted((10, 8, 3, 3), 4, noise=0.02, alike=alike)[0]
+        ratios.append(error(kernel, cp(kernel, 4, Config(iterations=40))) / als(kernel, 4, 45))
+    return max(ratios)
+
+
+def claim_nothing_better_nearby(lab: Lab) -> float:
+    """Relative part of the squared error that scipy's least squares can still take away, from where ours have ended."""
+    torch.manual_seed(0)
+    kernel = planted((5, 4, 3, 3), 2, noise=0.3)[0]
+    terms = cp(kernel, 2, Config())
+
+    def errors(flat: np.ndarray) -> np.ndarray:
+        return (composed(torch.from_numpy(flat).view(terms.shape), kernel.shape) - kernel).flatten().numpy()
+
+    return float(1 - 2 * least_squares(errors, terms.flatten().numpy()).cost / error(kernel, terms) ** 2)
+
+
+def greedy(layer: nn.Conv2d, rank: int) -> nn.Sequential:
+    """One term after the other, each the best for what those before it leave."""
+    left, terms = layer.weight.detach().double(), list[Tensor]()
+    for seed in range(rank):
+        start = torch.randn(sum(left.shape), 1, generator=torch.Generator().manual_seed(seed)).to(left)
+        terms.append(alternate(left, start, 10))
+        left = left - composed(terms[-1], left.shape)
+    return chain(layer, balanced(torch.cat(terms, 1), left.shape))
+
+
+@torch.no_grad()
+def claim_beats_greedy_fit(lab: Lab) -> float:
+    """Largest ratio of the kernel's error to that of as many terms fitted one after the other."""
+    torch.manual_seed(0)
+    ratios, images = [], torch.eye(8).double()[:, :, None, None]
+    for rank in (3, 4, 6):
+        layer = nn.Conv2d(8, 10, 3, padding=1, bias=False).double()
+        layer.weight.copy_(kernel := planted((10, 8, 3, 3), rank, noise=0.1)[0])
+        ours, theirs = (build(F.pad(images, [1] * 4)) for build in (chain(layer, cp(kernel, rank, Config())), greedy(layer, rank)))
+        wanted = layer(F.pad(images, [1] * 4))
+        ratios.append(float((ours - wanted).norm() / (theirs - wanted).norm()))
+    return max(ratios)
+
+
+@torch.no_grad()
+def claim_vectors_share_size(lab: Lab) -> float:
+    """Largest relative difference of the lengths of a term's four vectors in the layers returned."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(8, 10, 3)
+    into, column, row, out = (part.weight for part in chain(layer, cp(layer.weight, 6, Config(iterations=5))))
+    lengths = torch.stack([weight.flatten(1).norm(dim=1) for weight in (into, column, row, out.transpose(0, 1))])
+    return float((lengths.max(0).values / lengths.min(0).values - 1).max())
+
+
+def claim_one_layer_after_another(lab: Lab) -> float:
+    """How many training steps see another number of chains than they should, or layers are not trained."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 4),
+    )
+    seen, images = list[int](), list[Tensor]()
+
+    def watch(net: nn.Module, inputs: tuple[Tensor]) -> None:
+        seen.append(sum(isinstance(part, nn.Sequential) for part in net))
+        images.append(inputs[0])
+
+    model.register_forward_pre_hook(watch)
+    batch = [(torch.randn(40, 3, 9, 9), torch.randint(4, (40,)))]
+    task = Task.from_loaders(batch, batch, batch, steps=6, batch=4)
+    small = compress(model, task, Config(speedup=1, iterations=3, rate=0.1))
+    untrained = replaced(model, {"2": chain(model[2], cp(model[2].weight, len(small[2][0].weight), Config(iterations=3)))})
+    wrong = (seen != 3 * [1] + 3 * [2]) + torch.equal(images[0], images[3])
+    wrong += sum(torch.equal(after, before) for after, before in zip(small[2].parameters(), untrained[2].parameters(), strict=True))
+    return wrong + torch.equal(small[0].weight, model[0].weight) + torch.equal(small[7].weight, model[7].weight)
+
+
+def claim_saves_multiply_adds(lab: Lab) -> float:
+    return lab.after.multiply_adds / lab.before.multiply_adds
+
+
+def claim_fine_tuning_restores(lab: Lab) -> float:
+    """Share of the accuracy lost in the decomposition of all layers that fine-tuning wins back."""
+    ranks = plan(lab.reference, lab.config.speedup)[0]
+    layers = {name: lab.reference.get_submodule(name) for name in ranks}
+    untuned = replaced(lab.reference, {name: chain(layer, cp(layer.weight, ranks[name], lab.config)) for name, layer in layers.items()})
+    cut = lab.task.score(untuned, lab.task.test)
+    return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
+
+
+def claim_large_rates_destroy(lab: Lab) -> float:
+    """Accuracy that half as many steps at the rate of the controls take away again."""
+    shaken = fit(copy.deepcopy(lab.compressed), lab.task, share=0.5, lr=BOLD)
+    return lab.after.accuracy - lab.task.score(shaken, lab.task.test)
+
+
+def claim_beats_jaderberg(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("jaderberg").accuracy
+
+
+def claim_beats_greedy(lab: Lab) -> float:
+    """The same ranks, fitted greedily; the same steps, at a rate that these factors bear and gain by."""
+    net = one_after_another(lab.reference, plan(lab.reference, lab.config.speedup)[0], greedy, lab.task, BOLD)
+    return lab.after.accuracy - lab.task.score(net, lab.task.test)
+
+
+def claim_second_layer_four_times_faster(lab: Lab) -> float:
+    """Accuracy lost when only the second convolution is decomposed."""
+    name, rank = next(iter(plan(lab.reference, 4.0)[0].items()))
+    config = Config(iterations=lab.config.iterations)
+    small = one_after_another(
+        lab.reference, {name: rank}, lambda layer, r: chain(layer, cp(layer.weight, r, config)), lab.task, config.rate
+    )
+    return lab.before.accuracy - lab.task.score(small, lab.task.test)
