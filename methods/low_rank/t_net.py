@@ -17,7 +17,7 @@ import copy
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -49,14 +49,13 @@ class Config:
     lr: float = 0.1  # from random weights
 
 
-SMOKE = Config(channels=0.3)  # in seconds, milder forms learn as much as no form at all
-SWEEP = (Config(channels=0.7), Config(channels=0.5), Config(channels=0.3), Config(channels=0.2))  # parameters: multiply-adds stay
+SMOKE = Config(channels=0.15)  # milder forms lose nothing in seconds, whoever compresses
+SWEEP = (Config(channels=0.7), Config(channels=0.55), Config(channels=0.4), Config(channels=0.3))  # fewer parameters; multiply-adds stay
+TRAIN = Config("train", channels=0.2)  # about as many parameters as Config()
 
 
 def unit(width: int) -> nn.Sequential:
-    return nn.Sequential(
-        OrderedDict(bn=nn.BatchNorm2d(width), act=nn.ReLU(), conv=nn.Conv2d(width, width, 3, padding=1, bias=False))
-    )
+    return nn.Sequential(OrderedDict(bn=nn.BatchNorm2d(width), act=nn.ReLU(), conv=nn.Conv2d(width, width, 3, padding=1, bias=False)))
 
 
 class Block(nn.Module):
@@ -75,9 +74,7 @@ class Hourglass(nn.Module):
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
-        self.depth = nn.ModuleList(
-            nn.ModuleDict({branch: Block(width) for branch in ("encoder", "skip", "decoder")}) for _ in range(depth)
-        )
+        self.depth = nn.ModuleList(nn.ModuleDict({branch: Block(width) for branch in ("encoder", "skip", "decoder")}) for _ in range(depth))
 
     def forward(self, x: Tensor, level: int = 0) -> Tensor:
         if level == len(self.depth):
@@ -104,10 +101,10 @@ class Tucker(nn.Module):
 
     def __init__(self, parts: Sequence[Tensor]) -> None:
         super().__init__()
-        self.core, self.factors = nn.Parameter(parts[0]), nn.ParameterList(parts[1:])
+        self.core, self.factors = nn.Parameter(parts[0].flatten(1)), nn.ParameterList(parts[1:])  # channels_last refuses five modes
 
     def forward(self, place: Place) -> Tensor:
-        kernel: Tensor = self.core
+        kernel = self.core.unflatten(1, [u.shape[1] for u in self.factors][1:])
         with torch.autocast(kernel.device.type, enabled=False):
             for mode, u in enumerate(self.factors):  # a row for each position mode, all rows for the kernel's own
                 kernel = torch.tensordot(kernel, u[place[mode]] if mode < len(place) else u, ([0], [-1]))
@@ -214,15 +211,20 @@ def places(names: Sequence[str]) -> tuple[tuple[int, ...], list[Place]]:
     return (len(names),), [(number,) for number in range(len(names))]
 
 
-def tied(model: nn.Module, names: Sequence[str], config: Config) -> nn.Module:
-    """A copy of the network in which the named layers' kernels are slices of one tensor in the config's form."""
+def slices(model: nn.Module, names: Sequence[str], config: Config) -> dict[str, Slice]:
+    """One tensor in the config's form for the named layers' kernels, and in each layer's place its slice."""
     modes, found = places(names)
     layers = [model.get_submodule(name) for name in names]
     kernels = torch.empty(*modes, *layers[0].weight.shape, dtype=torch.float64, device=layers[0].weight.device)
     for layer, place in zip(layers, found, strict=True):
         kernels[place] = layer.weight.detach()
     tensor = FORMS[config.form](kernels, config).to(layers[0].weight)
-    return replaced(model, {name: Slice(layer, tensor, place) for name, layer, place in zip(names, layers, found, strict=True)})
+    return {name: Slice(layer, tensor, place) for name, layer, place in zip(names, layers, found, strict=True)}
+
+
+def tied(model: nn.Module, names: Sequence[str], config: Config) -> nn.Module:
+    """A copy of the network whose named layers share one tensor."""
+    return replaced(model, slices(model, names, config))
 
 
 def fresh(model: nn.Module) -> nn.Module:
@@ -254,10 +256,10 @@ def control_layerwise(model: nn.Module, task: Task, config: Config, like: nn.Mod
         sizes = [math.prod(rank) + sum(length * r for length, r in zip(shape, rank, strict=True)) for rank in ranks]
         return count(model) + sum(sizes) - len(names) * math.prod(shape)
 
-    small = fresh(model)
-    for name, share in zip(names, shares(share_that_costs(count(like), cost)), strict=True):
-        small = tied(small, [name], Config(channels=share))
-    return fit(small, task, lr=config.lr)
+    model = fresh(model)
+    chosen = zip(names, shares(share_that_costs(count(like), cost)), strict=True)
+    alone = {name: slices(model, [name], Config(channels=share))[name] for name, share in chosen}
+    return fit(replaced(model, alone), task, lr=config.lr)
 
 
 BRANCHES = ("encoder", "skip", "decoder")
@@ -279,11 +281,13 @@ def stacked(kernels: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(kernels)).reshape(LENGTHS)
 
 
-def whole(tensor: Tucker | Train, other: dict[int, Tensor] = {}) -> Tensor:  # noqa: B006
+def whole(tensor: Tucker | Train, **other: Tensor) -> Tensor:
     """The full tensor as tensorly multiplies it out, some of its parts replaced."""
-    parts = [other.get(number, part.detach()).numpy() for number, part in enumerate(tensor.parameters())]
+    parts = [other.get(name, part.detach()).numpy() for name, part in tensor.named_parameters()]
     with tl.backend_context("numpy"):
-        return torch.from_numpy(tucker_to_tensor((parts[0], parts[1:])) if isinstance(tensor, Tucker) else tt_to_tensor(parts))
+        if isinstance(tensor, Tucker):
+            return torch.from_numpy(tucker_to_tensor((parts[0].reshape([u.shape[1] for u in parts[1:]]), parts[1:])))
+        return torch.from_numpy(tt_to_tensor(parts))
 
 
 @torch.no_grad()
@@ -329,9 +333,9 @@ def claim_gradients_add_up(lab: Lab) -> float:
         for network in (model, small):
             network(images).square().sum().backward()
         slopes = stacked(model.get_submodule(name).weight.grad for name in GRID)
-        for number, part in enumerate(tensor.parameters()):
+        for name, part in tensor.named_parameters():
             step = torch.randn_like(part)
-            worst = max(worst, abs(float((part.grad * step).sum() / (slopes * whole(tensor, {number: step})).sum()) - 1))
+            worst = max(worst, abs(float((part.grad * step).sum() / (slopes * whole(tensor, **{name: step})).sum()) - 1))
     return worst
 
 
@@ -378,12 +382,13 @@ def claim_starts_as_truncated_svd(lab: Lab) -> float:
 
 def claim_one_tensor_of_order_eight(lab: Lab) -> float:
     """How many networks get another tensor than they should, or tie other layers."""
-    regular_net, small, tensor = regular(Config(channels=1.0))
+    net, small, tensor = regular(Config(channels=1.0))
     tensors = {id(part.tensor) for part in small.modules() if isinstance(part, Slice)}
-    wrong = (tensor.core.shape != LENGTHS) + (tensors != {id(tensor)}) + (plan(regular_net)[0] != sorted(GRID, key=GRID.index))
+    wrong = (tuple(map(len, tensor.factors)) != LENGTHS) + (tensors != {id(tensor)}) + (plan(net)[0] != GRID)
     mixed = nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Sequential(nn.Conv2d(6, 6, 3)), nn.Conv2d(6, 6, 3, groups=2), nn.Conv2d(6, 6, 3),
-        *(nn.Conv2d(6, 6, 1) for _ in range(5)), nn.Conv2d(6, 40, 5), nn.ConvTranspose2d(40, 6, 3), nn.Conv2d(6, 6, 3).double(), nn.Linear(6, 6),
+        *(nn.Conv2d(6, 6, 1) for _ in range(5)), nn.Conv2d(6, 40, 5), nn.ConvTranspose2d(40, 6, 3), nn.Conv2d(6, 6, 3).double(),
+        nn.Linear(6, 6),
     )  # fmt: skip
     names, kept = plan(mixed)
     wrong += (names != ["1", "2.0", "4"]) + (set(kept) != {"0", "3", *"56789", "10", "11", "12", "13"})
@@ -408,7 +413,7 @@ def claim_trained_from_scratch(lab: Lab) -> float:
         for given in (model, other):
             torch.manual_seed(0)
             results.append(dict(compress(given, task, config).named_parameters()))
-        left = max(left, *(float((part - results[1][name]).abs().max()) for name, part in results[0].items()))
+        left = max(left, *(float((part - results[1][name]).detach().abs().max()) for name, part in results[0].items()))
         left += sum(torch.equal(part, results[0][name]) for name, part in start.named_parameters())
     return left
 
@@ -421,12 +426,9 @@ def claim_no_worse_than_layerwise(lab: Lab) -> float:
     return lab.after.accuracy - lab.control("layerwise").accuracy
 
 
-def claim_keeps_accuracy(lab: Lab) -> float:
-    """Accuracy lost against the network with kernels of its own."""
-    return lab.before.accuracy - lab.after.accuracy
-
-
-def claim_either_form_keeps_accuracy(lab: Lab, case: str) -> float:
-    """Accuracy won over the network with kernels of its own."""
-    config = {"tucker": lab.config, "train": replace(lab.config, form="train", channels=lab.config.channels / 2)}[case]
-    return lab.task.score(compress(lab.reference, lab.task, config), lab.task.test) - lab.before.accuracy
+def claim_keeps_accuracy(lab: Lab, case: str) -> float:
+    """Accuracy lost against the network with kernels of its own: Tucker and tensor-train at mild, Tucker at high compression."""
+    if case == "tucker":
+        return lab.before.accuracy - lab.after.accuracy
+    small = compress(lab.reference, lab.task, {"train": TRAIN, "high": SMOKE}[case])
+    return lab.before.accuracy - lab.task.score(small, lab.task.test)
