@@ -217,7 +217,7 @@ def slices(model: nn.Module, names: Sequence[str], config: Config) -> dict[str, 
     """One tensor in the config's form for the named layers' kernels, and in each layer's place its slice."""
     modes, found = places(names)
     layers = [model.get_submodule(name) for name in names]
-    kernels = layers[0].weight.new_empty(*modes, *layers[0].weight.shape).double()  # equivalent: all layers are alike
+    kernels = layers[0].weight.new_empty(*modes, *layers[0].weight.shape, dtype=torch.float64)  # equivalent: all layers are alike
     for layer, place in zip(layers, found, strict=True):
         kernels[place] = layer.weight
     tensor = FORMS[config.form](kernels, config).to(layers[0].weight)  # equivalent: all layers are alike
