@@ -1,0 +1,450 @@
+"""T-Net (Kossaifi et al., CVPR 2019).
+
+The kernels of all convolutions of one shape are the slices of a single tensor. Four of its modes say where a kernel sits
+(which stack, which depth, which branch, which convolution), four are the kernel's own. Only a Tucker or tensor-train form
+of this tensor exists: every layer rebuilds its kernel from the shared factors in each step, and training moves the factors.
+
+Departures: images are classified, where the paper finds the joints of people: two small hourglasses of depth two, one
+behind the other without supervision in between, pooled into a linear classifier. Position modes are read off the layers'
+names; layers that fill no grid get a single one. Factors start as the higher-order or tensor-train SVD of freshly drawn
+kernels, brought back to their norm. Ranks are shares of the largest ones, one share each for position, channel and window
+modes, where the paper sets each mode by itself. Training is the kit's (Nesterov momentum, weight decay 5e-4, one cosine).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import tensorly as tl
+import torch
+import torch.nn.functional as F
+from tensorly.decomposition import tensor_train
+from tensorly.tenalg import mode_dot
+from tensorly.tt_tensor import tt_to_tensor
+from tensorly.tucker_tensor import tucker_to_tensor
+from torch import Tensor, nn
+
+from methods.kit.lab import Lab
+from methods.kit.layers import geometry, name_the_kept, replaceable, replaced, share_that_costs
+from methods.kit.nets import conv_bn, count, head
+from methods.kit.task import Task
+from methods.kit.train import fit
+
+Place = tuple[int, ...]  # of a layer, one index for each position mode
+
+
+@dataclass(frozen=True)
+class Config:
+    form: str = "tucker"  # or "train", the paper's other form
+    positions: float = 1.0  # share of the largest rank that position modes get; the paper tries many, mode by mode
+    channels: float = 0.5  # the same of output and input channels
+    windows: float = 1.0  # the same of the kernel's height and width
+    lr: float = 0.1  # from random weights
+
+
+SMOKE = Config(channels=0.15)  # milder forms lose nothing in seconds, whoever compresses
+SWEEP = (Config(channels=0.7), Config(channels=0.55), Config(channels=0.4), Config(channels=0.3))  # fewer parameters; multiply-adds stay
+TRAIN = Config("train", channels=0.2)  # about as many parameters as Config()
+
+
+def unit(width: int) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(bn=nn.BatchNorm2d(width), act=nn.ReLU(), conv=nn.Conv2d(width, width, 3, padding=1, bias=False)))
+
+
+class Block(nn.Module):
+    """Two convolutions and a shortcut: what a branch does at one depth."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = unit(width), unit(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(self.first(x))
+
+
+class Hourglass(nn.Module):
+    """At every depth a skip branch at this size; an encoder, what is deeper, and a decoder at half of it."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.depth = nn.ModuleList(nn.ModuleDict({branch: Block(width) for branch in ("encoder", "skip", "decoder")}) for _ in range(depth))
+
+    def forward(self, x: Tensor, level: int = 0) -> Tensor:
+        if level == len(self.depth):
+            return x
+        encoder, skip, decoder = self.depth[level].values()
+        low = self.forward(encoder(F.max_pool2d(x, 2, ceil_mode=True)), level + 1)
+        return skip(x) + F.interpolate(decoder(low), x.shape[2:])
+
+
+def hourglasses(classes: int, colours: int = 3, width: int = 32, stacks: int = 2, depth: int = 2) -> nn.Sequential:
+    """A stem that divides the image's sides by four, hourglasses, pooling, classifier."""
+    layers: list[tuple[str, nn.Module]] = [("stem", conv_bn(colours, width, stride=2)), ("shrink", nn.MaxPool2d(2))]
+    layers += [(f"stack{stack}", Hourglass(width, depth)) for stack in range(stacks)]
+    return nn.Sequential(OrderedDict([*layers, ("bn", nn.BatchNorm2d(width)), ("act", nn.ReLU()), *head(width, classes)]))
+
+
+def reference(task: Task) -> nn.Module:
+    """A fully convolutional network, regular like the paper's, with kernels of its own, trained for as many steps."""
+    return fit(hourglasses(task.classes, task.train.images.shape[1]), task, lr=Config().lr)
+
+
+class Tucker(nn.Module):
+    """W = G x_1 U_1 ... x_8 U_8. Asked for a place, it answers with the kernel there (out, in, height, width)."""
+
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.core, self.factors = nn.Parameter(parts[0].flatten(1)), nn.ParameterList(parts[1:])  # channels_last refuses five modes
+
+    def forward(self, place: Place) -> Tensor:
+        kernel = self.core.unflatten(1, [u.shape[1] for u in self.factors][1:])
+        with torch.autocast(kernel.device.type, enabled=False):
+            for mode, u in enumerate(self.factors):  # a row for each position mode, all rows for the kernel's own
+                kernel = torch.tensordot(kernel, u[place[mode]] if mode < len(place) else u, ([0], [-1]))
+        return kernel
+
+
+class Train(nn.Module):
+    """W(i_1, ..., i_8) = G_1(i_1) ... G_8(i_8), matrices of R_(k-1) x R_k. Asked for a place, it answers with the kernel there."""
+
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.cores = nn.ParameterList(parts)
+
+    def forward(self, place: Place) -> Tensor:
+        kernel = self.cores[0].new_ones(1)  # equivalent: all cores are of one type
+        with torch.autocast(kernel.device.type, enabled=False):
+            for mode, g in enumerate(self.cores):
+                kernel = torch.tensordot(kernel, g[:, place[mode]] if mode < len(place) else g, 1)
+        return kernel.squeeze(-1)
+
+
+def part_of(largest: int, share: float) -> int:
+    return max(1, min(largest, round(share * largest)))
+
+
+def tucker(kernels: Tensor, config: Config) -> Tucker:
+    """Higher-order SVD: U_k are the first left singular vectors of the mode-k unfolding, G = W x_1 U_1^T ... x_8 U_8^T."""
+    shares = [*[config.positions] * (kernels.ndim - 4), *[config.channels] * 2, *[config.windows] * 2]
+    core, factors = kernels, []
+    for mode, share in enumerate(shares):
+        u = torch.linalg.svd(kernels.movedim(mode, 0).flatten(1), full_matrices=False)[0]
+        factors.append(u[:, : part_of(len(u), share)])
+        core = torch.tensordot(core, factors[mode], ([0], [0]))
+    return Tucker(balanced([core, *factors], kernels.norm() / core.norm()))
+
+
+def train(kernels: Tensor, config: Config) -> Train:
+    """TT-SVD: split one mode after the other off the rest."""
+    shares = [*[config.positions] * (kernels.ndim - 4), config.channels, *[config.windows] * 2]
+    rest, cores = kernels[None], []
+    for share in shares:
+        largest = min(math.prod(kernels.shape[: len(cores) + 1]), math.prod(kernels.shape[len(cores) + 1 :]))
+        u, spectrum, w = torch.linalg.svd(rest.flatten(0, 1).flatten(1), full_matrices=False)
+        rank = min(part_of(largest, share), len(spectrum))
+        cores.append(u[:, :rank].unflatten(0, rest.shape[:2]))
+        rest = (spectrum[:rank, None] * w[:rank]).unflatten(1, rest.shape[2:])
+    return Train(balanced([*cores, rest[..., None]], kernels.norm() / rest.norm()))
+
+
+FORMS: dict[str, Callable[[Tensor, Config], Tucker | Train]] = {"tucker": tucker, "train": train}
+
+
+def balanced(parts: Sequence[Tensor], gain: Tensor) -> list[Tensor]:
+    """The parts with one norm for all, so that training moves them alike; their product grows by the gain."""
+    norms = torch.stack([part.norm() for part in parts])
+    return [part / norm * (gain * norms.prod()) ** (1 / len(parts)) for part, norm in zip(parts, norms, strict=True)]
+
+
+class Slice(nn.Module):
+    """A convolution whose kernel is rebuilt from the tensor whenever it runs."""
+
+    def __init__(self, layer: nn.Conv2d, tensor: Tucker | Train, place: Place) -> None:
+        super().__init__()
+        self.tensor, self.place, self.bias, self.geometry = tensor, place, copy.deepcopy(layer.bias), geometry(layer)
+        self.frame: Any = layer._reversed_padding_repeated_twice
+
+    @property
+    def weight(self) -> Tensor:
+        return self.tensor(self.place)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stride, padding, dilation, mode = (self.geometry[name] for name in ("stride", "padding", "dilation", "padding_mode"))
+        if mode != "zeros":
+            x, padding = F.pad(x, self.frame, mode), 0
+        return F.conv2d(x, self.weight, self.bias, stride, padding, dilation)
+
+
+def plan(model: nn.Module) -> tuple[list[str], dict[str, str]]:
+    """The plain convolutions of the one shape that holds most weights, and the reason why each other layer stays as it is."""
+    layers, kept = replaceable(model, lambda layer, first: "")
+    alike = dict[Any, list[str]]()
+    for name, layer in layers.items():
+        alike.setdefault((layer.weight.shape, layer.weight.dtype), []).append(name)
+    several = {shape: names for shape, names in alike.items() if len(names) > 1}
+    most = max(several, key=lambda shape: len(several[shape]) * math.prod(shape[0]), default=None)
+    for shape, names in alike.items():
+        if shape != most:
+            size = "x".join(map(str, shape[0]))  # equivalent: wording
+            reason = f"kernels of {size} hold fewer weights" if shape in several else f"the only kernel of {size}"  # equivalent: wording
+            kept |= dict.fromkeys(names, reason)
+    return several.get(most, []), kept
+
+
+def places(names: Sequence[str]) -> tuple[tuple[int, ...], list[Place]]:
+    """Lengths of the position modes, and each layer's place: every part of the names that varies is a mode.
+
+    Layers that do not fill the grid of these modes get a single mode, in their order; a layer alone needs none.
+    """
+    varying = [column for column in zip(*(name.split(".") for name in names), strict=False) if len(set(column)) > 1]
+    axes = [list(dict.fromkeys(column)) for column in varying]
+    modes = tuple(len(axis) for axis in axes)
+    found = [tuple(axis.index(part) for axis, part in zip(axes, place, strict=True)) for place in zip(*varying, strict=True)] or [()]
+    if math.prod(modes) == len(names) == len(set(found)):
+        return modes, found
+    return (len(names),), [(number,) for number in range(len(names))]
+
+
+@torch.no_grad()
+def slices(model: nn.Module, names: Sequence[str], config: Config) -> dict[str, Slice]:
+    """One tensor in the config's form for the named layers' kernels, and in each layer's place its slice."""
+    modes, found = places(names)
+    layers = [model.get_submodule(name) for name in names]
+    kernels = layers[0].weight.new_empty(*modes, *layers[0].weight.shape, dtype=torch.float64)  # equivalent: all layers are alike
+    for layer, place in zip(layers, found, strict=True):
+        kernels[place] = layer.weight
+    tensor = FORMS[config.form](kernels, config).to(layers[0].weight)  # equivalent: all layers are alike
+    return {name: Slice(layer, tensor, place) for name, layer, place in zip(names, layers, found, strict=True)}
+
+
+def tied(model: nn.Module, names: Sequence[str], config: Config) -> nn.Module:
+    """A copy of the network whose named layers share one tensor."""
+    return replaced(model, slices(model, names, config))
+
+
+def fresh(model: nn.Module) -> nn.Module:
+    """A copy with new random weights, drawn as each layer draws its own."""
+    model = copy.deepcopy(model)
+    for layer in model.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
+    return model
+
+
+def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
+    """Tie all layers of one shape and train the factors, with what else there is, from the first step."""
+    names, kept = plan(model)
+    name_the_kept("one tensor needs several convolutions of one shape", names, kept)
+    return fit(tied(fresh(model), names, config), task, lr=config.lr)
+
+
+def control_layerwise(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """Tucker layer by layer with as many parameters as `like`, all ranks alike but for a step to meet them; same start, same training."""
+    names = plan(model)[0]
+    shape = model.get_submodule(names[0]).weight.shape
+
+    def shares(share: float) -> list[float]:
+        return [share + number / len(names) / min(shape[:2]) for number in range(len(names))]
+
+    def cost(share: float) -> float:
+        ranks = [[*(part_of(length, layer) for length in shape[:2]), *shape[2:]] for layer in shares(share)]
+        sizes = [math.prod(rank) + sum(length * r for length, r in zip(shape, rank, strict=True)) for rank in ranks]
+        return count(model) + sum(sizes) - len(names) * math.prod(shape)
+
+    model = fresh(model)
+    chosen = zip(names, shares(share_that_costs(count(like), cost)), strict=True)
+    alone = {name: slices(model, [name], Config(channels=share))[name] for name, share in chosen}
+    return fit(replaced(model, alone), task, lr=config.lr)
+
+
+BRANCHES = ("encoder", "skip", "decoder")
+GRID = [f"stack{s}.depth.{d}.{b}.{n}.conv" for s, d, b, n in product((0, 1), (0, 1), BRANCHES, ("first", "second"))]
+LENGTHS = (2, 2, 3, 2, 6, 6, 3, 3)
+PARTLY = (Config(positions=0.5, channels=0.4, windows=0.7), Config("train", positions=0.6, channels=0.3, windows=0.5))
+
+
+def regular(config: Config) -> tuple[nn.Module, nn.Module, Any]:
+    """A small network in float64, the same with its layers tied, and the tensor."""
+    torch.manual_seed(0)
+    model = hourglasses(classes=5, width=6).double().eval()
+    small = tied(model, plan(model)[0], config)
+    return model, small, small.get_submodule(GRID[0]).tensor
+
+
+def stacked(kernels: Iterable[Tensor]) -> Tensor:
+    """Kernels of the small network, in the order of GRID, as one tensor."""
+    return torch.stack(list(kernels)).reshape(LENGTHS)
+
+
+def whole(tensor: Tucker | Train, **other: Tensor) -> Tensor:
+    """The full tensor as tensorly multiplies it out, some of its parts replaced."""
+    parts = [other.get(name, part.detach()).numpy() for name, part in tensor.named_parameters()]
+    with tl.backend_context("numpy"):
+        if isinstance(tensor, Tucker):
+            return torch.from_numpy(tucker_to_tensor((parts[0].reshape([u.shape[1] for u in parts[1:]]), parts[1:])))
+        return torch.from_numpy(tt_to_tensor(parts))
+
+
+@torch.no_grad()
+def claim_full_rank_reproduces_every_layer(lab: Lab) -> float:
+    """Largest difference of the outputs, relative to the largest output."""
+    torch.manual_seed(0)
+    mixed = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, stride=2, padding=1), nn.Conv2d(6, 6, 3, padding=2, dilation=2, bias=False),
+        nn.Conv2d(6, 6, 3, padding="same"), nn.Conv2d(6, 6, 3, padding=(1, 2), stride=(1, 2), padding_mode="circular"),
+        nn.Conv2d(6, 6, 3, groups=2), nn.Conv2d(6, 6, 3, padding=1, padding_mode="reflect"),
+    )  # fmt: skip
+    worst, images = 0.0, torch.randn(2, 3, 32, 32)
+    for model in (mixed, hourglasses(classes=5, width=6).eval()):
+        for form in FORMS:
+            found, wanted = tied(model, plan(model)[0], Config(form, channels=1.0))(images), model(images)
+            worst = max(worst, float((found - wanted).abs().max() / wanted.abs().max()))
+    return worst
+
+
+@torch.no_grad()
+def claim_kernels_are_slices(lab: Lab) -> float:
+    """Largest difference of a layer's kernel from its place in the tensor that tensorly multiplies out, relative to the largest."""
+    worst = 0.0
+    for config in PARTLY:
+        _, small, tensor = regular(config)
+        for part in tensor.parameters():
+            part.normal_()
+        found, wanted = stacked(small.get_submodule(name).weight for name in GRID), whole(tensor)
+        worst = max(worst, float((found - wanted).abs().max() / wanted.abs().max()))
+    return worst
+
+
+def claim_gradients_add_up(lab: Lab) -> float:
+    """Largest relative difference, over all parts, of the loss's slope from that of the layers' own kernels, by tensorly.
+
+    The tensor is linear in each part: a step of one part moves it by the same product with the step in the part's place.
+    """
+    worst, images = 0.0, torch.randn(4, 3, 16, 16, dtype=torch.float64)
+    for config in PARTLY:
+        model, small, tensor = regular(config)
+        for name in GRID:
+            model.get_submodule(name).weight.data = small.get_submodule(name).weight.detach()
+        for network in (model, small):
+            network(images).square().sum().backward()
+        slopes = stacked(model.get_submodule(name).weight.grad for name in GRID)
+        for name, part in tensor.named_parameters():
+            step = torch.randn_like(part)
+            worst = max(worst, abs(float((part.grad * step).sum() / (slopes * whole(tensor, **{name: step})).sum()) - 1))
+    return worst
+
+
+def claim_parameter_formula(lab: Lab) -> float:
+    """Largest difference from prod R_k + sum I_k R_k (Tucker) and sum R_(k-1) I_k R_k (tensor-train), the other layers apart."""
+    worst = 0
+    for p, c, w in ((0.5, 0.4, 0.7), (0.6, 0.3, 0.5), (1.0, 1.0, 1.0), (0.01, 0.01, 0.01)):
+        ranks = [max(1, round(share * length)) for share, length in zip([p, p, p, p, c, c, w, w], LENGTHS, strict=True)]
+        bonds = [1]
+        for k, share in enumerate((p, p, p, p, c, w, w), 1):
+            largest = min(math.prod(LENGTHS[:k]), math.prod(LENGTHS[k:]))
+            bonds.append(min(max(1, round(share * largest)), bonds[-1] * LENGTHS[k - 1]))
+        formulas = {
+            "tucker": math.prod(ranks) + sum(length * rank for length, rank in zip(LENGTHS, ranks, strict=True)),
+            "train": sum(left * length * right for left, length, right in zip(bonds, LENGTHS, [*bonds[1:], 1], strict=True)),
+        }
+        for form, formula in formulas.items():
+            model, small, _ = regular(Config(form, p, c, w))
+            worst = max(worst, abs(count(small) - count(model) + math.prod(LENGTHS) - formula))
+    return worst
+
+
+@torch.no_grad()
+def claim_starts_as_truncated_svd(lab: Lab) -> float:
+    """Largest relative difference from numpy's higher-order SVD and tensorly's TT-SVD at the kernels' norm, and of the parts' norms."""
+    worst = 0.0
+    for config in PARTLY:
+        model, _, tensor = regular(config)
+        kernels = stacked(model.get_submodule(name).weight for name in GRID).numpy()
+        with tl.backend_context("numpy"):
+            if config.form == "tucker":
+                cut = kernels
+                for mode, u in enumerate(tensor.factors):
+                    unfolded = tl.unfold(kernels, mode)
+                    first = np.linalg.eigh(unfolded @ unfolded.T)[1][:, -u.shape[1] :]
+                    cut = mode_dot(cut, first @ first.T, mode)
+            else:
+                cut = tt_to_tensor(tensor_train(kernels, [*(len(g) for g in tensor.cores), 1]))
+        wanted = torch.from_numpy(cut * (np.linalg.norm(kernels) / np.linalg.norm(cut)))
+        norms = [float(part.norm()) for part in tensor.parameters()]
+        worst = max(worst, float((whole(tensor) - wanted).norm() / wanted.norm()), max(norms) / min(norms) - 1)
+    return worst
+
+
+def few() -> Task:
+    """Two steps on eight images of two classes."""
+    batches = [(torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2)]
+    return Task.from_loaders(batches, batches, batches, steps=2, batch=8)
+
+
+def claim_one_tensor_of_order_eight(lab: Lab) -> float:
+    """How many networks get another tensor than they should, or tie other layers."""
+    net, small, tensor = regular(Config(channels=1.0))
+    tensors = {id(part.tensor) for part in small.modules() if isinstance(part, Slice)}
+    wrong = (tuple(map(len, tensor.factors)) != LENGTHS) + (tensors != {id(tensor)}) + (plan(net)[0] != GRID)
+    mixed = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Sequential(nn.Conv2d(6, 6, 3)), nn.Conv2d(6, 6, 3, groups=2), nn.Conv2d(6, 6, 3),
+        *(nn.Conv2d(6, 6, 1) for _ in range(5)), nn.Conv2d(6, 40, 5), nn.ConvTranspose2d(40, 6, 3), nn.Conv2d(6, 6, 3).double(),
+        nn.Linear(6, 6),
+    )  # fmt: skip
+    names, kept = plan(mixed)
+    wrong += (names != ["1", "2.0", "4"]) + (set(kept) != {"0", "3", *"56789", "10", "11", "12", "13"})
+    wrong += plan(mixed[2:5])[0] != ["2.0", "4"]
+    try:
+        compress(mixed[:2], few(), Config())
+        wrong += 1
+    except ValueError as reason:
+        wrong += "1: the only kernel" not in str(reason)
+    wrong += places(names) != ((3,), [(0,), (1,), (2,)])
+    wrong += places(["a.x", "a.y", "b.x", "b.y"]) != ((2, 2), [(0, 0), (0, 1), (1, 0), (1, 1)])
+    wrong += places(["a.x.c", "b.x.c"]) != ((2,), [(0,), (1,)])
+    wrong += places(["a.x", "a.y", "b.x"]) != ((3,), [(0,), (1,), (2,)])
+    wrong += places(["a.x", "b.y", "a.x.c", "b.x"])[0] != (4,)
+    return wrong + (places(["a.x"]) != ((), [()]))
+
+
+def claim_trained_from_scratch(lab: Lab) -> float:
+    """What the given weights leave behind in the result, and how many of its parameters two steps of training do not move."""
+    left = 0.0
+    for config in PARTLY:
+        model, other = hourglasses(classes=2, width=4), hourglasses(classes=2, width=4)
+        torch.manual_seed(0)
+        start = tied(fresh(model), plan(model)[0], config)
+        results = []
+        for given in (model, other):
+            torch.manual_seed(0)
+            results.append(dict(compress(given, few(), config).named_parameters()))
+        left = max(left, *(float((part - results[1][name]).detach().abs().max()) for name, part in results[0].items()))
+        left += sum(torch.equal(part, results[0][name]) for name, part in start.named_parameters())
+    return left
+
+
+def claim_saves_parameters(lab: Lab) -> float:
+    return lab.after.parameters / lab.before.parameters
+
+
+def claim_no_worse_than_layerwise(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("layerwise").accuracy
+
+
+def claim_better_than_layerwise(lab: Lab) -> float:
+    return claim_no_worse_than_layerwise(lab)
+
+
+def claim_keeps_accuracy(lab: Lab, case: str) -> float:
+    """Accuracy lost against the network with kernels of its own: Tucker and tensor-train at mild, Tucker at high compression."""
+    if case == "tucker":
+        return lab.before.accuracy - lab.after.accuracy
+    small = compress(lab.reference, lab.task, {"train": TRAIN, "high": SMOKE}[case])
+    return lab.before.accuracy - lab.task.score(small, lab.task.test)
