@@ -9,13 +9,13 @@ Departures: one rank for all convolutions and one for all dense layers, and no c
 authors set every rank by hand, some beyond that); channels are split by a rule that gives the authors' factors of 64 and
 128, with factors of one where nothing else divides. As in the authors' networks the first convolution and the classifier
 stay dense, and so does what a train would not make smaller. Layers keep their bias, which the authors leave out. Training
-is the kit's (Nesterov momentum, weight decay 5e-4, one cosine instead of steps); a smoke run takes half of its steps.
+is the kit's (Nesterov momentum, weight decay 5e-4, one cosine instead of steps); a smoke run takes fewer images a step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -46,16 +46,25 @@ class Config:
     factors: int = 3  # d of a convolution, panel 7
     dense_factors: int = 4  # d of a dense layer: the same network
     rate: float = 0.1  # TT-conv.py
-    share: float = 1.0  # of the task's steps
+    batch: int = 100  # images a step, train.py
 
 
-SMOKE = Config(rank=4, share=0.5)  # rank 16 hurts nobody much in a network of this size; the contractions take their time
+SMOKE = Config(rank=4, batch=32)  # rank 16 hurts nobody much in a network of this size; many small contractions take their time
 SWEEP = tuple(replace(SMOKE, rank=rank) for rank in (6, 4, 3, 2))  # 0.5 to 0.1 of the multiply-adds; outputs are not the reference's
 
 
 def reference(task: Task) -> nn.Module:
     """A VGG with batch norm, like the paper's networks, whose channels factor well."""
     return trained("vgg_wide", task.name)
+
+
+def contract(x: Tensor, cores: Iterable[Tensor]) -> Tensor:
+    """Y(s) = sum_c X(c) G_k[c_k, s_k] ... G_d[c_d, s_d], one core after another: (N, r_{k-1} c_k ... c_d P) -> (N s_k ... s_d, P)."""
+    for core in cores:  # (N s_1 ... s_{k-1}, r_{k-1} c_k, c_{k+1} ... c_d P) -> (N s_1 ... s_k, r_k c_{k+1} ... c_d P)
+        r, c, s, t = core.shape
+        step = core.permute(2, 3, 0, 1).reshape(s * t, r * c)
+        x = torch.bmm(step.expand(len(x), -1, -1), x.reshape(len(x), r * c, -1)).reshape(len(x) * s, -1)
+    return x
 
 
 class TTLinear(nn.Module):
@@ -76,27 +85,24 @@ class TTLinear(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def contract(self, x: Tensor) -> Tensor:
-        """Y(s) = sum_c X(c) G_1[c_1, s_1] ... G_d[c_d, s_d], one core after another: (N, r_0, C, P) -> (N, S, P)."""
-        n, places, x = len(x), x.shape[-1], x.flatten(1)
-        for core in self.cores:  # (N s_1 ... s_{k-1}, r_{k-1} c_k, c_{k+1} ... c_d P) -> (N s_1 ... s_k, r_k c_{k+1} ... c_d P)
-            r, c, s, t = core.shape
-            step = core.permute(2, 3, 0, 1).reshape(s * t, r * c)
-            x = torch.bmm(step.expand(len(x), -1, -1), x.reshape(len(x), r * c, -1)).reshape(len(x) * s, -1)
-        x = x.reshape(n, -1, places)
-        return x if self.bias is None else x + self.bias[:, None]
-
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., S)."""
-        return self.contract(x.reshape(-1, 1, x.shape[-1], 1)).reshape(*x.shape[:-1], -1)
+        y = contract(x.reshape(-1, x.shape[-1]), self.cores).reshape(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias
 
 
 class Filters(nn.Conv2d):
-    """G_0[x, y]: the r_0 filters that every channel meets."""
+    """G_0[x, y], r_0 filters that every channel meets."""
 
     def reset_parameters(self) -> None:
         """Gaussian noise; the only number of a 1x1 kernel is 1, as in the authors' code."""
         (nn.init.xavier_normal_ if self.weight.numel() > 1 else nn.init.ones_)(self.weight)
+
+    def forward(self, x: Tensor, core: Tensor) -> Tensor:  # type: ignore[override]
+        """Convolve c_1 with G_0[x, y] G_1[c_1, s_1], a small kernel: (N, C, H, W) -> (N, s_1 r_1, c_2 ... c_d, H', W')."""
+        kernel = torch.einsum("rxy,rcst->stcxy", self.weight[:, 0], core).flatten(0, 1)
+        y = self._conv_forward(x.unflatten(1, (core.shape[1], -1)).transpose(1, 2).flatten(0, 1), kernel, None)
+        return y.unflatten(0, (len(x), -1)).transpose(1, 2)
 
 
 class TTConv(TTLinear):
@@ -108,9 +114,10 @@ class TTConv(TTLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, S, H', W')."""
-        n, c, *size = x.shape
-        seen = self.filters(x.reshape(n * c, 1, *size))
-        return self.contract(seen.reshape(n, c, seen.shape[1], -1).transpose(1, 2)).unflatten(2, seen.shape[2:])
+        first, *others = self.cores
+        y = self.filters(x, first)
+        y = contract(y.reshape(len(x) * first.shape[2], -1), others).reshape(len(x), -1, *y.shape[3:])
+        return y if self.bias is None else y + self.bias[:, None, None]
 
 
 def split(number: int, d: int) -> list[int]:
@@ -172,7 +179,7 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Give every layer the train of its reshaped weight; train the network from noise."""
     trains, kept = plan(model, config)
     name_the_kept("TT-conv needs a convolution behind the first, or a dense layer before the classifier, that it shrinks", trains, kept)
-    return fit(assembled(model, trains), task, share=config.share, lr=config.rate)
+    return fit(assembled(model, trains), replace(task, batch=config.batch), lr=config.rate)
 
 
 C4, C8 = (4, 4, 4), (4, 8, 4)
@@ -211,22 +218,25 @@ def of_equal_size(model: nn.Module, config: Config, size: Size, build: Callable[
     return parts
 
 
-def plain(layer: Layer, rank: int) -> TTLinear:
-    """The train of the weight as it stands, K(x, y, c, s) = G_0[x, y] G_1[c] G_2[s] (panel 6); x and y in one core cost it nothing."""
+def plain_modes(layer: Layer) -> Modes:
+    """The channels as they stand: K(x, y, c, s) = G_0[x, y] G_1[c] G_2[s] (panel 6); x and y in one core cost nothing."""
     outputs, inputs = layer.weight.shape[:2]
-    return train_of(layer, modes([inputs, 1], [1, outputs]), rank)
+    return modes([inputs, 1], [1, outputs])
 
 
 def control_plain(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Trains of the weights as they stand (panel 10), of as many numbers; from noise, for the same steps."""
-    parts = of_equal_size(model, config, lambda s, c, area, r: min(area, r) * (area + c * r) + r * s, plain)
-    return fit(assembled(model, parts), task, share=config.share, lr=config.rate)
+    parts = of_equal_size(
+        model, config, lambda s, c, area, r: min(area, r) * (area + c * r) + r * s,
+        lambda layer, rank: train_of(layer, plain_modes(layer), rank),
+    )  # fmt: skip
+    return fit(assembled(model, parts), replace(task, batch=config.batch), lr=config.rate)
 
 
 def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Low-rank matrices of as many numbers; from noise, for the same steps."""
     parts = of_equal_size(model, config, lambda s, c, area, r: r * (area * c + s), truncated_svd)
-    return fit(assembled(model, parts), task, share=config.share, lr=config.rate)
+    return fit(assembled(model, parts), replace(task, batch=config.batch), lr=config.rate)
 
 
 def control_tucker(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
@@ -235,7 +245,7 @@ def control_tucker(model: nn.Module, task: Task, config: Config, like: nn.Module
         model, config, lambda s, c, area, r: r * (c + s) + (area > 1) * area * r**2,
         lambda layer, rank: factored(layer, (rank if layer.weight[0, 0].numel() > 1 else None, rank)),
     )  # fmt: skip
-    return fit(assembled(model, parts), task, share=config.share, lr=config.rate)
+    return fit(assembled(model, parts), replace(task, batch=config.batch), lr=config.rate)
 
 
 def tt_svd(array: Tensor, ranks: Sequence[int]) -> list[Tensor]:
@@ -364,12 +374,25 @@ def claim_plain_train_is_low_rank_matrix(lab: Lab) -> float:
     torch.manual_seed(0)
     worst, layer = 0.0, nn.Conv2d(20, 30, 1).double()
     for rank in (1, 4, 11):
-        train = converted(layer, modes([20, 1], [1, 30]), rank)
-        error = np.linalg.norm(layer.weight.numpy() - dense_weight(train, layer, modes([20, 1], [1, 30])))
+        train = converted(layer, plain_modes(layer), rank)
+        error = np.linalg.norm(layer.weight.numpy() - dense_weight(train, layer, plain_modes(layer)))
         low = truncated_svd(layer, rank)
         least = np.linalg.norm(layer.weight[..., 0, 0].numpy() - (low[1].weight[..., 0, 0] @ low[0].weight[..., 0, 0]).numpy())
         worst = max(worst, abs(float(error / least) - 1))
     return worst
+
+
+@torch.no_grad()
+def claim_rank_of_the_matrix(lab: Lab) -> float:
+    """Smallest share of the full rank that the weight of a reshaped train has, of a rank at which a plain train has less."""
+    torch.manual_seed(0)
+    shares = []
+    for layer, shape in ((nn.Conv2d(16, 32, 3), modes([4, 2, 2], [4, 4, 2])), (nn.Linear(27, 24), modes([3, 3, 3], [3, 4, 2]))):
+        reshaped, low = train_of(layer, shape, 3), train_of(layer, plain_modes(layer), 3)
+        weights = [dense_weight(reshaped, layer, shape), dense_weight(low, layer, plain_modes(layer))]
+        ranks = [int(np.linalg.matrix_rank(weight.reshape(len(weight), -1))) for weight in weights]
+        shares.append(ranks[0] / min(layer.weight.flatten(1).shape) if ranks[1] == 3 else math.nan)
+    return min(shares)
 
 
 def claim_cost_formula(lab: Lab) -> float:
@@ -379,12 +402,15 @@ def claim_cost_formula(lab: Lab) -> float:
         train, area = train_of(layer, shape, rank), layer.weight[0, 0].numel()
         ranks = [len(core) for core in train.cores] + [1]
         places = layer(x)[0, 0].numel() * len(x) if isinstance(layer, nn.Conv2d) else x[..., 0].numel()
-        numbers = isinstance(layer, nn.Conv2d) * area * ranks[0] + (0 if layer.bias is None else len(layer.bias))
-        work = isinstance(layer, nn.Conv2d) * area * ranks[0] * layer.weight.shape[1]
+        conv, (first_c, first_s) = isinstance(layer, nn.Conv2d), shape[0]
+        numbers = conv * area * ranks[0] + (0 if layer.bias is None else len(layer.bias))
+        once = conv * (ranks[0] > 1) * area * ranks[0] * first_c * first_s * ranks[1]  # G_0 G_1; one filter sums nothing
+        work = 0
         for k, (c, s) in enumerate(shape):
             numbers += ranks[k] * c * s * ranks[k + 1]
-            work += math.prod(s for _, s in shape[: k + 1]) * math.prod(c for c, _ in shape[k:]) * ranks[k] * ranks[k + 1]
-        worst = max(worst, abs(count(train) - numbers), abs(multiply_adds(train, x) - work * places))
+            inward = area if conv and k == 0 else ranks[k]
+            work += math.prod(s for _, s in shape[: k + 1]) * math.prod(c for c, _ in shape[k:]) * inward * ranks[k + 1]
+        worst = max(worst, abs(count(train) - numbers), abs(multiply_adds(train, x) - once - work * places))
     return worst
 
 
