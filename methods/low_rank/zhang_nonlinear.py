@@ -23,16 +23,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize
 from sklearn.decomposition import PCA
 from torch import Tensor, fx, nn
 
 from methods.kit import quant
 from methods.kit.lab import Lab
-from methods.kit.layers import filled, geometry, name_the_kept, replaceable, replaced, run, truncated_svd
+from methods.kit.layers import filled, geometry, name_the_kept, replaceable, replaced, responses, run, truncated_svd
 from methods.kit.measure import multiply_adds
-from methods.kit.nets import trained
+from methods.kit.nets import Residual, conv_bn, trained
 from methods.kit.task import Task
 from methods.low_rank.jaderberg_low_rank import scheme2
 
@@ -50,7 +49,8 @@ class Config:
     iterations: int = 25  # with each, §3.2
 
 
-SMOKE = Config(speedup=10, images=256, places=8, iterations=8)  # 4 costs this network little, whoever factors it
+SMOKE = Config(speedup=10, images=128, places=16, iterations=5)  # 4 costs this network little, and thousands of images take minutes
+SWEEP = tuple(replace(SMOKE, speedup=r) for r in (2, 3, 5, 12))
 
 
 def reference(task: Task) -> nn.Module:
@@ -77,10 +77,15 @@ def nearest(y: Tensor, guess: Tensor, penalty: float) -> Tensor:
     return torch.where(worse, high, low)
 
 
-def approximation(seen: Tensor, y: Tensor, rank: int, schedule: Iterable[float]) -> Factors:
+def schedule(config: Config) -> list[float]:
+    """lambda, small at first so that the auxiliary responses are free to move, then larger so that they are met (§3.2)."""
+    return [penalty for penalty in config.penalties for _ in range(config.iterations)]
+
+
+def approximation(seen: Tensor, y: Tensor, rank: int, penalties: Iterable[float]) -> Factors:
     """min sum_i || r(y_i) - r(M yhat_i + b) ||^2 (§3.2, §3.3) from the linear solution on, lambda rising."""
     p, q, b = regression(seen, y, rank)
-    for penalty in schedule:
+    for penalty in penalties:
         p, q, b = regression(seen, nearest(y, seen @ q.T @ p.T + b, penalty), rank)
     return p, q, b
 
@@ -178,13 +183,12 @@ def rebuild(model: nn.Module, task: Task, config: Config, rule: Rule = select, f
     """Fold batch norm, choose ranks; then, layer after layer, aim at the original answer; nothing is trained."""
     network = quant.fold_batch_norm(model)[0]
     ranks, answers = plan(network, task, config, rule)
-    schedule = [penalty for penalty in config.penalties for _ in range(config.iterations)]
     parts, nonlinear = dict[str, nn.Module](), relu_follows(network)
 
     def approximate(name: str, x: Tensor, y: Tensor) -> Tensor:
         def fit(seen: Tensor) -> Factors:
             seen = sampled(seen, config.places, task.seed)
-            return approximation(seen, answers[name], ranks[name][0], schedule if name in nonlinear else [])
+            return approximation(seen, answers[name], ranks[name][0], schedule(config) if name in nonlinear else [])
 
         parts[name] = factored(network.get_submodule(name), ranks[name], x, fit)
         return feed(parts[name], x, y)
@@ -206,13 +210,19 @@ def work(parts: nn.Module) -> int:
     return total
 
 
+def renewed(small: nn.Module, network: nn.Module) -> list[str]:
+    """The convolutions of the network that are chains in the small one."""
+    every = (name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
+    return [name for name in every if isinstance(small.get_submodule(name), nn.Sequential)]
+
+
 def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same layers as truncated SVDs of their weights, of as many multiply-adds; no data."""
     network, parts = quant.fold_batch_norm(model)[0], {}
-    for name, layer in network.named_modules():
-        if isinstance(layer, nn.Conv2d) and isinstance(like.get_submodule(name), nn.Sequential):
-            unit = layer.weight[0].numel() + len(layer.weight)
-            parts[name] = truncated_svd(layer, max(1, round(work(like.get_submodule(name)) / unit)))
+    for name in renewed(like, network):
+        layer = network.get_submodule(name)
+        unit = layer.weight[0].numel() + len(layer.weight)
+        parts[name] = truncated_svd(layer, max(1, round(work(like.get_submodule(name)) / unit)))
     return replaced(network, parts)
 
 
@@ -239,3 +249,220 @@ def control_uniform(model: nn.Module, task: Task, config: Config, like: nn.Modul
 def control_square(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same multiply-adds without columns and rows."""
     return rebuild(model, task, replace(config, spatial=0.0))
+
+
+@torch.no_grad()
+def claim_symmetric_linear_is_pca(lab: Lab) -> float:
+    """Largest difference from the responses that scikit-learn's PCA restores, of the largest, and from its shares of energy."""
+    torch.manual_seed(0)
+    y = torch.randn(300, 12).double() @ torch.randn(12, 12).double() + 3
+    oracle = PCA().fit(y.numpy()).explained_variance_ratio_
+    worst = float(np.abs((energies(y) / energies(y).sum()).numpy() - oracle).max())
+    for rank in (1, 5, 11):
+        p, q, b = approximation(y, y, rank, [])
+        restored = (pca := PCA(rank).fit(y.numpy())).inverse_transform(pca.transform(y.numpy()))
+        worst = max(worst, float((y @ q.T @ p.T + b - restored).abs().max() / y.abs().max()))
+    return worst
+
+
+def claim_regression_is_optimal(lab: Lab) -> float:
+    """Largest relative difference of the squared error from the least that quasi-Newton steps over P, Q and b find."""
+    chance, worst = np.random.default_rng(0), 0.0
+    for n, d, rank, dims in ((40, 4, 2, 4), (30, 5, 1, 3), (50, 3, 3, 3)):
+        seen = 2 + chance.standard_normal((n, dims)) @ chance.standard_normal((dims, d))
+        z = seen @ chance.standard_normal((d, d)) + chance.standard_normal((n, d)) - 5
+
+        def error(v: Any, z: Any = z, seen: Any = seen, shape: tuple[int, int] = (d, rank)) -> float:
+            q, p, b = np.split(v, [math.prod(shape), 2 * math.prod(shape)])
+            return float(np.square(z - seen @ q.reshape(shape) @ p.reshape(shape).T - b).sum())
+
+        p, q, b = regression(torch.from_numpy(seen), torch.from_numpy(z), rank)
+        least = min(minimize(error, chance.standard_normal(2 * d * rank + d)).fun for _ in range(3))
+        worst = max(worst, abs(error(torch.cat([q.T.flatten(), p.flatten(), b]).numpy()) / least - 1))
+    return worst
+
+
+def claim_nearest_is_best(lab: Lab) -> float:
+    """Most by which any number of a fine grid beats the closed form."""
+    grid, worst = torch.linspace(-4, 4, 4001).double(), 0.0
+    values = torch.linspace(-3, 3, 13).double()
+    y, guess = (part.flatten() for part in torch.meshgrid(values, values + 0.1, indexing="ij"))
+
+    def cost(z: Tensor, penalty: float) -> Tensor:
+        return (y.clamp(min=0) - z.clamp(min=0)) ** 2 + penalty * (z - guess) ** 2
+
+    for penalty in (0.01, 0.3, 1.0, 20.0):
+        least = torch.stack([cost(z, penalty) for z in grid]).amin(0)
+        worst = max(worst, float((cost(nearest(y, guess, penalty), penalty) - least).max()))
+    return worst
+
+
+def claim_ignores_what_relu_cuts(lab: Lab) -> float:
+    """Error behind the ReLU, of the linear solution's, where the responses that vary most never get through."""
+    torch.manual_seed(0)
+    y = torch.cat([torch.randn(400, 3) @ torch.randn(3, 6), 4 * torch.randn(400, 3) @ torch.randn(3, 6) - 40], 1).double()
+
+    def error(penalties: list[float]) -> float:
+        p, q, b = approximation(y, y, 3, penalties)
+        return float(((y @ q.T @ p.T + b).relu() - y.relu()).norm())
+
+    return error(schedule(Config())) / error([])
+
+
+def claim_lambda_rises(lab: Lab) -> float:
+    """How many of the iterations have another lambda than the paper's."""
+    return sum(a != b for a, b in itertools.zip_longest(schedule(Config()), 25 * [0.01] + 25 * [1.0]))
+
+
+def images_only(images: Tensor) -> Any:
+    return SimpleNamespace(train=SimpleNamespace(images=images), device="cpu", seed=0)
+
+
+@torch.no_grad()
+def claim_full_rank_reproduces_layer(lab: Lab) -> float:
+    """Largest difference of the outputs, relative to the largest output."""
+    torch.manual_seed(0)
+    worst, images = 0.0, torch.randn(60, 6, 9, 10)
+    cases: list[tuple[nn.Conv2d, Ranks]] = [
+        (nn.Conv2d(6, 8, 3, stride=(1, 2), padding=(2, 1)), (8, 0)),
+        (nn.Conv2d(6, 7, (3, 2), dilation=(1, 2), padding=2, padding_mode="circular", bias=False), (7, 14)),
+        (nn.Conv2d(6, 5, 3, stride=(2, 1), padding="valid"), (5, 15)),
+        (nn.Conv2d(6, 9, 1, stride=2), (6, 0)),
+        (nn.Conv2d(6, 8, 3, padding="same").double(), (8, 18)),
+    ]
+    cases[0][0].weight.data[1:3] = cases[0][0].weight.data[:1]  # not of full rank
+    for layer, ranks in cases:
+        x = images.to(layer.weight)
+        y = sampled(layer(x), 20, 0)
+        chain = factored(layer, ranks, x, lambda seen, y=y, rank=ranks[0]: approximation(sampled(seen, 20, 0), y, rank, [0.01, 1]))  # type: ignore[misc]
+        worst = max(worst, float((chain(x) - layer(x)).abs().max() / layer(x).abs().max()))
+    return worst
+
+
+@torch.no_grad()
+def claim_means_are_kept(lab: Lab) -> float:
+    """Largest distance of an approximated layer's mean answer from the original one's, in deviations, on the images it was fitted to."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        conv_bn(3, 12, act=nn.Tanh), conv_bn(12, 16, stride=2, act=nn.Tanh), conv_bn(16, 20, act=nn.Tanh), nn.Conv2d(20, 24, 3)
+    ).eval()  # no ReLU: linear solutions
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for values in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                torch.nn.init.uniform_(values, 0.5, 1.5)  # type: ignore[arg-type]
+    worst, images = 0.0, torch.randn(40, 3, 12, 12)
+    small = compress(model, images_only(images), Config(speedup=3, places=1000))
+    wanted, found = responses(model, images, ["1.bn", "2.bn", "3"]), responses(small, images, ["1.conv", "2.conv", "3"])
+    for before, after in zip(wanted.values(), found.values(), strict=True):
+        shift = (before.mean((0, 2, 3)) - after.mean((0, 2, 3))).abs() / before.std((0, 2, 3))
+        worst = max(worst, float(shift.max()), float(torch.equal(before, after)))
+    return worst
+
+
+def claim_greedy_ranks_nearly_best(lab: Lab) -> float:
+    """Least product of energies, of the largest among all ranks that cost no more; 0 where the budget is missed or not used."""
+    chance, worst = np.random.default_rng(0), 1.0
+    for _ in range(4):
+        spectra = {name: torch.from_numpy(np.sort(chance.exponential(size=7) ** 3)[::-1].copy()) for name in "abc"}
+        unit = {name: float(chance.uniform(1, 4)) for name in spectra}
+        whole = {name: 5 * unit[name] for name in spectra}
+
+        def cost(ranks: Iterable[int], unit: dict[str, float] = unit) -> float:
+            return sum(price * rank for price, rank in zip(unit.values(), ranks, strict=True))
+
+        def energy(ranks: Iterable[int], spectra: dict[str, Tensor] = spectra) -> float:
+            return math.prod(float(s[:rank].sum()) for s, rank in zip(spectra.values(), ranks, strict=True))
+
+        spent = cost(ranks := select(spectra, unit, whole, 1.5).values())
+        best = max(energy(other) for other in itertools.product(range(1, 8), repeat=3) if cost(other) <= spent)
+        budget = sum(whole.values()) / 1.5
+        worst = min(worst, energy(ranks) / best * (spent <= budget < spent + max(unit.values())))
+    return worst
+
+
+@torch.no_grad()
+def claim_each_layer_its_ranks(lab: Lab) -> float:
+    """How many layers are planned wrongly, miss the budget, or take other than d'' k (c + d') + d' d multiply-adds a place."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 24, (5, 3), stride=(1, 2)), nn.ReLU(), nn.Conv2d(24, 24, 3, groups=2),
+        nn.Conv2d(24, 18, 1), nn.ReLU(), nn.Conv2d(18, 20, (1, 5)), nn.ReLU(), nn.Conv2d(20, 40, 3), nn.Conv2d(40, 1, 2),
+        nn.Flatten(), nn.Linear(81, 30),
+    ).eval()  # fmt: skip
+    wrong, images = 0, torch.randn(64, 3, 20, 40)
+    area = {name: y[0, 0].numel() for name, y in responses(model, images, ["2", "5", "7", "9", "10"]).items()}
+    for spatial, names in ((0.5, ["2", "9"]), (0.0, ["2", "5", "7", "9"])):
+        config = Config(speedup=3.0, spatial=spatial)
+        ranks, _ = plan(quant.fold_batch_norm(model)[0], images_only(images), config)
+        small = compress(model, images_only(images), config)
+        wrong += (list(ranks) != names) + (renewed(small, model) != names)
+        saved = spent = 0
+        for name, (rank, maps) in ranks.items():
+            layer = model.get_submodule(name)
+            (n, c, d, e), down = layer.weight.shape, layer.stride[1]
+            square = d * e * c * rank
+            price = (maps * (c * d * down + e * rank) if maps else square) + rank * n
+            wrong += bool(maps) != bool(spatial) or (spatial and not square / price > 1)
+            saved, spent = saved + area[name] * (layer.weight.numel() - price), spent + area[name] * price
+            wrong += work(small.get_submodule(name)) != price
+            step = area[name] * (c * d * down + e * rank) + 1
+            wrong += bool(maps) and not 0 <= area[name] * square * 3**-spatial - maps * (step - 1) < step
+        whole = sum(area[name] * model.get_submodule(name).weight.numel() for name in (*names, "10"))
+        wrong += multiply_adds(model, images[:1]) - multiply_adds(small, images[:1]) != saved
+        wrong += not 0.8 < spent / (whole / 3.0) <= 1
+    return wrong
+
+
+def claim_knows_what_relu_sees(lab: Lab) -> float:
+    """How many layers of a network are taken wrongly for followed, or not followed, by a ReLU alone."""
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.block, self.a, self.b = conv_bn(3, 8), Residual(8, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.a(self.block(self.stem(x))))
+            return (y := self.b(x)) * y.relu()
+
+    return len(relu_follows(quant.fold_batch_norm(Mixed())[0]) ^ {"stem.conv", "block.first.conv", "a"})
+
+
+@torch.no_grad()
+def claim_lower_error_than_linear(lab: Lab) -> float:
+    """Error behind the ReLU on held-out images, of that of the linear solution: the geometric mean over layers."""
+    images, names = lab.task.test.images[:256].to(lab.task.device), renewed(lab.compressed, lab.reference)
+    whole = quant.fold_batch_norm(lab.reference)[0]
+    wanted, found, linear = (responses(network, images, names) for network in (whole, lab.compressed, lab.controlled("linear")))
+    errors = [[float((some[name].relu() - wanted[name].relu()).norm()) for name in names] for some in (found, linear)]
+    return float(np.exp(np.mean(np.log(errors[0]) - np.log(errors[1]))))
+
+
+@torch.no_grad()
+def claim_makes_up_for_earlier_layers(lab: Lab) -> float:
+    """Error of the logits on held-out images, of that of the symmetric reconstruction."""
+    images = lab.task.test.images[:256].to(lab.task.device)
+    wanted = lab.reference(images)
+    return float((lab.compressed(images) - wanted).norm() / (lab.controlled("symmetric")(images) - wanted).norm())
+
+
+def claim_saves_multiply_adds(lab: Lab) -> float:
+    return lab.after.multiply_adds / lab.before.multiply_adds
+
+
+def claim_beats_weight_svd(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("svd").accuracy
+
+
+def claim_columns_and_rows_help(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("square").accuracy
+
+
+def claim_chosen_ranks_help(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("uniform").accuracy
+
+
+def claim_keeps_accuracy(lab: Lab, case: str) -> float:
+    """Accuracy lost at a speed-up."""
+    small = compress(lab.reference, lab.task, replace(lab.config, speedup=float(case)))
+    return lab.before.accuracy - lab.task.score(small, lab.task.test)
