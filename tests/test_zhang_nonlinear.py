@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from methods.kit.layers import responses
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Task
-from methods.low_rank.zhang_nonlinear import Config, compress, control_linear, control_square, control_svd, control_symmetric, regression
+from methods.low_rank.zhang_nonlinear import Config, approximation, compress, control_linear, control_square, control_svd, control_symmetric
 from tests.helpers import Mixed
 
-SHORT = Config(speedup=2, images=24, places=20, iterations=2)
+SHORT = Config(speedup=2, images=24, places=20, penalties=(0.01, 0.01, 1.0, 1.0))
 
 
 class Masked(nn.Conv2d):
@@ -116,7 +116,7 @@ def test_exports(model: nn.Module, task: Task) -> None:
 
 
 def test_dead_responses_give_their_mean() -> None:
-    p, q, b = regression(torch.ones(20, 3).double(), torch.arange(60).reshape(20, 3).double(), 2)
+    p, q, b = approximation(torch.ones(20, 3).double(), torch.arange(60).reshape(20, 3).double(), 2, [])
     assert torch.isfinite(p).all()
     assert torch.allclose(torch.ones(3).double() @ q.T @ p.T + b, torch.tensor([28.5, 29.5, 30.5]).double())
 
