@@ -1,0 +1,462 @@
+"""Asymmetric 3D (Zhang et al., IEEE TPAMI 2016).
+
+A convolution becomes one of fewer filters and a 1x1 convolution, chosen so that what leaves the ReLU stays the same.
+With an auxiliary response for every sampled one, two easy problems alternate: a regression of reduced rank, solved by a
+generalised SVD, and a choice for each number by itself. Layers follow from the first to the last: what comes in has
+passed the approximated layers, the aim is the original answer. Ranks keep the largest product of PCA energies within a
+budget of multiply-adds. A third factor comes from splitting the square kernels into columns and rows.
+
+Departures: batch norm is first folded into its convolution, so that a response is what the ReLU sees; a layer that no
+ReLU follows alone (one before a shortcut's sum) takes the linear solution; the budget counts the 1x1 convolutions too;
+a few places of each map are sampled, our number; the first convolution stays, and so do grouped ones, dense layers and,
+where columns and rows are wanted, kernels of one column or row. In a smoke run fewer images and iterations.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from sklearn.decomposition import PCA
+from torch import Tensor, fx, nn
+
+from methods.kit import quant
+from methods.kit.lab import Lab
+from methods.kit.layers import filled, geometry, name_the_kept, replaceable, replaced, responses, run, truncated_svd
+from methods.kit.measure import multiply_adds
+from methods.kit.nets import Residual, conv_bn, trained
+from methods.kit.task import Task
+from methods.low_rank.jaderberg_low_rank import scheme2
+
+Factors = tuple[Tensor, Tensor, Tensor]  # P (d, d'), Q^T (d', d) and b (d): y ~ P Q^T y + b
+Ranks = tuple[int, int]  # d' filters, and d'' maps between columns and rows; 0 where the kernel stays square
+
+
+@dataclass(frozen=True)
+class Config:
+    speedup: float = 4.0  # multiply-adds of the layers over those of their factors; abstract, there of the whole network
+    spatial: float = 0.5  # exponent of the part that columns and rows take: sqrt(r), §3.5; 0 keeps the kernels square
+    images: int = 3000  # unlabelled, Figure 2
+    places: int = 5  # of each map
+    penalties: tuple[float, ...] = 25 * (0.01,) + 25 * (1.0,)  # lambda, one an iteration, §3.2; none for the linear solution
+
+
+# A speed-up of 4 costs this network little, whoever factors it, and thousands of images take minutes.
+SMOKE = Config(speedup=10, images=96, places=16, penalties=4 * (0.01,) + 4 * (1.0,))
+SWEEP = tuple(replace(SMOKE, speedup=r) for r in (2, 3, 5, 12))
+
+
+def reference(task: Task) -> nn.Module:
+    """Full convolutions and no shortcuts, like the paper's networks."""
+    return trained("vgg_wide", task.name)
+
+
+def regression(y: Tensor, inverse: Tensor, z: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """min over M of sum_i || z_i - zbar - M y_i ||^2 with rank(M) <= d' (§3.2): centred y (n, d), (Y Y^T)^-1 and z (n, d)."""
+    cross = z.T @ y  # Z Y^T: y is centred
+    best = cross @ inverse  # of any rank: Z Y^T (Y Y^T)^-1 = U S V^T with U^T U = I and V^T Y Y^T V = I
+    p = torch.linalg.eigh(best @ cross.T)[1][:, -rank:]  # U_d': this is U S^2 U^T
+    return p, p.T @ best  # M = U_d' S_d' V_d'^T = U_d' U_d'^T best
+
+
+def nearest(y: Tensor, guess: Tensor, penalty: float) -> Tensor:
+    """min over z of (r(y) - r(z))^2 + lambda (z - y')^2 for each number (§3.2): the better of the best z <= 0 and z >= 0."""
+    goal = y.relu()
+    low, high = guess.clamp(max=0), ((penalty * guess + goal) / (penalty + 1)).relu()  # equivalent: a negative one never wins
+    worse = goal**2 + penalty * (low - guess) ** 2 > (goal - high) ** 2 + penalty * (high - guess) ** 2
+    return torch.where(worse, high, low)
+
+
+def approximation(seen: Tensor, y: Tensor, rank: int, penalties: Iterable[float]) -> Factors:
+    """min sum_i || r(y_i) - r(M yhat_i + b) ||^2 (§3.2, §3.3) from the linear solution on; without penalties that one."""
+    mean = seen.mean(0)
+    seen = seen - mean
+    inverse = torch.linalg.pinv(seen.T @ seen, rtol=1e-10, hermitian=True)  # equivalent: any cut above rounding
+    (p, q), b = regression(seen, inverse, y, rank), y.mean(0)
+    for penalty in penalties:
+        z = nearest(y, seen @ q.T @ p.T + b, penalty)
+        (p, q), b = regression(seen, inverse, z, rank), z.mean(0)  # b = zbar - M ybar
+    return p, q, b - p @ (q @ mean)
+
+
+def sampled(maps: Tensor, places: int, seed: int) -> Tensor:
+    """Responses (N, d, H, W) at some places of each image's maps, the same ones for the same seed: (N places, d)."""
+    flat, chance = maps.flatten(2), torch.Generator().manual_seed(seed)  # equivalent: other places of the same maps
+    pick = (
+        torch.rand(len(flat), 1, flat.shape[2], generator=chance).argsort()[..., :places].to(maps.device)
+    )  # equivalent: on the CPU already
+    return flat.gather(2, pick.expand(-1, flat.shape[1], -1)).transpose(1, 2).flatten(0, 1).double()
+
+
+def factored(layer: nn.Conv2d, ranks: Ranks, x: Tensor, fit: Callable[[Tensor], Factors]) -> nn.Sequential:
+    """Columns and rows that come closest to the kernel (§3.5), then the last layer with d' filters and a 1x1 one (§3.1)."""
+    *columns, last = scheme2(layer, ranks[1]) if ranks[1] else [layer]
+    p, q, b = fit(nn.Sequential(*columns, last)(x))
+    thin = nn.Conv2d(last.in_channels, len(q), **geometry(last), bias=False)
+    weight = torch.einsum("rd,d...->r...", q, last.weight.double())  # W' = Q^T W
+    parts = filled(last, [thin, nn.Conv2d(len(q), len(p), 1)], [weight, p])
+    parts[1].bias = nn.Parameter((p @ q @ quant.bias_of(last).double() + b).to(layer.weight))
+    return nn.Sequential(*columns, *parts)
+
+
+def energies(y: Tensor) -> Tensor:
+    """Eigenvalues of Y Y^T, centred, the largest first (§3.1)."""
+    y = y - y.mean(0)
+    return torch.linalg.eigvalsh(y.T @ y).flip(0).clamp(min=1e-30)  # equivalent: only dead layers have none, and any tiny one will do
+
+
+Feed = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Rule = Callable[[dict[str, Tensor], dict[str, float], dict[str, float], float], dict[str, int]]
+
+
+def select(spectra: dict[str, Tensor], unit: dict[str, float], whole: dict[str, float], speedup: float) -> dict[str, int]:
+    """max prod_l sum_{a <= d'_l} sigma_l,a under a budget (§3.4): again and again drop the eigenvalue that costs least energy.
+
+    `unit` is what one unit of a layer's rank costs, `whole` the layer. Raises ValueError where rank one is too much.
+    """
+    ranks, kept = {name: len(spectrum) for name, spectrum in spectra.items()}, {name: s.cumsum(0) for name, s in spectra.items()}
+    while sum(unit[name] * rank for name, rank in ranks.items()) > sum(whole.values()) / speedup:
+        measure = {name: float(spectra[name][k - 1] / kept[name][k - 1]) / unit[name] for name, k in ranks.items() if k > 1}
+        if not measure:
+            raise ValueError(f"a speed-up of {speedup:g} cannot be had: with one filter each, layers cost more")
+        ranks[min(measure, key=lambda name: measure[name])] -= 1
+    return ranks
+
+
+def between(layer: nn.Conv2d, rank: int, share: float) -> int:
+    """Maps d'' that make columns and d' rows cost this share of d' square filters (§3.5); columns run before the row's stride."""
+    c, d, e = layer.weight.shape[1:]
+    return int(share * c * d * e * rank / (c * d * layer.stride[1] + e * rank))
+
+
+def plan(network: nn.Module, task: Task, config: Config, rule: Rule = select) -> tuple[dict[str, Ranks], dict[str, Tensor]]:
+    """The ranks of every layer that gets cheaper, and its original responses; logs why each other layer stays as it is."""
+    share = config.speedup**-config.spatial
+
+    def why_not(layer: nn.Conv2d, first: bool) -> str:
+        if first:
+            return "sees raw pixels, where there is little work to save"
+        if share < 1 and 1 in layer.kernel_size:
+            return f"a kernel of {layer.kernel_size[0]}x{layer.kernel_size[1]} has no columns and rows to split into"
+        return ""
+
+    layers, kept = replaceable(network, why_not)
+    answers, unit, whole = dict[str, Tensor](), dict[str, float](), dict[str, float]()
+
+    def note(name: str, x: Tensor, y: Tensor) -> None:
+        weight, area = layers[name].weight, y[0, 0].numel()  # equivalent: all maps are alike
+        answers[name] = sampled(y, config.places, task.seed)
+        unit[name], whole[name] = area * (share * weight[0].numel() + len(weight)), area * weight.numel()
+
+    run(network, task.train.images[: config.images].to(task.device), note, layers)  # equivalent: on the CPU already
+    chosen = rule({name: energies(y) for name, y in answers.items()}, unit, whole, config.speedup)
+    ranks = {name: (rank, between(layers[name], rank, share) if share < 1 else 0) for name, rank in chosen.items()}
+    for name, (rank, maps) in list(ranks.items()):
+        if unit[name] * rank >= whole[name] or (share < 1 and not maps):
+            kept[name] = f"a rank of {rank} saves nothing"
+            del ranks[name]
+    name_the_kept("asymmetric reconstruction needs a wide convolution behind the first", ranks, kept)
+    return ranks, answers
+
+
+def relu_follows(network: fx.GraphModule) -> set[str]:
+    """The layers whose answer goes to a ReLU and nowhere else."""
+    readers = {str(node.target): list(node.users) for node in quant.layer_nodes(network)}  # equivalent: a string already
+    return {name for name, users in readers.items() if len(users) == 1 and quant.operation(network, users[0]) in quant.RELU}
+
+
+def rebuild(model: nn.Module, task: Task, config: Config, rule: Rule = select, feed: Feed = lambda part, x, y: part(x)) -> nn.Module:
+    """Fold batch norm, choose ranks; then let each layer aim at its original answer, whatever comes in (§3.3).
+
+    `feed` says what goes on to the next layer: what the approximated one answers, which makes it asymmetric.
+    """
+    network = quant.fold_batch_norm(model)[0]
+    ranks, answers = plan(network, task, config, rule)
+    parts, nonlinear = dict[str, nn.Module](), relu_follows(network)
+
+    def approximate(name: str, x: Tensor, y: Tensor) -> Tensor:
+        def fit(seen: Tensor) -> Factors:
+            seen = sampled(seen, config.places, task.seed)
+            return approximation(seen, answers[name], ranks[name][0], config.penalties if name in nonlinear else ())
+
+        parts[name] = factored(network.get_submodule(name), ranks[name], x, fit)
+        return feed(parts[name], x, y)
+
+    run(network, task.train.images[: config.images].to(task.device), approximate, ranks)  # equivalent: on the CPU already
+    return replaced(network, parts)
+
+
+def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
+    """Asymmetric reconstruction with ranks by PCA energy."""
+    return rebuild(model, task, config)
+
+
+def work(parts: nn.Module) -> int:
+    """Multiply-adds of a chain of convolutions for one place of its output; what comes before a stride runs more often."""
+    total, often = 0, 1
+    for part in reversed([part for part in parts.modules() if isinstance(part, nn.Conv2d)]):
+        total, often = total + often * part.weight.numel(), often * math.prod(part.stride)
+    return total
+
+
+def renewed(small: nn.Module, network: nn.Module) -> list[str]:
+    """The convolutions of the network that are chains in the small one."""
+    every = (name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
+    return [name for name in every if isinstance(small.get_submodule(name), nn.Sequential)]
+
+
+def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """The same layers as truncated SVDs of their weights, of as many multiply-adds; no data."""
+    network, parts = quant.fold_batch_norm(model)[0], {}
+    for name in renewed(like, network):
+        layer = network.get_submodule(name)
+        unit = layer.weight[0].numel() + len(layer.weight)
+        parts[name] = truncated_svd(layer, max(1, round(work(like.get_submodule(name)) / unit)))
+    return replaced(network, parts)
+
+
+def control_linear(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """The same without the ReLU in the aim."""
+    return rebuild(model, task, replace(config, penalties=()))
+
+
+def control_symmetric(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """The same with every layer fitted to what the original network feeds it."""
+    return rebuild(model, task, config, feed=lambda part, x, y: y)
+
+
+def control_square(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """The same multiply-adds without columns and rows."""
+    return rebuild(model, task, replace(config, spatial=0.0))
+
+
+@torch.no_grad()
+def claim_symmetric_linear_is_pca(lab: Lab) -> float:
+    """Largest difference from the responses that scikit-learn's PCA restores, of the largest, and from its shares of energy."""
+    torch.manual_seed(0)
+    y = torch.randn(300, 12).double() @ torch.randn(12, 12).double() + 3
+    oracle = PCA().fit(y.numpy()).explained_variance_ratio_
+    worst = float(np.abs((energies(y) / energies(y).sum()).numpy() - oracle).max())
+    for rank in (1, 5, 11):
+        p, q, b = approximation(y, y, rank, [])
+        restored = (pca := PCA(rank).fit(y.numpy())).inverse_transform(pca.transform(y.numpy()))
+        worst = max(worst, float((y @ q.T @ p.T + b - restored).abs().max() / y.abs().max()))
+    return worst
+
+
+def claim_regression_is_optimal(lab: Lab) -> float:
+    """Largest relative difference of the squared error from the least that quasi-Newton steps over P, Q and b find."""
+    chance, worst = np.random.default_rng(0), 0.0
+    for n, d, rank, dims in ((40, 4, 2, 4), (30, 5, 1, 3)):
+        seen = 2 + chance.standard_normal((n, dims)) @ chance.standard_normal((dims, d))
+        z = seen @ chance.standard_normal((d, d)) + chance.standard_normal((n, d)) - 5
+
+        def error(v: Any, z: Any = z, seen: Any = seen, shape: tuple[int, int] = (d, rank)) -> float:
+            q, p, b = np.split(v, [math.prod(shape), 2 * math.prod(shape)])
+            return float(np.square(z - seen @ q.reshape(shape) @ p.reshape(shape).T - b).sum())
+
+        p, q, b = approximation(torch.from_numpy(seen), torch.from_numpy(z), rank, [])
+        least = min(minimize(error, chance.standard_normal(2 * d * rank + d)).fun for _ in range(2))
+        worst = max(worst, abs(error(torch.cat([q.T.flatten(), p.flatten(), b]).numpy()) / least - 1))
+    return worst
+
+
+def claim_nearest_is_best(lab: Lab) -> float:
+    """Most by which any number of a fine grid beats the closed form."""
+    grid, worst = torch.linspace(-4, 4, 801).double(), 0.0
+    values = torch.linspace(-3, 3, 13).double()
+    y, guess = (part.flatten() for part in torch.meshgrid(values, values + 0.1, indexing="ij"))
+
+    def cost(z: Tensor, penalty: float) -> Tensor:
+        return (y.clamp(min=0) - z.clamp(min=0)) ** 2 + penalty * (z - guess) ** 2
+
+    for penalty in (0.01, 0.3, 1.0, 20.0):
+        least = torch.stack([cost(z, penalty) for z in grid]).amin(0)
+        worst = max(worst, float((cost(nearest(y, guess, penalty), penalty) - least).max()))
+    return worst
+
+
+def claim_ignores_what_relu_cuts(lab: Lab) -> float:
+    """Error behind the ReLU, of the linear solution's, where the responses that vary most never get through."""
+    torch.manual_seed(0)
+    y = torch.cat([torch.randn(400, 3) @ torch.randn(3, 6), 4 * torch.randn(400, 3) @ torch.randn(3, 6) - 40], 1).double()
+
+    def error(penalties: Iterable[float]) -> float:
+        p, q, b = approximation(y, y, 3, penalties)
+        return float(((y @ q.T @ p.T + b).relu() - y.relu()).norm())
+
+    return error(Config().penalties) / error(())
+
+
+def images_only(images: Tensor) -> Any:
+    return SimpleNamespace(train=SimpleNamespace(images=images), device="cpu", seed=0)
+
+
+@torch.no_grad()
+def claim_full_rank_reproduces_layer(lab: Lab) -> float:
+    """Largest difference of the outputs, relative to the largest output."""
+    torch.manual_seed(0)
+    worst, images = 0.0, torch.randn(60, 6, 9, 10)
+    cases: list[tuple[nn.Conv2d, Ranks]] = [
+        (nn.Conv2d(6, 8, 3, stride=(1, 2), padding=(2, 1)), (8, 0)),
+        (nn.Conv2d(6, 7, (3, 2), dilation=(1, 2), padding=2, padding_mode="circular", bias=False), (7, 14)),
+        (nn.Conv2d(6, 5, 3, stride=(2, 1), padding="valid"), (5, 15)),
+        (nn.Conv2d(6, 9, 1, stride=2), (6, 0)),
+        (nn.Conv2d(6, 8, 3, padding="same").double(), (8, 18)),
+    ]
+    cases[0][0].weight.data[1:3] = cases[0][0].weight.data[:1]  # not of full rank
+    for layer, ranks in cases:
+        x = images.to(layer.weight)
+        y = sampled(layer(x), 20, 0)
+        chain = factored(layer, ranks, x, lambda seen, y=y, rank=ranks[0]: approximation(sampled(seen, 20, 0), y, rank, [0.01, 1]))  # type: ignore[misc]
+        worst = max(worst, float((chain(x) - layer(x)).abs().max() / layer(x).abs().max()))
+    return worst
+
+
+@torch.no_grad()
+def claim_means_are_kept(lab: Lab) -> float:
+    """Largest distance of an approximated layer's mean answer from the original one's, in deviations, on the images it was fitted to."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        conv_bn(3, 12, act=nn.Tanh), conv_bn(12, 16, stride=2, act=nn.Tanh), conv_bn(16, 20, act=nn.Tanh), nn.Conv2d(20, 24, 3)
+    ).eval()  # no ReLU: linear solutions
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for values in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                torch.nn.init.uniform_(values, 0.5, 1.5)  # type: ignore[arg-type]
+    worst, images = 0.0, torch.randn(40, 3, 12, 12)
+    small = compress(model, images_only(images), Config(speedup=3, places=1000))
+    wanted, found = responses(model, images, ["1.bn", "2.bn", "3"]), responses(small, images, ["1.conv", "2.conv", "3"])
+    for before, after in zip(wanted.values(), found.values(), strict=True):
+        shift = (before.mean((0, 2, 3)) - after.mean((0, 2, 3))).abs() / before.std((0, 2, 3))
+        worst = max(worst, float(shift.max()), float(torch.equal(before, after)))
+    return worst
+
+
+def claim_greedy_ranks_nearly_best(lab: Lab) -> float:
+    """Least product of energies, of the largest among all ranks that cost no more; 0 where the budget is missed or not used."""
+    chance, worst = np.random.default_rng(0), 1.0
+    for _ in range(12):
+        spectra = {name: torch.from_numpy(np.sort(chance.exponential(size=7) ** chance.uniform(0.2, 1))[::-1].copy()) for name in "abc"}
+        unit = {name: float(chance.uniform(1, 4)) for name in spectra}
+        whole = {name: 5 * unit[name] for name in spectra}
+
+        def cost(ranks: Iterable[int], unit: dict[str, float] = unit) -> float:
+            return sum(price * rank for price, rank in zip(unit.values(), ranks, strict=True))
+
+        def energy(ranks: Iterable[int], spectra: dict[str, Tensor] = spectra) -> float:
+            return math.prod(float(s[:rank].sum()) for s, rank in zip(spectra.values(), ranks, strict=True))
+
+        spent = cost(ranks := select(spectra, unit, whole, speedup := float(chance.uniform(1.2, 4))).values())
+        best = max(energy(other) for other in itertools.product(range(1, 8), repeat=3) if cost(other) <= spent)
+        budget = sum(whole.values()) / speedup
+        worst = min(worst, energy(ranks) / best * (spent <= budget < spent + max(unit.values())))
+    return worst
+
+
+def alike(spectra: dict[str, Tensor], unit: dict[str, float], whole: dict[str, float], speedup: float) -> dict[str, int]:
+    """The ranks that make every layer so much cheaper."""
+    return {name: max(1, int(whole[name] / speedup / unit[name])) for name in spectra}
+
+
+@torch.no_grad()
+def claim_each_layer_its_ranks(lab: Lab) -> float:
+    """How many layers are planned wrongly or take other than d'' k (c + d') + d' d multiply-adds a place; and is it worth it?"""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 24, (5, 3), (1, 2), (0, 1)), nn.ReLU(), nn.Conv2d(24, 24, 3, groups=2),
+        nn.Conv2d(24, 18, 1), nn.ReLU(), nn.Conv2d(18, 20, (1, 5)), nn.ReLU(), nn.Conv2d(20, 40, 3, padding=1),
+        nn.Conv2d(40, 1, 3, padding=1), nn.Flatten(), nn.Linear(156, 30),
+    ).eval()  # fmt: skip
+    wrong, images = 0, torch.randn(64, 3, 20, 40)
+    area = {name: y[0, 0].numel() for name, y in responses(model, images, ["2", "5", "7", "9", "10"]).items()}
+    for spatial, names in ((0.5, ["2", "9", "10"]), (0.0, ["2", "7", "9"])):
+        config = Config(speedup=3.0, spatial=spatial)
+        (ranks, answers), (same, _) = (plan(quant.fold_batch_norm(model)[0], images_only(images), config, rule) for rule in (select, alike))
+        chosen, uniform = (math.prod(float(energies(answers[name])[: some[name][0]].sum()) for name in ranks) for some in (ranks, same))
+        wrong += not chosen > uniform
+        wrong += any(len(answer) != len(images) * config.places for answer in answers.values())
+        small = compress(model, images_only(images), config)
+        wrong += (list(ranks) != names) + (renewed(small, model) != names)
+        saved, spent, whole = (
+            0,
+            0,
+            sum(area[name] * model.get_submodule(name).weight.numel() for name in ({*names, "10"} if spatial else area)),
+        )
+        for name, (rank, maps) in ranks.items():
+            (n, c, d, e), strip = (layer := model.get_submodule(name)).weight.shape, 0
+            if spatial:
+                strip = c * d * layer.stride[1] + e * rank  # columns and rows by way of one map
+                wrong += not 0 <= d * e * c * rank / 3**spatial - maps * strip < strip
+            price = (maps * strip or d * e * c * rank) + rank * n
+            wrong += work(small.get_submodule(name)) != price
+            saved, spent = saved + area[name] * (layer.weight.numel() - price), spent + area[name] * price
+        wrong += multiply_adds(model, images[:1]) - multiply_adds(small, images[:1]) != saved
+        wrong += not 0.7 < 3 * spent / whole <= 1
+    return wrong
+
+
+def claim_knows_what_relu_sees(lab: Lab) -> float:
+    """How many layers of a network are taken wrongly for followed, or not followed, by a ReLU alone."""
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.block, self.a, self.b = conv_bn(3, 8), Residual(8, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.a(self.block(self.stem(x))))
+            return (y := self.b(x)) * y.relu()
+
+    return len(relu_follows(quant.fold_batch_norm(Mixed())[0]) ^ {"stem.conv", "block.first.conv", "a"})
+
+
+@torch.no_grad()
+def claim_lower_error_than_linear(lab: Lab) -> float:
+    """Error behind the ReLU on held-out images, of that of the linear solution: the geometric mean over layers."""
+    images, names = lab.task.test.images[:256].to(lab.task.device), renewed(lab.compressed, lab.reference)
+    whole = quant.fold_batch_norm(lab.reference)[0]
+    wanted, found, linear = (responses(network, images, names) for network in (whole, lab.compressed, lab.controlled("linear")))
+    errors = [[float((some[name].relu() - wanted[name].relu()).norm()) for name in names] for some in (found, linear)]
+    return float(np.exp(np.mean(np.log(errors[0]) - np.log(errors[1]))))
+
+
+@torch.no_grad()
+def claim_makes_up_for_earlier_layers(lab: Lab) -> float:
+    """Error of the logits on held-out images, of that of the symmetric reconstruction."""
+    images = lab.task.test.images[:256].to(lab.task.device)
+    wanted = lab.reference(images)
+    return float((lab.compressed(images) - wanted).norm() / (lab.controlled("symmetric")(images) - wanted).norm())
+
+
+def claim_saves_multiply_adds(lab: Lab) -> float:
+    return lab.after.multiply_adds / lab.before.multiply_adds
+
+
+def claim_beats_weight_svd(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("svd").accuracy
+
+
+def claim_columns_and_rows_help(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("square").accuracy
+
+
+def claim_chosen_ranks_help(lab: Lab) -> float:
+    """Accuracy with chosen ranks over that with one speed-up for all layers, both with square kernels as in Table 6."""
+    uniform = rebuild(lab.reference, lab.task, replace(lab.config, spatial=0.0), rule=alike)
+    return lab.control("square").accuracy - lab.task.score(uniform, lab.task.test)
+
+
+def claim_nonlinear_keeps_more_accuracy(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("linear").accuracy
+
+
+def claim_keeps_accuracy(lab: Lab) -> float:
+    return lab.before.accuracy - lab.after.accuracy
