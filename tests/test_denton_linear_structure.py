@@ -52,6 +52,11 @@ def test_a_residual_network_is_approximated_and_exports(
     assert torch.allclose(exported(images), net(images), atol=1e-5)
 
 
+def test_a_frozen_network_is_tuned_and_weighed_by_gradients(model: nn.Module, task: Task) -> None:
+    net = compress(model.requires_grad_(False), task, small(metric="mahalanobis"))
+    assert all(p.requires_grad for p in net.parameters())
+
+
 def test_control_matches_the_cost(model: nn.Module, task: Task) -> None:
     image, config = task.test.images[:1], small()
     net = compress(model, task, config)

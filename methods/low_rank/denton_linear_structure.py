@@ -118,7 +118,7 @@ def lines(rows: Tensor) -> Tensor:
     return F.normalize((torch.linalg.eigh(rows @ rows.mT)[1][..., -1:].mT @ rows).squeeze(-2), dim=-1)
 
 
-def clustered(rows: Tensor, count: int, starts: int = 4) -> Tensor:
+def clustered(rows: Tensor, count: int, starts: int = 4) -> Tensor:  # equivalent: more starts
     """K-means with clusters of equal size and the distance from a cluster's line (§3.4): indices (count, N / count)."""
     values, vectors = torch.linalg.eigh(rows @ rows.T)
     rows = vectors * values.clamp(min=0).sqrt()  # as few columns as rows, the same distances
@@ -126,13 +126,13 @@ def clustered(rows: Tensor, count: int, starts: int = 4) -> Tensor:
     for _ in range(starts):
         members = torch.randperm(len(rows), generator=chance)[:count, None].to(rows.device)
         for _ in range(50):  # equivalent: they stand still long before
-            far = rows.square().sum(1, keepdim=True) - (rows @ lines(rows[members]).T).square()
-            _, seats = linear_sum_assignment(far.repeat_interleave(len(rows) // count, 1).cpu())
+            along = (rows @ lines(rows[members]).T).square()  # squared norm less squared distance
+            seats = linear_sum_assignment(along.repeat_interleave(len(rows) // count, 1).cpu(), maximize=True)[1]  # equivalent: on a CPU
             before, members = members, torch.from_numpy(seats).argsort().view(count, -1).to(rows.device)
-            if torch.equal(before, members):
+            if torch.equal(before, members):  # equivalent: symmetric
                 break
-        found.append((float(far.T.gather(1, members).sum()), members))
-    return min(found, key=lambda pair: pair[0])[1]
+        found.append((float(along.T.gather(1, members).sum()), members))
+    return max(found, key=lambda pair: pair[0])[1]
 
 
 class Order(nn.Module):
@@ -163,7 +163,8 @@ def monochromatic(layer: nn.Conv2d, metric: Metric, config: Config, partition: P
     """W_f = U S V^T, cut to u_f s_f v_f; each cluster of filters shares one u (§3.3): colours, then filters of one channel."""
     (outputs, inputs), (patch, output) = layer.weight.shape[:2], metric
     channel, back, place, undo = roots(patch, inputs)
-    u, s, v = torch.linalg.svd(channel @ (layer.weight.detach().flatten(2) * output[:, None, None]) @ place, full_matrices=False)
+    seen = channel @ (layer.weight.detach().flatten(2) * output[:, None, None]) @ place
+    u, s, v = torch.linalg.svd(seen, full_matrices=False)  # equivalent: the first triple is the same
     members = partition(u[:, :, 0], divisor(outputs, config.colours))
     colours = lines(u[members, :, 0])
     order = members.flatten()
@@ -226,7 +227,8 @@ def biclustered(layer: nn.Conv2d, metric: Metric, config: Config, partition: Par
     into, out = partition(weighty.transpose(0, 1).flatten(1), g), partition(weighty.flatten(1), h)
     blocks = kernel[out[None, :, :, None], into[:, None, None, :]]  # (G, H, F/H, C/G, d e)
     within = patch.unflatten(1, (inputs, -1)).unflatten(0, (inputs, -1))[into[:, :, None], :, into[:, None, :]]
-    inward, core, outward = BLOCKS[config.block](blocks, within.transpose(2, 3).flatten(3).flatten(1, 2), config)
+    within = within.transpose(2, 3).flatten(3).flatten(1, 2)  # equivalent: symmetric; (G, C/G d e, C/G d e)
+    inward, core, outward = BLOCKS[config.block](blocks, within, config)
     outward = outward / output[out][None, :, :, None]
     middle, last = g * h * inward.shape[2], g * h * core.shape[2]
     parts = [
@@ -273,13 +275,15 @@ def plan(model: nn.Module, config: Config) -> tuple[dict[str, bool], dict[str, s
 def as_they_run(model: nn.Module, task: Task) -> list[str]:
     """The names of modules with parameters of their own, in the order in which they first run."""
     names, ran = [name for name, part in model.named_modules() if list(part.parameters(recurse=False))], list[str]()
-    run(model, task.train.images[:1].to(task.device), lambda name, x, y: ran.append(name), names)
+    image = task.train.images[:1].to(task.device)  # equivalent: on a CPU
+    run(model, image, lambda name, x, y: ran.append(name), names)
     return ran
 
 
 def tune_above(model: nn.Module, name: str, task: Task, rate: float, share: float) -> nn.Module:
     """Fix the layer and all that runs before it, statistics too, and train what runs after it (§3.5)."""
-    parts, inside = [model.get_submodule(part) for part in as_they_run(model, task)], set(model.get_submodule(name).modules())
+    parts = [model.get_submodule(part) for part in as_they_run(model, task)]
+    inside = set(model.get_submodule(name).modules())  # equivalent: flat chains hold all their modules themselves
     cut = 1 + max(place for place, part in enumerate(parts) if part in inside)
     for place, part in enumerate(parts):
         part.requires_grad_(place >= cut)
@@ -297,7 +301,8 @@ def tune_above(model: nn.Module, name: str, task: Task, rate: float, share: floa
 def cascade(model: nn.Module, task: Task, config: Config, approximate: Callable[[nn.Module, str, bool], nn.Module]) -> nn.Module:
     """From the bottom up: approximate a layer, then tune all layers above it (§4)."""
     firsts, kept = plan(model, config)
-    names = [name for name in as_they_run(model.requires_grad_(True), task) if name in firsts]
+    model.requires_grad_(True)  # equivalent: unless someone has frozen it
+    names = [name for name in as_they_run(model, task) if name in firsts]
     idle = {name: "never runs" for name in firsts if name not in names}
     name_the_kept("biclustering needs a convolution of many channels", names, kept | idle)  # equivalent: tests refuse by name
     for place, name in enumerate(names):
@@ -437,16 +442,26 @@ def claim_clusters_by_enumeration(lab: Lab) -> float:
             cluster = [min(left), *others]
             yield from ([cluster, *rest] for rest in partitions(left - set(cluster), size))
 
-    chance, worst = np.random.default_rng(0), 0.0
+    def ratio(rows: Rows, members: Tensor) -> float:
+        (clusters, size), number = members.shape, len(rows)
+        if clusters * size != number or sorted(members.flatten().tolist()) != list(range(number)):
+            return math.inf
+        best = min(sum(far(rows[cluster]) for cluster in split) for split in partitions(frozenset(range(number)), size))
+        return (sum(far(rows[cluster]) for cluster in members.tolist()) + 1e-9) / (best + 1e-9)
+
+    torch.manual_seed(0)
+    layer = nn.Conv2d(6, 6, 2, bias=False).double()
+    patch, output = metric = product_metric(layer)
+    weighty = (layer.weight.flatten(2) * output[:, None, None] * patch.diagonal().view(6, 4).sqrt()).detach().numpy()
+    chance, chain = np.random.default_rng(0), biclustered(layer, metric, Config(inputs=2, outputs=3))
+    into, out = clusters_of(chain, 2, 3)
+    worst = max(ratio(weighty.swapaxes(0, 1).reshape(6, -1), into), ratio(weighty.reshape(6, -1), out))
     for number, clusters, width, uneven in ((8, 2, 3, 0), (6, 3, 2, 0), (9, 3, 20, 0), (4, 4, 2, 0), (8, 2, 3, 1), (9, 3, 5, 1)):
         planted = np.minimum(np.arange(number) % (clusters + uneven), clusters - 1)
         centres = chance.standard_normal((clusters, width))[chance.permutation(planted)]
         rows = centres * chance.choice([-2, -1, 1, 2], (number, 1)) + 0.2 * chance.standard_normal((number, width))
         members = clustered(torch.from_numpy(rows), clusters)
-        if members.shape != (clusters, number // clusters) or sorted(members.flatten().tolist()) != list(range(number)):
-            return math.inf
-        best = min(sum(far(rows[cluster]) for cluster in split) for split in partitions(frozenset(range(number)), number // clusters))
-        worst = max(worst, (sum(far(rows[cluster]) for cluster in members.tolist()) + 1e-9) / (best + 1e-9))
+        worst = max(worst, ratio(rows, members) if len(members) == clusters else math.inf)
     return worst
 
 
@@ -523,9 +538,10 @@ def claim_blocks_of_low_rank_reproduced(lab: Lab) -> float:
     """Largest difference of the outputs, relative to the largest output, for blocks that are outer products and for full ranks."""
     torch.manual_seed(0)
     worst, images = 0.0, torch.randn(6, 6, 9, 10)
+    hidden = images * torch.tensor([1, 1, 0, 1, 1, 1])[:, None, None]  # a channel that never shows
     for settings in LAYERS:
         layer = nn.Conv2d(6, 8, **settings)
-        worst = max(worst, largest_difference(layer, biclustered, Config(inputs=5, outputs=5, k1=1, k2=1, images=6), images))
+        worst = max(worst, largest_difference(layer, biclustered, Config(inputs=5, outputs=5, k1=1, k2=1, images=6), hidden))
         f, c, p = torch.randn(3, 8), torch.randn(2, 6), torch.randn(3, 2, *layer.kernel_size)
         into, out = torch.randperm(6) % 2, torch.randperm(8) % 2
         layer.weight.data = torch.einsum("f,c,fcij->fcij", f[0], c[0], p[out][:, into])
@@ -548,7 +564,13 @@ def claim_cost_formula(lab: Lab) -> float:
             part, first = build(layer, frobenius(nn.Sequential(layer), "0", lab, config), config), build is monochromatic  # type: ignore[arg-type]
             worst = max(worst, abs(count(part) - before - after), abs(multiply_adds(part, image) - 144 * before - places * after))
             worst = max(worst, abs(work(layer, first, config) - before * layer.stride[0] * layer.stride[1] - after))
-    return worst
+    few = [
+        (12, 1, 1, 1.0, 0.5),
+        (4, 12, 1, 1.0, 0.1),
+        (8, 12, 9, 0.01, 0.5),
+        (8, 12, 9, 0.5, 0.01),
+    ]  # at least one, and no more than a rank
+    return worst + ([svd_ranks(f, c, p, Config(k1=k1, k2=k2)) for f, c, p, k1, k2 in few] != [(1, 1), (1, 1), (1, 4), (6, 1)])
 
 
 class Backwards(nn.Module):
