@@ -129,9 +129,8 @@ def linear_cost(model: nn.Module, pairs: Pairs, image: torch.Tensor) -> Cost:
 
 def with_few(task: Task, config: Config) -> Task:
     """The task with some of its validation images, picked at random."""
-    pick = torch.randperm(len(task.validation), generator=torch.Generator().manual_seed(task.seed))[
-        : config.images
-    ]  # equivalent: others at random
+    chance = torch.Generator().manual_seed(task.seed)  # equivalent: others at random
+    pick = torch.randperm(len(task.validation), generator=chance)[: config.images]
     return replace(task, validation=Split(task.validation.images[pick], task.validation.labels[pick]))
 
 
@@ -172,8 +171,8 @@ def undominated(spent: Array, p: Array, m: Array, best: int) -> Array:
     left, fronts = np.lexsort((-m, -p, spent)), []  # equivalent for -m: of equals in p more are kept
     level = m + 2 * np.unique(spent, return_inverse=True)[1]  # equivalent: higher floors; m <= 1, so that each cost has its own
     for _ in range(best):
-        highest = np.maximum.accumulate(np.append(-1.0, level[left]))
-        front = level[left] > highest[:-1]
+        highest = np.maximum.accumulate(np.append(-1.0, level[left]))  # equivalent: below every level
+        front = level[left] > highest[:-1]  # equivalent to [:1]: all are kept
         fronts.append(left[front])
         left = left[~front]
     return np.concatenate(fronts)
@@ -186,9 +185,10 @@ def best_in_box(y_p: Curves, y_m: Curves, low: Ranks, high: Ranks, cost: Cost, c
     cost, one that is worse in both products stays worse whatever the other layers do.
     """
     goal, (least, most) = config.budget * cost.original, (cost.of(end) - cost.fixed for end in (low, high))  # of the layers to come
-    spent, ranks, p, m = np.array([cost.fixed]), np.zeros((1, 0), int), np.ones(1), np.ones(1)
+    spent, ranks, p, m = np.array([cost.fixed]), np.zeros((1, 0), int), np.ones(1), np.ones(1)  # equivalent: twice the same
     for name, c in cost.each.items():
-        grid = np.arange(low[name], high[name] + 1, max(1, round(config.step * (len(y_p[name]) - 1))))
+        step = max(1, round(config.step * (len(y_p[name]) - 1)))  # equivalent: one rank of many changes no step
+        grid = np.arange(low[name], high[name] + 1, step)
         ranks = np.hstack([ranks.repeat(len(grid), axis=0), np.tile(grid, len(ranks))[:, None]])
         spent, p, m = np.add.outer(spent, c * grid).ravel(), np.outer(p, y_p[name][grid]).ravel(), np.outer(m, y_m[name][grid]).ravel()
         least, most = least - c * low[name], most - c * high[name]
