@@ -66,7 +66,7 @@ def moments(layer: nn.Conv2d, groups: int, before: Tensor, after: Tensor) -> Mom
     """Of the patches x that the layer saw and of the patches z that it sees now, group by group."""
     count, sums = 0, [torch.zeros((), dtype=torch.float64, device=before.device)] * 4
     for images in zip(before.split(AT_ONCE), after.split(AT_ONCE), strict=True):
-        x, z = (patches(layer, part).double().flatten(0, 1).unflatten(1, (groups, -1)).movedim(0, 1) for part in images)
+        x, z = (patches(layer, part).double().unflatten(2, (groups, -1)).movedim(2, 0).flatten(1, 2) for part in images)
         count += x.shape[1]
         sums = [total + part for total, part in zip(sums, (x.sum(1), z.sum(1), z.mT @ z, x.mT @ z), strict=True)]  # equivalent: a sum
     x, z, zz, xz = (total / count for total in sums)
@@ -83,7 +83,7 @@ def paired(layer: nn.Conv2d, groups: int, seen: Moments) -> nn.Sequential:
     b = a.mT @ m
     shift = (w @ x[:, :, None] - a @ (b @ z[:, :, None])).sum((0, 2))
     grouped = nn.Conv2d(layer.in_channels, groups * maps, **geometry(layer), groups=groups, bias=False)
-    pair = filled(layer, [grouped, nn.Conv2d(groups * maps, layer.out_channels, 1)], [b, a.movedim(1, 0)])
+    pair = filled(layer, [grouped, nn.Conv2d(groups * maps, layer.out_channels, 1)], [b, a.movedim(1, 0)])  # equivalent: symmetric
     pair[1].bias.copy_(shift if layer.bias is None else layer.bias + shift)
     return pair
 
