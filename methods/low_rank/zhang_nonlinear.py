@@ -89,10 +89,9 @@ def approximation(seen: Tensor, y: Tensor, rank: int, penalties: Iterable[float]
 def sampled(maps: Tensor, places: int, seed: int) -> Tensor:
     """Responses (N, d, H, W) at some places of each image's maps, the same ones for the same seed: (N places, d)."""
     flat, chance = maps.flatten(2), torch.Generator().manual_seed(seed)  # equivalent: other places of the same maps
-    pick = (
-        torch.rand(len(flat), 1, flat.shape[2], generator=chance).argsort()[..., :places].to(maps.device)
-    )  # equivalent: on the CPU already
-    return flat.gather(2, pick.expand(-1, flat.shape[1], -1)).transpose(1, 2).flatten(0, 1).double()
+    pick = torch.rand(len(flat), 1, flat.shape[2], generator=chance).argsort()[..., :places]
+    pick = pick.to(maps.device).expand(-1, flat.shape[1], -1)  # equivalent: on the CPU already
+    return flat.gather(2, pick).transpose(1, 2).flatten(0, 1).double()  # equivalent: two dimensions swap either way
 
 
 def factored(layer: nn.Conv2d, ranks: Ranks, x: Tensor, fit: Callable[[Tensor], Factors]) -> nn.Sequential:
@@ -247,7 +246,8 @@ def claim_symmetric_linear_is_pca(lab: Lab) -> float:
     for rank in (1, 5, 11):
         p, q, b = approximation(y, y, rank, [])
         restored = (pca := PCA(rank).fit(y.numpy())).inverse_transform(pca.transform(y.numpy()))
-        worst = max(worst, float((y @ q.T @ p.T + b - restored).abs().max() / y.abs().max()))
+        found = (y @ q.T @ p.T + b).numpy()
+        worst = max(worst, float(np.abs(found - restored).max() / y.abs().max()))
     return worst
 
 
