@@ -7,8 +7,8 @@ matrices. Gate and factors are trained together with the task's loss.
 Departures: kernels larger than 1x1 are taken as matrices, too (the paper has the pointwise convolutions of MobileNet and
 the matrices of a recurrent network); factors start as the truncated SVD of the layer that they replace and gates as
 constants, so that trained networks can be taken over; an untrained network, as in the paper, gives random factors. The
-gate is the sigmoid, which the paper tries beside the softmax. How many numbers a summary has is ours. The first
-convolution stays as it is, and so do grouped ones.
+gate is the sigmoid, which the paper tries beside the softmax. How many products there are, at what share of the cost, and
+how many numbers a summary has are ours. The first convolution stays as it is, and so do grouped ones.
 """
 
 from __future__ import annotations
@@ -61,14 +61,13 @@ class Mixture(nn.Module):
     def weights(self, x: Tensor) -> Tensor:
         """pi(x), sigmoids of a linear map of what is left of x when space and groups of channels are averaged: (..., K)."""
         pooled = x.mean((2, 3)) if isinstance(self.v, nn.Conv2d) else x
-        summary = F.adaptive_avg_pool1d(pooled.reshape(-1, 1, pooled.shape[-1]), self.gate.in_features)
+        summary = F.adaptive_avg_pool1d(pooled.reshape(-1, pooled.shape[-1]), self.gate.in_features)
         return torch.sigmoid(self.gate(summary.reshape(*pooled.shape[:-1], -1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        z, pi = self.v(x), self.weights(x)
-        each = (z.shape[1] if isinstance(self.v, nn.Conv2d) else z.shape[-1]) // pi.shape[-1]
-        scale = pi.repeat_interleave(each, -1)
-        return self.u(z * (scale[..., None, None] if isinstance(self.v, nn.Conv2d) else scale))
+        pi = self.weights(x)
+        scale = pi.repeat_interleave(self.u.weight.shape[1] // pi.shape[-1], -1)
+        return self.u(self.v(x) * (scale[..., None, None] if isinstance(self.v, nn.Conv2d) else scale))
 
 
 def width(layer: Layer, config: Config) -> int:
@@ -82,7 +81,7 @@ def mixture(layer: Layer, config: Config) -> Mixture:
     count = config.components
     v, u = truncated_svd(layer, count * width(layer, config))
     dealt = torch.arange(v.weight.shape[0]).view(-1, count).T.flatten()  # of 0 1 2 3 4 5, for two blocks: 0 2 4, 1 3 5
-    made = Mixture(v, u, count, min(config.summary, layer.weight.shape[1])).to(layer.weight)
+    made = Mixture(v, u, count, min(config.summary, layer.weight.shape[1])).to(layer.weight)  # equivalent: min is symmetric
     with torch.no_grad():
         v.weight.copy_(v.weight[dealt])
         u.weight.copy_(2 * u.weight[:, dealt])  # sigmoid(0) = 1/2
@@ -98,7 +97,7 @@ def plan(model: nn.Module, config: Config) -> tuple[dict[str, Layer], dict[str, 
         if first:
             return "the first convolution has few inputs to mix"
         few = f"too narrow for {config.components} products at {config.share:g} of its multiply-adds"
-        return "" if config.components * width(layer, config) in range(1, min(layer.weight.flatten(1).shape)) else few
+        return "" if width(layer, config) else few
 
     return replaceable(model, why_not, (nn.Conv2d, nn.Linear))
 
@@ -140,7 +139,10 @@ def awake(layer: Layer, config: Config) -> Mixture:
 
 @torch.no_grad()
 def claim_one_constant_component_is_low_rank(lab: Lab) -> float:
-    """Largest relative difference of the weight's squared error from the spectrum that numpy says a rank of K d drops."""
+    """Largest relative difference of the weight's squared error from the spectrum that numpy says a rank of K d drops.
+
+    And of the products' singular values from every K-th of the weight's.
+    """
     torch.manual_seed(0)
     worst = 0.0
     for layer, config in (
@@ -151,9 +153,12 @@ def claim_one_constant_component_is_low_rank(lab: Lab) -> float:
         made, matrix = mixture(layer.double(), config), layer.weight.detach().flatten(1).numpy()
         pi = made.weights(torch.randn(1, layer.weight.shape[1], *(5, 5)[: 2 * isinstance(layer, nn.Conv2d)]).double())
         v, u = (part.weight.flatten(1).numpy() for part in (made.v, made.u))
-        error = np.square(matrix - u * pi.repeat_interleave(len(v) // config.components, -1).numpy() @ v).sum()
-        dropped = np.square(np.linalg.svd(matrix, compute_uv=False)[config.components * width(layer, config) :]).sum()
-        worst = max(worst, abs(float(error / dropped) - 1), float((pi - 0.5).abs().max()))
+        k, d = config.components, len(v) // config.components
+        error, spectrum = matrix - (u * pi.repeat_interleave(d, -1).numpy()) @ v, np.linalg.svd(matrix, compute_uv=False)
+        worst = max(worst, abs(float(np.square(error).sum() / np.square(spectrum[k * d :]).sum()) - 1), float((pi - 0.5).abs().max()))
+        for i in range(k):
+            values = np.linalg.svd(u[:, i * d : (i + 1) * d] @ v[i * d : (i + 1) * d] / 2, compute_uv=False)[:d]
+            worst = max(worst, float(np.abs(values / spectrum[i : k * d : k] - 1).max()))
     return worst
 
 
@@ -174,7 +179,7 @@ def claim_sums_weighted_products(lab: Lab) -> float:
             whole = copy.deepcopy(layer)
             whole.weight.copy_(torch.from_numpy(matrix).view_as(layer.weight))
             worst = max(worst, float((found - whole(image[None])[0]).abs().max() / found.abs().max()))
-    dense, vectors = awake(nn.Linear(18, 14), Config(0.7, 2, 4)), torch.randn(2, 5, 18).double()
+    dense, vectors = awake(nn.Linear(18, 14), Config(0.7, 2, 4)), torch.randn(2, 1, 5, 18).double()
     images = vectors.reshape(10, 18, 1, 1)
     wanted = np.stack(
         [w @ x + dense.u.bias.numpy() for w, x in zip(matrices(dense, images.numpy()), images.numpy()[..., 0, 0], strict=True)]
@@ -184,11 +189,15 @@ def claim_sums_weighted_products(lab: Lab) -> float:
 
 @torch.no_grad()
 def claim_spans_more_than_a_component(lab: Lab) -> float:
-    """Rank of all answers together, over K times the rank d of a component."""
+    """Rank of the answers to all inputs, of the largest rank of those to one kind of inputs, where a gate opens for each kind."""
     torch.manual_seed(0)
-    config, layer = Config(0.5, 4), nn.Linear(48, 40, bias=False)
-    made, x = awake(layer, config), torch.randn(200, 48).double()
-    return int(torch.linalg.matrix_rank(made(x))) / (config.components * width(layer, config))
+    made, kind = mixture(nn.Linear(48, 40, bias=False).double(), Config(0.5, 4, 4)), torch.arange(200) % 4
+    made.gate.weight.copy_(400 * torch.eye(4))  # the k-th product where the mean of the k-th quarter is positive
+    x = torch.randn(200, 4, 12).double()
+    x += (2 * F.one_hot(kind) - 1)[..., None] - x.mean(-1, keepdim=True)
+    answers = made(x.flatten(1))
+    each = max(int(torch.linalg.matrix_rank(answers[kind == k])) for k in range(4))
+    return int(torch.linalg.matrix_rank(answers)) / each
 
 
 @torch.no_grad()
@@ -213,7 +222,7 @@ def claim_cost_formula(lab: Lab) -> float:
     for layer, config, places in (
         (nn.Conv2d(16, 32, 3, padding=1), Config(0.3, 2, 8), 64),
         (nn.Conv2d(24, 40, 1, stride=2), Config(0.5, 3, 4), 16),
-        (nn.Linear(60, 50), Config(0.4, 4), 1),
+        (nn.Linear(60, 50), Config(0.4, 4, 99), 1),
     ):
         outputs, inputs = layer.weight.flatten(1).shape
         d, k = width(layer, config), config.components
@@ -240,7 +249,11 @@ def claim_trains_everything_together(lab: Lab) -> float:
     start = replaced(model, {name: mixture(layer, config) for name, layer in layers.items()})
     after = dict(compress(copy.deepcopy(model), task, config).named_parameters())
     still = sum(bool(torch.equal(value, after[name])) for name, value in start.named_parameters() if name in after)
-    return wrong + still + abs(len(after) - sum(1 for _ in start.parameters()))
+    wrong += still + abs(len(after) - sum(1 for _ in start.parameters()))
+    try:
+        return wrong + bool(compress(nn.Sequential(nn.Conv2d(3, 60, 3)), task, config))  # nothing here may become a mixture
+    except ValueError as reason:
+        return wrong + ("mixture" not in str(reason) or "0: the first convolution" not in str(reason))
 
 
 @torch.no_grad()
