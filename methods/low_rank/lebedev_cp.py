@@ -85,7 +85,10 @@ def alternate(kernel: Tensor, terms: Tensor, sweeps: int) -> Tensor:
     """Each factor in turn by least squares, the others held: U_n = K_n H_nn^-1."""
     factors = list(terms.split(kernel.shape))
     for mode in sweeps * [0, 1, 2, 3]:
-        factors[mode] = contracted(kernel, factors, mode) @ torch.linalg.pinv(overlaps(factors)[mode, mode], hermitian=True)  # equivalent: slow
+        factors[mode] = (
+            contracted(kernel, factors, mode)
+            @ torch.linalg.pinv(overlaps(factors)[mode, mode], hermitian=True)  # equivalent: a slower way to the same
+        )
     return torch.cat(factors)
 
 
