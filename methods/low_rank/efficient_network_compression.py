@@ -304,6 +304,8 @@ def toy() -> Toy:
     for layer in model:
         if isinstance(layer, nn.Conv2d):
             layer.weight.data *= 3  # so that images differ in the end
+    last: Any = model[8]
+    last.weight.data = 0.2 * last.weight.data + 0.8 * low_rank(last, 3)  # few ranks hold its energy
     with torch.no_grad():
         images = torch.randn(96, 3, 11, 11)
         labels = (model(images) - model(images).mean(0)).argmax(1)
@@ -456,16 +458,17 @@ def ranks_of(model: nn.Module, pairs: Pairs) -> Ranks:
 def claim_three_ways_to_choose(lab: Lab) -> float:
     """How many of ENC-Map, ENC-Model and ENC-Inf choose other ranks than by the definition."""
     model, task, pairs, cost = toy()
-    config = Config(budget=0.5, profile=(0.5, 0.3), space=0.2, best=40)
+    config = Config(budget=0.45, profile=(0.5, 0.2), space=0.2, best=40)
     y_p, y_m = {name: energy(pair) for name, pair in pairs.items()}, measured(model, pairs, task, config)
-    least = {name: max(1, round(0.3 * (len(curve) - 1))) for name, curve in y_p.items()}
-    low, mapped, high = (equal_accuracy(y_p, least, cost, share * cost.original) for share in (0.3, 0.5, 0.7))
+
+    least = {name: max(1, round(0.2 * (len(curve) - 1))) for name, curve in y_p.items()}
+    low, mapped, high = (equal_accuracy(y_p, least, cost, share * cost.original) for share in (0.25, 0.45, 0.65))
     best = best_in_box(y_p, y_m, low, high, cost, config)
     right = [task.score(cut(model, pairs, ranks), task.validation) for ranks in best]
     tried = best[right.index(max(right))]
-    wanted = {"map": (replace(config, space=0), mapped), "model": (replace(config, best=1), best[0]), "inf": (config, tried)}
-    wrong = sum(ranks_of(compress(model, task, change), pairs) != ranks for change, ranks in wanted.values())
-    return wrong + (tried == best[0]) + (low == mapped) + (mapped == best[0])
+    wanted = [(replace(config, space=0), mapped), (replace(config, best=1), best[0]), (config, tried)]
+    wrong = sum(ranks_of(compress(model, task, change), pairs) != ranks for change, ranks in wanted)
+    return wrong + 3 - len({str(ranks) for _, ranks in wanted}) + (mapped["8"] != least["8"])  # all differ, and the floor acts
 
 
 def over_uniform(lab: Lab, config: Config | None = None) -> float:
