@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from methods.kit.layers import output_error, patches, responses, share_that_costs, truncated_svd
 from methods.kit.measure import multiply_adds
@@ -83,6 +83,7 @@ def test_output_error_is_that_of_what_both_networks_name(model: nn.Sequential, t
         other[0].bias.mul_(2)
     assert output_error(nn.Sequential(other[0]), model, images) == pytest.approx(1)
     assert math.isnan(output_error(nn.Sequential(OrderedDict(apart=other)), model, images))
+    assert output_error(fx.symbolic_trace(model), model, images) == 0  # runs what is inside the parts, never a part
 
 
 def test_patches_times_kernel_is_the_convolution() -> None:

@@ -125,15 +125,17 @@ def responses(model: nn.Module, images: Tensor, names: Iterable[str]) -> dict[st
 def output_error(model: nn.Module, reference: nn.Module, images: Tensor) -> float:
     """Relative error of a network's intermediate outputs: ||ours - theirs|| / ||theirs||, the root mean square over places.
 
-    Places are the reference's outermost parts that hold a convolution, whose names both networks share: what follows a
-    convolution there, batch norm and ReLU, counts. Every network sees its own inputs. Not a number where no name is shared.
+    A place is the last layer in each of the reference's outermost parts with a convolution that both networks run under one
+    name: behind batch norm and ReLU, where there are any. Every network sees its own inputs. Not a number where there is none.
     """
-    names = [
-        name for name, part in reference.named_children()
-        if any(isinstance(layer, nn.Conv2d) for layer in part.modules()) and name in dict(model.named_children())
-    ]  # fmt: skip
+    here = dict(model.named_modules())
+    names = [name for name, layer in reference.named_modules() if not list(layer.children()) and name in here]
     ours, theirs = responses(model, images, names), responses(reference, images, names)
-    squares = [float((ours[name] - theirs[name]).square().sum() / theirs[name].square().sum()) for name in names]
+    last = {name.partition(".")[0]: name for name in theirs if name in ours}
+    parts = {name.partition(".")[0] for name, layer in reference.named_modules() if isinstance(layer, nn.Conv2d)}
+    squares = [
+        float((ours[name] - theirs[name]).square().sum() / theirs[name].square().sum()) for part, name in last.items() if part in parts
+    ]
     return float(torch.tensor(squares).mean().sqrt())
 
 
