@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.kit import nets
+from methods.kit.task import Task
 
 Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
@@ -30,6 +31,16 @@ class Mixed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.wide(self.grouped(self.block(self.stem(x))))
         return self.fc2(torch.relu(self.fc1(x.mean((2, 3)))))
+
+
+def noise(steps: int) -> Task:
+    """A task of few random images (3, 12, 12) and five classes."""
+    chance = torch.Generator().manual_seed(0)
+
+    def batches(count: int) -> list[tuple[Tensor, Tensor]]:
+        return [(torch.randn(8, 3, 12, 12, generator=chance), torch.randint(5, (8,), generator=chance)) for _ in range(count)]
+
+    return Task.from_loaders(batches(3), batches(1), batches(1), steps=steps, batch=8)
 
 
 class Quiet(BaseHTTPRequestHandler):

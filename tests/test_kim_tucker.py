@@ -4,7 +4,8 @@ import warnings
 
 import pytest
 import torch
-from torch import Tensor, nn
+from helpers import noise
+from torch import nn
 
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import Residual
@@ -34,12 +35,7 @@ def model() -> nn.Sequential:
 
 @pytest.fixture
 def task() -> Task:
-    chance = torch.Generator().manual_seed(0)
-
-    def batches(count: int) -> list[tuple[Tensor, Tensor]]:
-        return [(torch.randn(8, 3, 12, 12, generator=chance), torch.randint(5, (8,), generator=chance)) for _ in range(count)]
-
-    return Task.from_loaders(batches(3), batches(1), batches(1), steps=2, batch=8)
+    return noise(steps=2)
 
 
 def test_decomposes_a_residual_network_and_says_what_it_leaves(model: nn.Sequential, task: Task) -> None:

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from helpers import noise
 from torch import Tensor, nn
 
 from methods.kit.measure import multiply_adds
@@ -22,12 +23,7 @@ def model() -> Mixed:
 
 @pytest.fixture
 def task() -> Task:
-    chance = torch.Generator().manual_seed(0)
-
-    def batches(count: int) -> list[tuple[Tensor, Tensor]]:
-        return [(torch.randn(8, 3, 12, 12, generator=chance), torch.randint(5, (8,), generator=chance)) for _ in range(count)]
-
-    return Task.from_loaders(batches(3), batches(1), batches(1), steps=3, batch=8)
+    return noise(steps=3)
 
 
 def test_decomposes_a_residual_network_and_says_what_it_leaves(model: Mixed, task: Task, caplog: pytest.LogCaptureFixture) -> None:

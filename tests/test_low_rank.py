@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from helpers import noise
 from torch import Tensor, fx, nn
 
 from methods.kit.layers import output_error, patches, responses, share_that_costs, truncated_svd
@@ -44,12 +45,7 @@ def model() -> nn.Sequential:
 
 @pytest.fixture
 def task() -> Task:
-    chance = torch.Generator().manual_seed(0)
-
-    def batches(count: int) -> list[tuple[Tensor, Tensor]]:
-        return [(torch.randn(8, 3, 12, 12, generator=chance), torch.randint(5, (8,), generator=chance)) for _ in range(count)]
-
-    return Task.from_loaders(batches(3), batches(1), batches(1), steps=2, batch=8)
+    return noise(steps=2)
 
 
 @pytest.mark.parametrize(("scheme", "parts"), [(1, 3), (2, 2)])

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import pytest
 import torch
+from helpers import noise
 from torch import Tensor, nn
 
 from methods.kit.measure import multiply_adds
@@ -30,12 +31,7 @@ def model() -> Mixed:
 
 @pytest.fixture
 def task() -> Task:
-    chance = torch.Generator().manual_seed(0)
-
-    def batches(count: int) -> list[tuple[Tensor, Tensor]]:
-        return [(torch.randn(8, 3, 12, 12, generator=chance), torch.randint(5, (8,), generator=chance)) for _ in range(count)]
-
-    return Task.from_loaders(batches(3), batches(1), batches(1), steps=6, batch=8)
+    return noise(steps=6)
 
 
 def test_decomposes_a_residual_network_and_says_what_it_leaves(model: Mixed, task: Task, caplog: pytest.LogCaptureFixture) -> None:

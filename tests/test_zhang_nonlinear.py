@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import noise
 from torch import Tensor, nn
 
 from methods.kit.layers import responses
@@ -44,12 +45,7 @@ def model() -> nn.Module:
 
 @pytest.fixture
 def task() -> Task:
-    chance = torch.Generator().manual_seed(0)
-
-    def batches(count: int) -> list[tuple[Tensor, Tensor]]:
-        return [(torch.randn(8, 3, 12, 12, generator=chance), torch.randint(5, (8,), generator=chance)) for _ in range(count)]
-
-    return Task.from_loaders(batches(3), batches(1), batches(1), steps=2, batch=8)
+    return noise(steps=2)
 
 
 def test_factors_a_residual_network_and_says_what_it_leaves(model: nn.Module, task: Task, caplog: pytest.LogCaptureFixture) -> None:
