@@ -370,3 +370,7 @@ def claim_beats_truncated_svd(lab: Lab) -> float:
 
 def claim_beats_jaderberg(lab: Lab) -> float:
     return lab.after.accuracy - lab.control("jaderberg").accuracy
+
+
+def claim_beats_truncated_svd_in_seconds(lab: Lab) -> float:
+    return claim_beats_truncated_svd(lab)

@@ -6,12 +6,13 @@ The cores that describe this array are what is trained, from Gaussian noise and 
 dense layers are done alike. A layer runs core by core and never builds its weight.
 
 Departures: one rank for all convolutions and one for all dense layers, and no core wider than full rank asks for (the
-authors set every rank by hand, some beyond that); channels are split by a rule that gives the authors' factors of 64 and
-128, with factors of one where nothing else divides. As in the authors' networks the first convolution and the classifier
-stay dense, and so do grouped convolutions and what a train would not make smaller. Layers keep their bias, which the
-authors leave out; a batch norm counts as there if it is the next module registered. The first two cores are multiplied
-before they meet the input, which is faster. Training is the kit's (Nesterov momentum, weight decay 5e-4, one cosine
-instead of steps); a smoke run takes fewer images a step.
+authors set every rank by hand, some beyond that); channels are split by a rule that gives the authors' factors of 64
+and 128, with factors of one where nothing else divides. As in the authors' networks the first convolution and the
+classifier stay dense, and so do grouped convolutions and what a train would not make smaller. Layers keep their bias,
+which the authors leave out; a batch norm counts as there if it is the next module registered, and a dense layer without
+one is taken to see vectors (N, C), not sequences. The first two cores are multiplied before they meet the input, which
+is faster. Training is the kit's (Nesterov momentum, weight decay 5e-4, one cosine instead of steps); a smoke run takes
+fewer images a step.
 """
 
 from __future__ import annotations
