@@ -118,6 +118,9 @@ class Measured:
                 swept[place][name][metric] = sample
         found = []
         for subjects in swept.values():
+            subjects = {name: known for name, known in subjects.items() if {"accuracy", "multiply_adds", "parameters"} <= set(known)}
+            if not {"reference", "method"} <= set(subjects):
+                continue  # of an operating point that is half recorded nothing can be said
             reference, method = subjects.pop("reference"), subjects.pop("method")
             best = max(subjects, key=lambda name: subjects[name]["accuracy"].mean, default=None)
             found.append(Size(reference, method, best, subjects[best] if best else {}))

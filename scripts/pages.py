@@ -15,6 +15,7 @@ from scripts.entry_pages import (
     bound_text,
     change,
     condition_name,
+    data_name,
     entry_link,
     entry_page,
     filled,
@@ -323,17 +324,20 @@ def _sweep(facts: Facts, records: Sequence[Record], here: str, family: str) -> s
         known = [one for one in series if one.method]
         svg = charts.sweeps(known, family, "share of the multiply-adds", title.lower(), f"sweep-{metric}") if known else ""
         tabs.append(f'=== "{title}"\n\n    <figure class="sp-chart">{svg}</figure>')
+    scratch = [escape(names[r.id]) for r in records if r.id in swept and r.executable and r.executable.start == "scratch"]
+    often = " or ".join(sorted({seeds(size.method["accuracy"]) for found in swept.values() for size in found}))
     explain = (
-        f"{condition_name(condition).removesuffix(' sweep run').rstrip(',')}, with the data and steps of a smoke run: every method at "
-        "several sizes, each beside the control that keeps the most accuracy there; grey lines are the other methods. *Output "
-        "error* compares what every stage of a network puts out, behind batch norm and ReLU, with the reference's: the root mean "
-        "square of the relative errors, which training moves, too."
+        f"{data_name(condition.data)}, with the images and steps of a smoke run, {often}: every method at several sizes, each beside "
+        "the control that keeps the most accuracy there; grey lines are the other methods. *Output error* compares what every stage "
+        "of a network puts out, behind batch norm and ReLU, with the reference's: the root mean square of the relative errors, which "
+        "training moves, too."
+        + (f" {' and '.join(scratch)} learn from random weights, the others start from a trained network." if scratch else "")
     )
     slow = [
         f"{escape(names[id])} ({times(size.share('multiply_adds'))} the multiply-adds, {times(size.method['latency'].mean)} the time)"
         for id, found in swept.items()
         for size in found[-1:]
-        if size.method["latency"].mean > 1.5 * size.share("multiply_adds")
+        if "latency" in size.method and size.method["latency"].mean > 1.5 * size.share("multiply_adds")
     ]
     theory = f"Theory does not become time, on one thread of a CPU, for the smallest of {'; '.join(slow)}." if slow else ""
     heads = ["Method", "Multiply-adds", "Parameters", "Time", "Accuracy", "Best control", "Which", "Output error"]

@@ -346,6 +346,10 @@ def test_a_sweep_is_told_from_large_to_small(facts: Facts) -> None:
     assert "one thread of a CPU, for the smallest of S" in page
     assert "(0.30× the multiply-adds, 0.60× the time)." in page
     assert page.count("<svg") == 2
+    assert "1 seed: every method" in page
+    half = Measured([row("sweep", "method@0", "accuracy", 0.5, "standin")], "now")
+    assert half.sweep
+    assert half.sizes(half.sweep) == []
 
 
 def test_nan_never_holds() -> None:
