@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.kit.lab import Lab
+from methods.kit.layers import frame
 from methods.kit.task import Task
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 1  # of int32
@@ -109,7 +110,7 @@ class Integer(nn.Module):
         self.register_buffer("scales", torch.tensor([scale_in, scale_out], dtype=torch.float64, device=real.device))
         self.register_buffer("integers", torch.tensor(numbers, device=real.device))
         self.kernel, self.stride, self.dilation, self.groups = conv.kernel_size, conv.stride, conv.dilation, conv.groups
-        self.pads = conv._reversed_padding_repeated_twice
+        self.pads = frame(conv)
         self.requantize = requantize
 
     def columns(self, image: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 Layer = nn.Conv2d | nn.Linear
 
@@ -55,6 +56,26 @@ def replaced(model: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
         if layer in swap:
             model.set_submodule(name, swap[layer])
     return model
+
+
+def ranks_at(model: nn.Module, speedup: float, work: Callable[[nn.Conv2d], int], first: str) -> tuple[dict[str, int], dict[str, str]]:
+    """The rank at which every convolution with columns and rows gets so much cheaper, and why each other layer stays.
+
+    `work(layer)` are the multiply-adds for one output position and one unit of rank; `first` says why the first one stays.
+    """
+
+    def rank(layer: nn.Conv2d) -> int:
+        return int(layer.weight.numel() / (speedup * work(layer)))
+
+    def why_not(layer: nn.Conv2d, is_first: bool) -> str:
+        if is_first:
+            return first
+        if 1 in layer.kernel_size:
+            return f"a kernel of {layer.kernel_size[0]}x{layer.kernel_size[1]} has no columns and rows to split into"
+        return "" if rank(layer) else f"too narrow to be {speedup:g} times faster"
+
+    layers, kept = replaceable(model, why_not)
+    return {name: rank(layer) for name, layer in layers.items()}, kept
 
 
 def geometry(layer: nn.Conv2d) -> dict[str, Any]:
@@ -103,16 +124,22 @@ def run(model: nn.Module, images: Tensor, seen: Callable[[str, Tensor, Tensor], 
     What it gets may be overwritten by a later layer that works in place: clone what is to be kept.
     """
 
+    handles = dict[str, RemovableHandle]()
+
     def watch(name: str) -> None:
         def hook(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
-            handle.remove()
+            handles[name].remove()
             return seen(name, inputs[0], output)
 
-        handle = model.get_submodule(name).register_forward_hook(hook)
+        handles[name] = model.get_submodule(name).register_forward_hook(hook)
 
-    for name in names:
-        watch(name)
-    model.eval()(images)
+    try:
+        for name in names:
+            watch(name)
+        model.eval()(images)
+    finally:
+        for handle in handles.values():
+            handle.remove()
 
 
 def responses(model: nn.Module, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
@@ -139,13 +166,15 @@ def output_error(model: nn.Module, reference: nn.Module, images: Tensor) -> floa
     return float(torch.tensor(squares).mean().sqrt())
 
 
+def frame(layer: nn.Conv2d) -> list[int]:
+    """The layer's padding as `F.pad` wants it, "same" in numbers: left, right, top, bottom."""
+    return list(layer._reversed_padding_repeated_twice)
+
+
 def patches(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """What an ungrouped convolution multiplies with its kernel: inputs (N, C, H, W) -> (N, H'W', C d e), places in row order."""
-    padding: Any = layer._reversed_padding_repeated_twice if layer.padding_mode != "zeros" or isinstance(layer.padding, str) else None
-    if padding is not None:
-        x = F.pad(x, padding, mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode)
-    inside: Any = 0 if padding is not None else layer.padding
-    return F.unfold(x, layer.kernel_size, layer.dilation, inside, layer.stride).transpose(1, 2)
+    x = F.pad(x, frame(layer), "constant" if layer.padding_mode == "zeros" else layer.padding_mode)
+    return F.unfold(x, layer.kernel_size, layer.dilation, 0, layer.stride).transpose(1, 2)
 
 
 def share_that_costs(goal: float, cost: Callable[[float], float], steps: int = 1000) -> float:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +28,7 @@ from tensorly.decomposition import parafac
 from torch import Tensor, nn
 
 from methods.kit.lab import Lab
-from methods.kit.layers import along, filled, name_the_kept, replaceable, replaced, responses, run, truncated_svd
+from methods.kit.layers import along, filled, name_the_kept, ranks_at, replaced, responses, run, truncated_svd
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import trained
 from methods.kit.task import Task
@@ -103,18 +104,7 @@ def work(layer: nn.Conv2d, build: Build) -> int:
 def plan(model: nn.Module, build: Build, speedup: float) -> tuple[dict[str, int], dict[str, str]]:
     """The rank of every layer that gets so much cheaper, and the reason why each other layer stays as it is."""
 
-    def rank(layer: nn.Conv2d) -> int:
-        return int(layer.weight.numel() / (speedup * work(layer, build)))
-
-    def why_not(layer: nn.Conv2d, first: bool) -> str:
-        if first:
-            return "sees raw pixels, which separable filters approximate badly (§3)"
-        if 1 in layer.kernel_size:
-            return f"a kernel of {layer.kernel_size[0]}x{layer.kernel_size[1]} has no columns and rows to split into"
-        return "" if rank(layer) else f"too narrow to be {speedup:g} times faster"
-
-    layers, kept = replaceable(model, why_not)
-    return {name: rank(layer) for name, layer in layers.items()}, kept
+    return ranks_at(model, speedup, partial(work, build=build), "sees raw pixels, which separable filters approximate badly (§3)")
 
 
 def reconstruct(factors: nn.Sequential, x: Tensor, target: Tensor, config: Config, seed: int) -> Tensor:

@@ -29,7 +29,7 @@ from tensorly.decomposition import parafac
 from torch import Tensor, nn
 
 from methods.kit.lab import Lab
-from methods.kit.layers import along, filled, name_the_kept, replaceable, replaced
+from methods.kit.layers import along, filled, name_the_kept, ranks_at, replaced
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count, trained
 from methods.kit.task import Task
@@ -183,19 +183,7 @@ def work(layer: nn.Conv2d) -> int:
 
 def plan(model: nn.Module, speedup: float) -> tuple[dict[str, int], dict[str, str]]:
     """The rank of every layer that gets so much cheaper, and the reason why each other layer stays as it is."""
-
-    def rank(layer: nn.Conv2d) -> int:
-        return int(layer.weight.numel() / (speedup * work(layer)))
-
-    def why_not(layer: nn.Conv2d, first: bool) -> str:
-        if first:
-            return "the first convolution, with few maps to factorise"
-        if 1 in layer.kernel_size:
-            return f"a kernel of {layer.kernel_size[0]}x{layer.kernel_size[1]} has no columns and rows to split into"
-        return "" if rank(layer) else f"too narrow to be {speedup:g} times faster"
-
-    layers, kept = replaceable(model, why_not)
-    return {name: rank(layer) for name, layer in layers.items()}, kept
+    return ranks_at(model, speedup, work, "the first convolution, with few maps to factorise")
 
 
 def one_after_another(model: nn.Module, ranks: Mapping[str, int], build: Build, task: Task, rate: float) -> nn.Module:

@@ -32,7 +32,7 @@ from tensorly.tucker_tensor import tucker_to_tensor
 from torch import Tensor, nn
 
 from methods.kit.lab import Lab
-from methods.kit.layers import geometry, name_the_kept, replaceable, replaced, share_that_costs
+from methods.kit.layers import frame, geometry, name_the_kept, replaceable, replaced, share_that_costs
 from methods.kit.nets import conv_bn, count, head
 from methods.kit.task import Task
 from methods.kit.train import fit
@@ -169,7 +169,7 @@ class Slice(nn.Module):
     def __init__(self, layer: nn.Conv2d, tensor: Tucker | Train, place: Place) -> None:
         super().__init__()
         self.tensor, self.place, self.bias, self.geometry = tensor, place, copy.deepcopy(layer.bias), geometry(layer)
-        self.frame: Any = layer._reversed_padding_repeated_twice
+        self.frame = frame(layer)
 
     @property
     def weight(self) -> Tensor:
