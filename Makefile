@@ -17,7 +17,7 @@ all: $(READY)
 	@$(BIN)/smallprint site --offline
 
 test: $(READY) lint
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 lint: $(READY)
 	@$(BIN)/ruff check --quiet .

@@ -42,13 +42,21 @@ class Gap(NamedTuple):
     method: float
 
 
+class Spot(NamedTuple):
+    """A value at a cost, with its deviation over the seeds."""
+
+    cost: float
+    value: float
+    spread: float = 0.0
+
+
 class Series(NamedTuple):
-    """A method at its operating points, and its best control at each: (share of the reference's cost, value). A reference has cost 1."""
+    """A method at its operating points, a control at each, and the reference, which may stand at one cost or have none of its own."""
 
     label: str
-    reference: float | None
-    method: list[tuple[float, float]]
-    control: list[tuple[float, float]]
+    reference: Spot | None
+    method: list[Spot]
+    control: list[Spot]
 
 
 def _finish(chart: Any, title: str, name: str) -> str:
@@ -244,27 +252,28 @@ def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> str:
     return _finish(chart, f"Accuracy of {len(rows)} methods beside their best controls. The table below holds every number.", name)
 
 
-def _whole(one: Series) -> list[tuple[float, float]]:
-    return [(1.0, one.reference)] if one.reference is not None else []
-
-
-def sweeps(series: Sequence[Series], family: str, cost: str, value: str, name: str) -> str:
-    """A small panel a method: itself, its best control, and behind them, grey, all the other methods."""
+def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control: str, name: str) -> str:
+    """A small panel a method: itself, its control, and behind them, grey, all the other methods. Bars are deviations over seeds."""
     alt = altair()
-    everything = [pair for one in series for pair in (*one.method, *one.control, *_whole(one))]
-    ticks = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5) if tick >= 0.9 * min(c for c, _ in everything)]
-    bounds = [min(0.9 * min(c for c, _ in everything), ticks[0]), max(1.1, 1.1 * max(c for c, _ in everything))]
-    top = 1.04 * max(v for _, v in everything)
-    x = alt.X("cost:Q", title=cost, scale=alt.Scale(type="log", domain=bounds, nice=False), axis=alt.Axis(values=ticks, format="~g"))
-    y = alt.Y("value:Q", title=value, scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(format="~%", tickCount=4))
+    everything = [spot for one in series for spot in (*one.method, *one.control, *filter(None, [one.reference]))]
+    bounds = [0.85 * min(spot.cost for spot in everything), 1.1 * max(spot.cost for spot in everything)]
+    top = 1.04 * max(spot.value + spot.spread for spot in everything)
+    axis = alt.Axis(values=[tick for tick in _ticks(*bounds) if bounds[0] <= tick <= bounds[1]], format="~g")
+    x = alt.X("cost:Q", title=cost, scale=alt.Scale(type="log", domain=bounds, nice=False), axis=axis)
+    up = alt.Scale(domain=[0, top], nice=False)
+    y = alt.Y("value:Q", title=value, scale=up, axis=alt.Axis(format="~%", tickCount=4))
+    whole = ["reference"] if any(one.reference for one in series) else []
     shape = alt.Shape(
         "role:N",
-        scale=alt.Scale(domain=["method", "best control", "reference"], range=["circle", "cross", "diamond"]),
+        scale=alt.Scale(domain=["method", control, *whole], range=["circle", "cross", "diamond"][: 2 + len(whole)]),
         legend=alt.Legend(symbolFillColor=FAINT, symbolStrokeColor=FAINT),
     )
 
-    def drawn(pairs: Sequence[tuple[float, float]], role: str, label: str) -> Any:
-        rows = [{"cost": c, "value": v, "role": role, "note": f"{label}, {role}: {v:.1%} at {c:.2f} of the cost"} for c, v in sorted(pairs)]
+    def drawn(spots: Sequence[Spot], role: str, label: str) -> Any:
+        rows = [
+            {"cost": c, "value": v, "low": v - sd, "high": v + sd, "role": role, "note": f"{label}, {role}: {v:.1%} at {c:.3g} {cost}"}
+            for c, v, sd in sorted(spots)
+        ]
         return alt.Chart(alt.InlineData(values=rows))
 
     panels = []
@@ -274,17 +283,19 @@ def sweeps(series: Sequence[Series], family: str, cost: str, value: str, name: s
             for other in series
             if other is not one
         ]
-        for pairs, role, dash, colour in (
-            (_whole(one), "reference", [1, 0], INK),
-            (one.control, "best control", [4, 3], INK),
+        for spots, role, dash, colour in (
+            ([one.reference] if one.reference else [], "reference", [1, 0], INK),
+            (one.control, control, [4, 3], INK),
             (one.method, "method", [1, 0], COLOURS.get(family, INK)),
         ):
-            if pairs:
-                chart = drawn(pairs, role, one.label)
-                layers.append(chart.mark_line(color=colour, strokeDash=dash, strokeWidth=1.6).encode(x, y))
-                layers.append(
-                    chart.mark_point(filled=True, size=55, color=colour, opacity=1).encode(x, y, shape=shape, description="note:N")
-                )
+            if not spots:
+                continue
+            chart = drawn(spots, role, one.label)
+            layers.append(chart.mark_line(color=colour, strokeDash=dash, strokeWidth=1.6).encode(x, y))
+            if any(spot.spread for spot in spots):
+                bars = chart.mark_rule(color=colour, strokeWidth=1.2)
+                layers.append(bars.encode(x, alt.Y("low:Q", title=value, scale=up), alt.Y2("high:Q")))
+            layers.append(chart.mark_point(filled=True, size=55, color=colour, opacity=1).encode(x, y, shape=shape, description="note:N"))
         title = alt.TitleParams(one.label, fontSize=12, color=INK, fontWeight="normal", anchor="start")
         panels.append(alt.layer(*layers).properties(width=185, height=120, title=title))
     chart = alt.concat(*panels, columns=3, spacing=18)

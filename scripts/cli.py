@@ -255,16 +255,16 @@ def sweep(
     record: Annotated[bool, typer.Option("--record", help="Write the numbers to catalog/measured")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Leave out seeds already recorded with this code and data")] = False,
 ) -> None:
-    """Run methods at several sizes, their controls too: accuracy and output error against cost, for a family's chart.
+    """Run methods at several sizes or for several lengths of training, their controls too, for a family's chart.
 
-    The sizes are the Configs in a method's SWEEP; without a name, all methods that have one.
+    They stand in a method's SWEEP; without a name, all methods that have one.
     """
     from scripts.sweep import sweep as work
 
     facts, known = catalogue(), source.methods(ROOT)
     ids = pick(names, facts, methods=True)
     for missing in (id for id in ids if names and not known[id].sweeps):
-        raise refuse(f"{known[missing].path} has no SWEEP; add a tuple of its Configs, from large to small")
+        raise refuse(f"{known[missing].path} has no SWEEP; add a tuple of its Configs, or of pairs of a Config and a number of steps")
     ids = [id for id in ids if known[id].sweeps]
     broken(facts, ids if names else [])
     options = {"data": data, "seeds": tuple(range(seeds)), "record_rows": record, "resume": resume}

@@ -109,7 +109,7 @@ class Measured:
         return min((c for c, subject, _ in self._groups if subject.startswith("method@")), key=lambda c: c.rank, default=None)
 
     def sizes(self, condition: Condition) -> list[Size]:
-        """What a sweep found at each operating point, from large to small."""
+        """What a sweep found at each operating point, from large to small or from few steps to many."""
         swept: dict[str, dict[str, dict[str, Sample]]] = defaultdict(lambda: defaultdict(dict))
         for c, subject, metric in self._groups:
             name, at, place = subject.rpartition("@")
@@ -122,9 +122,8 @@ class Measured:
             if not {"reference", "method"} <= set(subjects):
                 continue  # of an operating point that is half recorded nothing can be said
             reference, method = subjects.pop("reference"), subjects.pop("method")
-            best = max(subjects, key=lambda name: subjects[name]["accuracy"].mean, default=None)
-            found.append(Size(reference, method, best, subjects[best] if best else {}))
-        return sorted(found, key=lambda size: -size.method["multiply_adds"].mean)
+            found.append(Size(reference, method, subjects))
+        return sorted(found, key=lambda size: size.method["steps"].mean if "steps" in size.method else -size.method["multiply_adds"].mean)
 
     def subjects(self, condition: Condition) -> list[str]:
         """The reference, the controls, the method: those that were measured, in this order."""
@@ -161,21 +160,20 @@ class Measured:
 
 
 class Size(NamedTuple):
-    """One operating point of a sweep: what was measured of the reference, the method and the control that keeps the most accuracy."""
+    """One operating point of a sweep: what was measured of the reference, the method and the controls, by name."""
 
     reference: dict[str, Sample]
     method: dict[str, Sample]
-    control: str | None
-    controlled: dict[str, Sample]
+    controls: dict[str, dict[str, Sample]]
 
-    def share(self, metric: str) -> float:
-        """The method's part of the reference's."""
-        return self.method[metric].mean / self.reference[metric].mean
+    @property
+    def best(self) -> str | None:
+        """The control that keeps the most accuracy."""
+        return max(self.controls, key=lambda name: self.controls[name]["accuracy"].mean, default=None)
 
-    def point(self, subject: dict[str, Sample], metric: str) -> list[tuple[float, float]]:
-        """Share of the reference's multiply-adds and the metric's mean; nothing where that was not measured."""
-        known = metric in subject
-        return [(subject["multiply_adds"].mean / self.reference["multiply_adds"].mean, subject[metric].mean)] if known else []
+    def share(self, metric: str, subject: dict[str, Sample] | None = None) -> float:
+        """The method's part of the reference's, or another subject's."""
+        return (subject or self.method)[metric].mean / self.reference[metric].mean
 
 
 class Bite(NamedTuple):

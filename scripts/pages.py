@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from catalog import Record
 from catalog.schema import Comparison, Framework, Listing, Result
@@ -303,62 +303,129 @@ def _methods(facts: Facts, records: Sequence[Record], here: str, family: str) ->
 
 
 def _sweep(facts: Facts, records: Sequence[Record], here: str, family: str) -> str:
-    """All methods of a family at several sizes: accuracy and error of the outputs against multiply-adds."""
+    """All methods of a family at several operating points."""
     conditions = [condition for record in records if (condition := facts.of(record.id).sweep)]
     if not conditions:
         return ""
     condition = min(conditions, key=lambda c: c.rank)
-    swept = {record.id: found for record in records if (found := facts.of(record.id).sizes(condition))}
-    names = {record.id: record.entry.name for record in records}
+    swept = [(record, found) for record in records if (found := facts.of(record.id).sizes(condition))]
+    learning = [(record, found) for record, found in swept if "steps" in found[0].method]
+    sizes = [(record, found) for record, found in swept if "steps" not in found[0].method]
+    often = " or ".join(sorted({seeds(size.method["accuracy"]) for _, found in swept for size in found}))
+    where = f"{data_name(condition.data)}, with the images {{}}of a smoke run, {often}: "
+    return "\n\n".join(
+        [
+            *([_against_cost(facts, sizes, here, family, where.format("and steps "))] if sizes else []),
+            *([_against_steps(facts, learning, here, family, where.format(""))] if learning else []),
+        ]
+    )
+
+
+Swept = Sequence[tuple[Record, Sequence[Size]]]
+
+
+def _against_cost(facts: Facts, swept: Swept, here: str, family: str, where: str) -> str:
+    """Accuracy and error of the outputs against multiply-adds."""
+
+    def spots(size: Size, subject: Mapping[str, Sample], metric: str) -> list[charts.Spot]:
+        return [charts.Spot(size.share("multiply_adds", dict(subject)), subject[metric].mean)] if metric in subject else []
+
     tabs = []
     for metric, title in (("accuracy", "Accuracy"), ("output_error", "Output error")):
         series = [
             charts.Series(
-                names[id],
-                found[0].reference[metric].mean if metric in found[0].reference else None,
-                [point for size in found for point in size.point(size.method, metric)],
-                [point for size in found for point in size.point(size.controlled, metric)],
+                record.entry.name,
+                next(iter(spots(found[0], found[0].reference, metric)), None),
+                [spot for size in found for spot in spots(size, size.method, metric)],
+                [spot for size in found if size.best for spot in spots(size, size.controls[size.best], metric)],
             )
-            for id, found in swept.items()
+            for record, found in swept
         ]
         known = [one for one in series if one.method]
-        svg = charts.sweeps(known, family, "share of the multiply-adds", title.lower(), f"sweep-{metric}") if known else ""
+        svg = charts.sweeps(known, family, "share of the multiply-adds", title.lower(), "best control", f"sweep-{metric}") if known else ""
         tabs.append(f'=== "{title}"\n\n    <figure class="sp-chart">{svg}</figure>')
-    scratch = [escape(names[r.id]) for r in records if r.id in swept and r.executable and r.executable.start == "scratch"]
-    often = " or ".join(sorted({seeds(size.method["accuracy"]) for found in swept.values() for size in found}))
+    scratch = [escape(record.entry.name) for record, _ in swept if record.executable and record.executable.start == "scratch"]
     explain = (
-        f"{data_name(condition.data)}, with the images and steps of a smoke run, {often}: every method at several sizes, each beside "
+        f"{where}every method at several sizes, each beside "
         "the control that keeps the most accuracy there; grey lines are the other methods. *Output error* compares what every stage "
         "of a network puts out, behind batch norm and ReLU, with the reference's: the root mean square of the relative errors, which "
         "training moves, too."
         + (f" {' and '.join(scratch)} learn from random weights, the others start from a trained network." if scratch else "")
     )
     slow = [
-        f"{escape(names[id])} ({times(size.share('multiply_adds'))} the multiply-adds, {times(size.method['latency'].mean)} the time)"
-        for id, found in swept.items()
+        f"{escape(record.entry.name)} ({times(size.share('multiply_adds'))} the multiply-adds, "
+        f"{times(size.method['latency'].mean)} the time)"
+        for record, found in swept
         for size in found[-1:]
         if "latency" in size.method and size.method["latency"].mean > 1.5 * size.share("multiply_adds")
     ]
     theory = f"Theory does not become time, on one thread of a CPU, for the smallest of {'; '.join(slow)}." if slow else ""
     heads = ["Method", "Multiply-adds", "Parameters", "Time", "Accuracy", "Best control", "Which", "Output error"]
+    rows = [_size(facts, here, record.id, size) for record, found in swept for size in found]
+    return section("Accuracy and error against multiply-adds", "sweep", explain, *tabs, theory, _numbers(heads, rows))
+
+
+def _against_steps(facts: Facts, swept: Swept, here: str, family: str, where: str) -> str:
+    """Accuracy against the length of training, beside the same network without a teacher."""
+    alone = "control_alone"
+
+    def spot(subject: Mapping[str, Sample]) -> charts.Spot:
+        return charts.Spot(subject["steps"].mean, subject["accuracy"].mean, subject["accuracy"].sd or 0.0)
+
+    series = [
+        charts.Series(
+            record.entry.name,
+            None,
+            [spot(size.method) for size in found],
+            [spot(size.controls[alone]) for size in found if alone in size.controls],
+        )
+        for record, found in swept
+    ]
+    svg = charts.sweeps(series, family, "training steps", "accuracy", "without a teacher", "steps-accuracy")
+    explain = (
+        f"{where}what comes out after so many steps, beside the same network that starts from the same weights and learns from the "
+        "same images without a teacher; grey lines are the other methods, bars the deviation over seeds. Every point is a training run "
+        "of its own, with its own schedule, and counts the network of the **last step, never the best one on the way**. The teacher has "
+        "seen all training images, its students only those of a smoke run."
+    )
+    heads = ["Method", "Steps", "Accuracy", "Without a teacher", "Best control", "Which", "Teacher or start"]
+    rows = [
+        [
+            entry_link(facts, here, record.id) + stale_mark(size.method["accuracy"].stale),
+            sortable(size.method["steps"].mean, f"{size.method['steps'].mean:,.0f}"),
+            *(
+                _cell(known.get("accuracy"), percent)
+                for known in (size.method, size.controls.get(alone, {}), size.controls.get(size.best or "", {}))
+            ),
+            subject_name(size.best).removeprefix("control: ") if size.best else NONE,
+            _cell(size.reference.get("accuracy"), percent),
+        ]
+        for record, found in swept
+        for size in found
+    ]
+    return section("Accuracy against training steps", "steps", explain, f'<figure class="sp-chart">{svg}</figure>', _numbers(heads, rows))
+
+
+def _numbers(heads: Sequence[str], rows: Sequence[list[str]]) -> str:
+    """The table behind a chart, folded; every column but names sorts as numbers."""
     columns = [Column(head, head not in ("Method", "Which")) for head in heads]
-    lines = table(columns, [_size(facts, here, id, size) for id in swept for size in swept[id]], kind="sp-sortable").splitlines()
-    details = '??? note "The numbers of these charts"\n\n' + "\n".join(f"    {line}" for line in lines)
-    return section("Accuracy and error against multiply-adds", "sweep", explain, *tabs, theory, details)
+    lines = table(columns, rows, kind="sp-sortable").splitlines()
+    return '??? note "The numbers of these charts"\n\n' + "\n".join(f"    {line}" for line in lines)
+
+
+def _cell(sample: Sample | None, show: Callable[[float, float | None], str]) -> str:
+    return sortable(sample.mean, show(sample.mean, sample.sd)) if sample else NONE
 
 
 def _size(facts: Facts, here: str, id: str, size: Size) -> list[str]:
-    def cell(sample: Sample | None, show: Callable[[float, float | None], str]) -> str:
-        return sortable(sample.mean, show(sample.mean, sample.sd)) if sample else NONE
-
     return [
         entry_link(facts, here, id) + stale_mark(size.method["accuracy"].stale),
         *(sortable(size.share(metric), times(size.share(metric))) for metric in ("multiply_adds", "parameters")),
-        cell(size.method.get("latency"), lambda mean, sd: times(mean)),
-        cell(size.method.get("accuracy"), percent),
-        cell(size.controlled.get("accuracy"), percent),
-        subject_name(size.control).removeprefix("control: ") if size.control else NONE,
-        cell(size.method.get("output_error"), percent),
+        _cell(size.method.get("latency"), lambda mean, sd: times(mean)),
+        _cell(size.method.get("accuracy"), percent),
+        _cell(size.controls.get(size.best or "", {}).get("accuracy"), percent),
+        subject_name(size.best).removeprefix("control: ") if size.best else NONE,
+        _cell(size.method.get("output_error"), percent),
     ]
 
 

@@ -23,6 +23,7 @@ COLUMNS: list[tuple[str, str, Callable[[float], str]]] = [
     ("file_bytes", "file", lambda v: f"{v / 1e3:.0f} kB"),
     ("latency", "latency", lambda v: f"{v:.2f}x"),
     ("output_error", "output error", lambda v: f"{v:.3f}"),
+    ("steps", "steps", lambda v: f"{v:,.0f}"),
 ]
 
 

@@ -50,7 +50,7 @@ class Source:
     functions: dict[str, Function]
     config: tuple[Setting, ...] | None  # None where the file has no Config
     smoke: str | None  # the SMOKE assignment with the comment on its line
-    sweeps: bool  # whether it has a SWEEP, Configs for a family's chart of accuracy against cost
+    sweeps: bool  # whether it has a SWEEP, operating points for a family's chart
     imports: dict[str, int]  # id of another method -> line
     modules: dict[str, int]  # whatever the file imports, in full -> line
 

@@ -1,4 +1,4 @@
-"""A method and its controls at each of the method's operating points: what accuracy and error are left at which cost."""
+"""A method and its controls at each of the method's operating points: what accuracy is left at which cost or after how many steps."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from catalog import Record
 from methods.kit.lab import Lab
 from methods.kit.layers import output_error
+from methods.kit.task import Task
 from scripts.smoke import Report, Stamp, make_task, measured
 
 TIER = "sweep"
@@ -27,10 +29,10 @@ def sweep(
     resume: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Measure what `SWEEP`, a tuple of the method's Configs, asks for, on a smoke run's data and budget.
+    """Measure what `SWEEP` asks for on a smoke run's data: Configs, at a smoke run's budget, or pairs of a Config and a number of steps.
 
-    Subjects are "method@0", "control_<name>@0" and so on: the number is the place in `SWEEP`. Beside a run's quantities there is
-    `output_error`, against the reference. Finished seeds are recorded at once. Raises DataError, WeightsError and RecordError.
+    Subjects are "method@0", "control_<name>@0" and so on: the number is the place in `SWEEP`. Beside a run's quantities there are
+    `output_error`, against the reference, or `steps`. Finished seeds are recorded at once. Raises DataError, WeightsError and RecordError.
     """
     started = time.monotonic()
     method = importlib.import_module(f"methods.{record.family}.{record.id}")
@@ -42,10 +44,9 @@ def sweep(
         report.data, report.data_digest = task.name, task.digest
         rows = stamp.done(TIER, task, seed) if stamp and resume else []
         if not rows:
-            for place, config in enumerate(method.SWEEP):
-                lab = Lab(method, lambda: task, config)
+            for place, point in enumerate(method.SWEEP):
                 where = f"seed {seed}, point {place + 1} of {len(method.SWEEP)}"
-                rows += [(f"{subject}@{place}", quantity, value) for subject, quantity, value in at_point(lab, method, where, say)]
+                rows += [(f"{subject}@{place}", quantity, value) for subject, quantity, value in at_point(method, task, point, where, say)]
             if stamp and record_rows:
                 stamp.write([stamp.row(TIER, *row, task.name, task.digest, seed) for row in rows])
         for subject, quantity, value in rows:
@@ -54,14 +55,17 @@ def sweep(
     return report
 
 
-def at_point(lab: Lab, method: ModuleType, where: str, say: Callable[[str], None]) -> Iterator[tuple[str, str, float]]:
-    """(subject, quantity, value) of reference, method and controls under one Config."""
+def at_point(method: ModuleType, task: Task, point: Any, where: str, say: Callable[[str], None]) -> Iterator[tuple[str, str, float]]:
+    """(subject, quantity, value) of reference, method and controls under one Config, or under a Config for so many steps."""
+    config, steps = point if isinstance(point, tuple) else (point, None)
+    lab = Lab(method, lambda: task.with_steps(steps or task.steps), config)
     subjects = []
     for subject, quantity, value in measured(lab, method, where, say):
         subjects.append(subject)
         yield subject, quantity, value
-    images = lab.task.test.images[:128].to(lab.task.device)
     for subject in dict.fromkeys(subjects):
-        if subject != "reference":
+        if steps:
+            yield subject, "steps", steps
+        elif subject != "reference":
             network = lab.compressed if subject == "method" else lab.controlled(subject.removeprefix("control_"))
-            yield subject, "output_error", output_error(network, lab.reference, images)
+            yield subject, "output_error", output_error(network, lab.reference, lab.task.test.images[:128].to(lab.task.device))

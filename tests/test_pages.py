@@ -24,6 +24,7 @@ from scripts.pages import leading, pages
 from scripts.records import Row
 from scripts.site import SiteError, build
 
+pytestmark = pytest.mark.xdist_group("pages")  # they share two builds of the site
 ROOT = Path(__file__).parents[1]
 EVIL = "<evil-tag onclick=evil()>x</evil-tag> | `tick` {{ config }} [go](javascript:evil) **bold** &lt;b&gt; {: onclick=evil() } ~~~ C#"
 VOCABULARY = """
@@ -340,8 +341,9 @@ def test_a_sweep_is_told_from_large_to_small(facts: Facts) -> None:
     assert measured.sweep not in measured.conditions
     large, small = measured.sizes(measured.sweep)
     assert (large.share("multiply_adds"), small.share("parameters")) == (pytest.approx(0.6), pytest.approx(0.3))
-    assert small.control == "control_none"
-    assert small.point(small.controlled, "accuracy") == [(pytest.approx(0.3), pytest.approx(0.15))]
+    assert small.best == "control_none"
+    assert small.share("multiply_adds", small.controls["control_none"]) == pytest.approx(0.3)
+    assert small.controls["control_none"]["accuracy"].mean == pytest.approx(0.15)
     page = pages(facts)["pruning/index.md"]
     assert "one thread of a CPU, for the smallest of S" in page
     assert "(0.30× the multiply-adds, 0.60× the time)." in page
@@ -350,6 +352,26 @@ def test_a_sweep_is_told_from_large_to_small(facts: Facts) -> None:
     half = Measured([row("sweep", "method@0", "accuracy", 0.5, "standin")], "now")
     assert half.sweep
     assert half.sizes(half.sweep) == []
+
+
+def test_a_sweep_over_steps_shows_the_spread_and_the_student_alone(facts: Facts) -> None:
+    found = [
+        row("sweep", f"{subject}@{place}", metric, value, "standin", seed, facts.of("slim").code or "")
+        for seed in range(3)
+        for place, steps in enumerate((100, 50))
+        for subject, right in (("reference", 0.9), ("method", 0.3), ("control_alone", 0.2), ("control_other", 0.25))
+        for metric, value in (("steps", steps), ("accuracy", right + seed / 50 + steps / 1000), ("multiply_adds", 1e6), ("parameters", 9))
+    ]
+    measured = Measured(found, facts.of("slim").code)
+    condition = measured.sweep
+    assert condition
+    assert [(size.method["steps"].mean, size.best) for size in measured.sizes(condition)] == [(50, "control_other"), (100, "control_other")]
+    page = pages(replace(facts, measured={**facts.measured, "slim": measured}))["pruning/index.md"]
+    assert "3 seeds: what comes out after so many steps" in page
+    assert page.count("<svg") == 1
+    assert page.count("sd 0.02") == 0
+    assert "last step, never the best one" in page
+    assert "| 50 |" in re.sub(r"</?data[^>]*>", "", page)
 
 
 def test_nan_never_holds() -> None:
