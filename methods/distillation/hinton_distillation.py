@@ -35,7 +35,9 @@ class Config:
     student: str = "random"  # where it starts; "labels": from the committed weights, trained on labels alone
 
 
-SMOKE = Config(temperature=4.0, hard_weight=0.1, lr=0.02, student="labels")  # from random weights a student learns too little in seconds
+LEARNING = Config(temperature=4.0, hard_weight=0.1)
+SMOKE = replace(LEARNING, lr=0.02, student="labels")  # from random weights a student learns too little in seconds
+SWEEP = tuple((LEARNING, steps) for steps in (50, 100, 200, 400))
 
 
 def reference(task: Task) -> nn.Module:
