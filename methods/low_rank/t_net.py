@@ -51,17 +51,15 @@ SMOKE = Config(channels=0.15)  # milder forms lose nothing in seconds, whoever c
 SWEEP = (Config(channels=0.7), Config(channels=0.55), Config(channels=0.4), Config(channels=0.3))  # fewer parameters; multiply-adds stay
 
 
-class Block(nn.Module):
-    """Two convolutions, each behind batch norm and ReLU, and a shortcut: what a branch does at one depth."""
+def unit(width: int) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(bn=nn.BatchNorm2d(width), act=nn.ReLU(), conv=nn.Conv2d(width, width, 3, padding=1, bias=False)))
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.bn = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(2))
-        self.conv = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(2))
+
+class Block(nn.Sequential):
+    """What a branch does at one depth, and a shortcut."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv[0](F.relu(self.bn[0](x)))
-        return x + self.conv[1](F.relu(self.bn[1](y)))
+        return x + super().forward(x)
 
 
 class Hourglass(nn.Module):
@@ -69,7 +67,8 @@ class Hourglass(nn.Module):
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
-        self.depth = nn.ModuleList(nn.ModuleDict({branch: Block(width) for branch in ("encoder", "skip", "decoder")}) for _ in range(depth))
+        branches = ("encoder", "skip", "decoder")
+        self.depth = nn.ModuleList(nn.ModuleDict({name: Block(unit(width), unit(width)) for name in branches}) for _ in range(depth))
 
     def forward(self, x: Tensor, level: int = 0) -> Tensor:
         if level == len(self.depth):
@@ -263,7 +262,7 @@ def claim_full_rank_reproduces_every_layer(lab: Lab) -> float:
     return worst
 
 
-GRID = [f"stack{s}.depth.{d}.{b}.conv.{n}" for s, d, b, n in product((0, 1), (0, 1), ("encoder", "skip", "decoder"), (0, 1))]
+GRID = [f"stack{s}.depth.{d}.{b}.{n}.conv" for s, d, b, n in product((0, 1), (0, 1), ("encoder", "skip", "decoder"), (0, 1))]
 LENGTHS = (2, 2, 3, 2, 6, 6, 3, 3)
 PARTLY = (Config(positions=0.5, channels=0.4, windows=0.7), Config("train", positions=0.6, channels=0.3, windows=0.5))
 
