@@ -103,7 +103,6 @@ def work(layer: nn.Conv2d, build: Build) -> int:
 
 def plan(model: nn.Module, build: Build, speedup: float) -> tuple[dict[str, int], dict[str, str]]:
     """The rank of every layer that gets so much cheaper, and the reason why each other layer stays as it is."""
-
     return ranks_at(model, speedup, partial(work, build=build), "sees raw pixels, which separable filters approximate badly (§3)")
 
 

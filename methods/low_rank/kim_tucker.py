@@ -309,6 +309,21 @@ def claim_each_layer_its_decomposition(lab: Lab) -> float:
     )
 
 
+def claim_fine_tunes_the_whole_network(lab: Lab) -> float:
+    """How many parameters two steps leave as they are decomposed, and the difference from training the decomposed network."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 20, 3), nn.BatchNorm2d(20), nn.Flatten(), nn.Linear(720, 40), nn.ReLU(), nn.Linear(40, 2))
+    model[3].weight.data = torch.from_numpy(planted(3, (40, 720), 1.0, 0.01)).float()
+    batches = [(torch.randn(8, 3, 8, 8), torch.arange(8) % 2)]
+    task, start = Task.from_loaders(batches, batches, batches, steps=2, batch=8), decomposed(model, {"3": (None, 3)})
+    tuned, wanted = compress(copy.deepcopy(model), task, Config()), fit(copy.deepcopy(start), task, lr=1e-3)
+    left, off = 0, 0.0
+    for old, new, aim in zip(start.parameters(), tuned.parameters(), wanted.parameters(), strict=True):
+        left += torch.equal(old, new)
+        off = max(off, float((new - aim).detach().abs().max()))
+    return left + off
+
+
 def claim_saves_multiply_adds(lab: Lab) -> float:
     return lab.after.multiply_adds / lab.before.multiply_adds
 
