@@ -82,6 +82,15 @@ def test_control_matches_the_parameters(form: str, task: Task) -> None:
     assert max(ranks) - min(ranks) <= 1
 
 
+def test_control_starts_anew(task: Task) -> None:
+    found = []
+    for _ in range(2):
+        model, small = t_net.hourglasses(classes=5, width=4, depth=1), nn.Linear(30, 40)
+        torch.manual_seed(0)
+        found.append(list(t_net.control_layerwise(model, task, t_net.Config(), small).parameters()))
+    assert all(map(torch.equal, *found))
+
+
 def test_a_shared_layer_stays_shared(task: Task) -> None:
     shared = nn.Conv2d(3, 3, 3, padding=1)
     model = nn.Sequential(shared, nn.ReLU(), nn.Conv2d(3, 3, 3), shared, nn.Flatten(), nn.Linear(300, 5))
