@@ -8,10 +8,10 @@ dense layers are done alike. A layer runs core by core and never builds its weig
 Departures: one rank for all convolutions, one for all dense layers, and no core wider than full rank asks for (the authors
 set every rank by hand, some beyond that); channels are split by a rule that gives the authors' factors of 64 and 128. As in
 their networks the first convolution and the classifier stay dense, and so do grouped convolutions and what a train would not
-make smaller. Layers keep their bias. A batch norm counts as there if it is the next module registered; a dense layer without
-one is taken to see vectors (N, C), not sequences. The first two cores are multiplied before they meet the input, which is
-faster; a 1x1 kernel's lone filter, a 1 that the authors leave alone, is trained. Training is the kit's (Nesterov momentum,
-weight decay 5e-4, one cosine instead of steps); a smoke run takes fewer images a step.
+make smaller. A batch norm counts as there if it is the next module registered; a dense layer without one is taken to see
+vectors (N, C), not sequences. The first two cores are multiplied before they meet the input, which is faster; a 1x1 kernel's
+lone filter, a 1 that the authors leave alone, is trained. Training is the kit's (Nesterov momentum, weight decay 5e-4, one
+cosine instead of steps); a smoke run takes fewer images a step.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -68,12 +69,11 @@ def contract(x: Tensor, cores: Iterable[Tensor]) -> Tensor:
 
 
 class TTLinear(nn.Module):
-    """W(c, s) = G_1[c_1, s_1] ... G_d[c_d, s_d], each G_k[c_k, s_k] a matrix of r_{k-1} x r_k (panel 3)."""
+    """W(c, s) = G_1[c_1, s_1] ... G_d[c_d, s_d], each G_k[c_k, s_k] a matrix of r_{k-1} x r_k (panel 3); batch norm has the bias."""
 
-    def __init__(self, layer: Layer, shape: Modes, ranks: Sequence[int]) -> None:
+    def __init__(self, shape: Modes, ranks: Sequence[int]) -> None:
         super().__init__()
         self.cores = nn.ParameterList(torch.empty(r, c, s, t) for (c, s), (r, t) in zip(shape, pairwise(ranks), strict=True))
-        self.bias = None if layer.bias is None else nn.Parameter(torch.zeros(len(layer.bias)))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -84,8 +84,7 @@ class TTLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., S)."""
-        y = contract(x.reshape(-1, x.shape[-1]), self.cores).reshape(*x.shape[:-1], -1)
-        return y if self.bias is None else y + self.bias
+        return contract(x.reshape(-1, x.shape[-1]), self.cores).reshape(*x.shape[:-1], -1)
 
 
 class Filters(nn.Conv2d):
@@ -99,7 +98,7 @@ class TTConv(TTLinear):
     """K(x, y, c, s) = G_0[x, y] G_1[c_1, s_1] ... G_d[c_d, s_d] (panel 7)."""
 
     def __init__(self, layer: nn.Conv2d, shape: Modes, ranks: Sequence[int]) -> None:
-        super().__init__(layer, shape, ranks)
+        super().__init__(shape, ranks)
         self.filters = Filters(1, ranks[0], **geometry(layer), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,8 +108,7 @@ class TTConv(TTLinear):
         x = x.unflatten(1, (first.shape[1], -1)).transpose(1, 2)  # (N, c_2 ... c_d, c_1, H, W); equivalent: a transpose is symmetric
         y = self.filters._conv_forward(x.flatten(0, 1), kernel, None)
         y = y.unflatten(0, (n, -1)).transpose(1, 2)  # (N, s_1 r_1, c_2 ... c_d, H', W'); equivalent: a transpose is symmetric
-        y = contract(y.reshape(n * first.shape[2], -1), others).reshape(n, -1, *y.shape[3:])
-        return y if self.bias is None else y + self.bias[:, None, None]
+        return contract(y.reshape(n * first.shape[2], -1), others).reshape(n, -1, *y.shape[3:])
 
 
 def split(number: int, d: int) -> list[int]:
@@ -125,10 +123,9 @@ def split(number: int, d: int) -> list[int]:
 
 def train_of(layer: Layer, shape: Modes, rank: int) -> TTLinear:
     """A train with one rank, but where full rank is less: r_k <= min(l^2 prod_{i<=k} C_i S_i, prod_{i>k} C_i S_i)."""
-    area = layer.weight[0, 0].numel()  # equivalent: all positions are alike
-    sizes = [area, *(c * s for c, s in shape)]
+    sizes = [layer.weight[0, 0].numel(), *(c * s for c, s in shape)]  # equivalent: all positions are alike
     ranks = [min(rank, math.prod(sizes[: k + 1]), math.prod(sizes[k + 1 :])) for k in range(len(sizes))]  # equivalent: min is symmetric
-    return (TTConv(layer, shape, ranks) if isinstance(layer, nn.Conv2d) else TTLinear(layer, shape, ranks)).to(layer.weight)
+    return (TTConv(layer, shape, ranks) if isinstance(layer, nn.Conv2d) else TTLinear(shape, ranks)).to(layer.weight)
 
 
 def plan(model: nn.Module, config: Config) -> tuple[dict[str, TTLinear], dict[str, str]]:
@@ -178,11 +175,7 @@ def of_equal_size(model: nn.Module, task: Task, config: Config, build: Callable[
     for name, train in plan(model, config)[0].items():
         layer, goal = model.get_submodule(name), count(train)
         blank, most = copy.deepcopy(layer).to("meta"), goal // sum(layer.weight.shape[:2])  # a rank costs S + C numbers or more
-
-        def distance(rank: int) -> int:
-            return abs(count(on_meta(lambda: build(blank, rank))) - goal)
-
-        parts[name] = build(layer, min(range(1, most + 2), key=distance))
+        parts[name] = build(layer, min(range(1, most + 2), key=lambda rank: abs(count(on_meta(lambda: build(blank, rank))) - goal)))
     return fit(from_noise(model, parts), replace(task, batch=config.batch), lr=config.rate)
 
 
@@ -216,9 +209,7 @@ def claim_gaussian_start(lab: Lab) -> float:
     single = train_of(nn.Conv2d(4, 4, 1), [(4, 4)], 2)
     assert isinstance(single, TTConv)
     found = [float(core.detach().std()) * math.sqrt(width / 2) for core, width in wide]
-    return max(
-        abs(ratio - 1) for ratio in [*fourth, *found, float(single.filters.weight.detach()), 1 + float(train.bias.detach().abs().max())]
-    )
+    return max(abs(ratio - 1) for ratio in [*fourth, *found, float(single.filters.weight.detach())])
 
 
 def small_network() -> nn.Sequential:
@@ -289,16 +280,16 @@ Case = tuple[Layer, Modes, int]
 def cases() -> list[tuple[Case, Tensor]]:
     """Layers with their modes, ranks and inputs: strides, padding, dilation, lone kernels, factors of one, vectors and sequences."""
     torch.manual_seed(0)
-    image = torch.randn(2, 12, 9, 10)
+    image, conv, dense = torch.randn(2, 12, 9, 10), partial(nn.Conv2d, 12, bias=False), partial(nn.Linear, bias=False)
     return [
-        ((nn.Conv2d(12, 8, 3, stride=2, padding=1), [(2, 2), (3, 1), (2, 4)], 5), image),
-        ((nn.Conv2d(12, 10, (2, 3), stride=(1, 2), padding=(0, 2), dilation=(2, 1), bias=False), [(3, 5), (4, 2)], 4), image),
-        ((nn.Conv2d(12, 7, 3, padding="same", padding_mode="circular"), [(3, 1), (2, 7), (2, 1)], 3), image),
-        ((nn.Conv2d(12, 18, 1, stride=2), [(2, 3), (2, 2), (3, 3)], 6), image),
-        ((nn.Conv2d(12, 6, 3, padding=2, padding_mode="reflect"), [(12, 1), (1, 6)], 4), image),
-        ((nn.Linear(24, 30), [(2, 5), (3, 3), (4, 2)], 7), torch.randn(3, 24)),
-        ((nn.Linear(16, 6, bias=False), [(4, 1), (1, 6), (4, 1)], 2), torch.randn(2, 5, 16)),
-        ((nn.Linear(15, 6), [(15, 6)], 1), torch.randn(4, 15)),
+        ((conv(8, 3, stride=2, padding=1), [(2, 2), (3, 1), (2, 4)], 5), image),
+        ((conv(10, (2, 3), stride=(1, 2), padding=(0, 2), dilation=(2, 1)), [(3, 5), (4, 2)], 4), image),
+        ((conv(7, 3, padding="same", padding_mode="circular"), [(3, 1), (2, 7), (2, 1)], 3), image),
+        ((conv(18, 1, stride=2), [(2, 3), (2, 2), (3, 3)], 6), image),
+        ((conv(6, 3, padding=2, padding_mode="reflect"), [(12, 1), (1, 6)], 4), image),
+        ((dense(24, 30), [(2, 5), (3, 3), (4, 2)], 7), torch.randn(3, 24)),
+        ((dense(16, 6), [(4, 1), (1, 6), (4, 1)], 2), torch.randn(2, 5, 16)),
+        ((dense(15, 6), [(15, 6)], 1), torch.randn(4, 15)),
     ]
 
 
@@ -313,8 +304,6 @@ def claim_forward_equals_dense(lab: Lab) -> float:
     worst = 0.0
     for (layer, shape, rank), x in cases():
         train = train_of(layer, shape, rank)
-        if train.bias is not None:
-            train.bias.copy_(layer.bias)
         layer.weight.copy_(dense_weight(train, layer, shape))
         worst = max(worst, gap(train(x), layer(x)))
     return worst
@@ -341,7 +330,7 @@ def claim_cost_formula(lab: Lab) -> float:
         ranks = [len(core) for core in train.cores] + [1]
         places = layer(x)[0, 0].numel() * len(x) if isinstance(layer, nn.Conv2d) else x[..., 0].numel()
         conv, (first_c, first_s) = isinstance(layer, nn.Conv2d), shape[0]
-        numbers = conv * area * ranks[0] + (0 if layer.bias is None else len(layer.bias))
+        numbers = conv * area * ranks[0]
         once = conv * (ranks[0] > 1) * area * ranks[0] * first_c * first_s * ranks[1]  # G_0 G_1; one filter sums nothing
         work = 0
         for k, (c, s) in enumerate(shape):
@@ -380,8 +369,6 @@ def converted(layer: Layer, shape: Modes, rank: int) -> TTLinear:
         cores[0] = first[0, 0, 0] * cores[0]
     for core, found in zip(train.cores, cores, strict=True):
         core.copy_(found.reshape(core.shape))
-    if train.bias is not None:
-        train.bias.copy_(layer.bias)
     return train
 
 
@@ -453,7 +440,7 @@ def build(variant: str) -> nn.Module:
         convs[3].conv.padding = convs[4].conv.padding = (0, 0)
         tail = [nn.AvgPool2d(4), nn.Flatten(), nn.Linear(128, 10, bias=False)]
     for block, shape in zip(convs + dense, AUTHORS.get(variant, []), strict=False):
-        block[0] = (TTConv if block in convs else TTLinear)(block[0], *shape)
+        block[0] = TTConv(block[0], *shape) if block in convs else TTLinear(*shape)
     pool = nn.MaxPool2d(3, 2, 1)
     return nn.Sequential(conv_bn(3, 64), convs[0], pool, *convs[1:3], pool, *convs[3:], *tail)
 
