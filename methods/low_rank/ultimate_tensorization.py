@@ -219,7 +219,7 @@ def small_network() -> nn.Sequential:
         nn.Conv2d(64, 48, 1, bias=False), nn.BatchNorm2d(48), nn.Conv2d(48, 2, 1),
     )  # fmt: skip
     head = nn.Sequential(nn.Linear(8, 210), nn.ReLU(), nn.Linear(210, 128), nn.BatchNorm1d(128), nn.Linear(128, 5))
-    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), body, nn.AdaptiveAvgPool2d(2), nn.Flatten(), head)
+    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), body, nn.AdaptiveAvgPool2d(2), nn.Flatten(), head, nn.Identity())
 
 
 def claim_each_layer_its_train(lab: Lab) -> float:
@@ -257,6 +257,20 @@ def claim_forgets_the_weights(lab: Lab) -> float:
     torch.manual_seed(0)
     found.append(fit(from_noise(model, plan(model, config)[0]), replace(task, batch=4), lr=0.1).state_dict())
     return max(float((other[key] - weight).abs().max()) for key, weight in found[0].items() for other in found[1:])
+
+
+def claim_controls_of_equal_size(lab: Lab) -> float:
+    """Largest difference of a control's numbers from those of the method, as a share; infinite after other steps of training."""
+    images = Split(torch.randn(8, 3, 4, 4), torch.arange(8) % 2)
+    task, config = Task("noise", images, images, images, steps=2), Config(batch=4, rank=10, dense_rank=16)
+    convs = [nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.Conv2d(64, 128, 2, bias=False)]
+    model = nn.Sequential(*convs, nn.Flatten(), nn.Linear(128, 128, bias=False), nn.Linear(128, 2))
+    numbers, apart = count(compress(model, task, config)), [0.0]
+    for control in (control_plain, control_svd, control_tucker):
+        other = control(model, task, config, model)
+        assert isinstance(other, nn.Sequential)
+        apart.append(abs(count(other) / numbers - 1) if int(other[1].num_batches_tracked) == task.steps else math.inf)
+    return max(apart)
 
 
 def dense_weight(train: TTLinear, layer: Layer, shape: Modes) -> Tensor:
