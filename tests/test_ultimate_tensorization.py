@@ -1,6 +1,7 @@
 """Tensor trains on a network of one's own: what they change, what they leave alone and say so."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from helpers import noise
 from torch import Tensor, nn
 
 from methods.kit.nets import count
-from methods.kit.task import Task
+from methods.kit.task import Split, Task
 from methods.low_rank.ultimate_tensorization import (
     Config,
     TTConv,
@@ -99,6 +100,9 @@ def test_keeps_the_width_of_numbers_and_shares_what_was_shared(task: Task) -> No
     layer = nn.Conv2d(4, 6, 3).double()
     for train in (train_of(layer, [(2, 2), (2, 3)], 2), converted(layer, [(2, 2), (2, 3)], 2)):
         assert train(torch.randn(1, 4, 5, 5).double()).dtype == torch.float64
+    images = Split(task.train.images.double(), task.train.labels)
+    wide = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)).double()
+    assert compress(wide, replace(task, train=images), SMALL)(images.images[:2]).dtype == torch.float64
     shared = nn.Conv2d(16, 16, 3, padding=1)
     net = nn.Sequential(nn.Conv2d(3, 16, 3), shared, shared, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
     small = compress(net, task, SMALL)

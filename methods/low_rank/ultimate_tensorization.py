@@ -136,8 +136,7 @@ def plan(model: nn.Module, config: Config) -> tuple[dict[str, TTLinear], dict[st
     def why_not(layer: Layer, first: bool) -> str:
         if first or layer in classifier:
             return "the first convolution and the classifier stay dense"
-        dense = isinstance(layer, nn.Linear)
-        d, rank = (config.dense_factors, config.dense_rank) if dense else (config.factors, config.rank)
+        d, rank = (config.dense_factors, config.dense_rank) if isinstance(layer, nn.Linear) else (config.factors, config.rank)
         outputs, inputs = (split(number, d) for number in layer.weight.shape[:2])
         trains[layer] = train_of(layer, list(zip(inputs, outputs, strict=True)), rank)
         return "" if count(trains[layer]) < count(layer) else f"{count(layer)} numbers are too few for a train of rank {rank}"
