@@ -1,6 +1,7 @@
 """Tensor trains on a network of one's own: what they change, what they leave alone and say so."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from helpers import noise
 from torch import Tensor, nn
 
 from methods.kit.nets import count
-from methods.kit.task import Task
+from methods.kit.task import Split, Task
 from methods.low_rank.ultimate_tensorization import (
     Config,
     TTConv,
@@ -18,7 +19,6 @@ from methods.low_rank.ultimate_tensorization import (
     control_svd,
     control_tucker,
     converted,
-    modes,
     train_of,
 )
 from tests.helpers import Mixed
@@ -98,8 +98,11 @@ def test_exports(model: Wide, task: Task) -> None:
 
 def test_keeps_the_width_of_numbers_and_shares_what_was_shared(task: Task) -> None:
     layer = nn.Conv2d(4, 6, 3).double()
-    for train in (train_of(layer, modes([2, 2], [2, 3]), 2), converted(layer, modes([2, 2], [2, 3]), 2)):
+    for train in (train_of(layer, [(2, 2), (2, 3)], 2), converted(layer, [(2, 2), (2, 3)], 2)):
         assert train(torch.randn(1, 4, 5, 5).double()).dtype == torch.float64
+    images = Split(task.train.images.double(), task.train.labels)
+    wide = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)).double()
+    assert compress(wide, replace(task, train=images), SMALL)(images.images[:2]).dtype == torch.float64
     shared = nn.Conv2d(16, 16, 3, padding=1)
     net = nn.Sequential(nn.Conv2d(3, 16, 3), shared, shared, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
     small = compress(net, task, SMALL)
@@ -108,10 +111,10 @@ def test_keeps_the_width_of_numbers_and_shares_what_was_shared(task: Task) -> No
 
 
 def test_sequences_and_single_outputs() -> None:
-    train = train_of(nn.Linear(12, 10), modes([3, 4], [5, 2]), 3)
+    train = train_of(nn.Linear(12, 10), [(3, 5), (4, 2)], 3)
     x = torch.randn(2, 7, 12)
     assert torch.allclose(train(x)[1, 3], train(x[1, 3]), atol=1e-6)
-    assert train_of(nn.Conv2d(4, 1, 3), modes([2, 2], [1, 1]), 3)(torch.randn(2, 4, 3, 3)).shape == (2, 1, 1, 1)
+    assert train_of(nn.Conv2d(4, 1, 3), [(2, 1), (2, 1)], 3)(torch.randn(2, 4, 3, 3)).shape == (2, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
