@@ -97,9 +97,6 @@ def mahalanobis(layer: nn.Conv2d, model: nn.Module, task: Task, config: Config) 
     return weighed(squares.flatten(1).mean(0).diag(), squares.flatten(1).mean(1))
 
 
-METRICS: dict[str, Callable[..., Metric]] = {"frobenius": frobenius, "mahalanobis": mahalanobis, "covariance": covariance}
-
-
 def roots(patch: Tensor, channels: int) -> list[Tensor]:
     """Square root and inverse, for channels and for places, of patch (..., C P, C P) summed over the other, up to a scale."""
     split, found = patch.unflatten(-1, (channels, -1)).unflatten(-3, (channels, -1)), list[Tensor]()
@@ -201,6 +198,7 @@ def outer_blocks(blocks: Tensor, patch: Tensor, config: Config) -> Blocks:
     return b @ back[:, None], (q @ undo[:, None]).unsqueeze(3), f.mT
 
 
+METRICS: dict[str, Callable[..., Metric]] = {"frobenius": frobenius, "mahalanobis": mahalanobis, "covariance": covariance}
 BLOCKS = {"svd": svd_blocks, "outer": outer_blocks}
 
 
@@ -251,33 +249,29 @@ def plan(model: nn.Module, config: Config) -> tuple[dict[str, Any], dict[str, st
     return replaceable(model, why_not)
 
 
-def tune(model: nn.Module, done: list[nn.Module], task: Task, share: float, rate: float) -> None:
-    """Fix what is done, statistics too, and train the rest (§3.5)."""
-    for part in done:
-        part.requires_grad_(False)
+def cascade(model: nn.Module, task: Task, config: Config, approximate: Callable[[nn.Module, str], nn.Module]) -> nn.Module:
+    """From the bottom up: approximate a layer, fix all that runs up to it, statistics too, and tune what runs after it (§3.5, §4)."""
+    layers, kept = plan(model, config)
+    parts, ran = [name for name, part in model.named_modules() if list(part.parameters(recurse=False))], list[str]()
+    run(model, task.train.images[:1].to(task.device), lambda name, x, y: ran.append(name), parts)  # equivalent: on a CPU
+    names, idle = [name for name in ran if name in layers], {name: "never runs" for name in layers if name not in ran}
+    name_the_kept("biclustering needs a convolution of many channels", names, kept | idle)  # equivalent: tests refuse by name
+    done = list[nn.Module]()
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         for part in done:
             part.eval()
         return cross_entropy(model, x, y)
 
-    fit(model, task, loss, share=share, lr=rate)
-
-
-def cascade(model: nn.Module, task: Task, config: Config, approximate: Callable[[nn.Module, str], nn.Module]) -> nn.Module:
-    """From the bottom up: approximate a layer, then fix all that runs up to it and tune what runs after it (§4)."""
-    layers, kept = plan(model, config)
-    parts, ran = [name for name, part in model.named_modules() if list(part.parameters(recurse=False))], list[str]()
-    run(model, task.train.images[:1].to(task.device), lambda name, x, y: ran.append(name), parts)  # equivalent: on a CPU
-    names, idle = [name for name in ran if name in layers], {name: "never runs" for name in layers if name not in ran}
-    name_the_kept("biclustering needs a convolution of many channels", names, kept | idle)  # equivalent: tests refuse by name
     model.requires_grad_(True)  # equivalent: unless someone has frozen it
     for place, name in enumerate(names):
         turn = replace(task, seed=task.seed + 1000 * place)  # equivalent: other batches each time
         model = replaced(model, {name: approximate(model, name)})
-        done = ran[: ran.index(name) + 1]
-        if done != ran:
-            tune(model, [model.get_submodule(part) for part in done], turn, 1 / len(names), config.rate)
+        done = [model.get_submodule(part) for part in ran[: ran.index(name) + 1]]
+        for part in done:
+            part.requires_grad_(False)
+        if len(done) < len(ran):
+            fit(model, turn, loss, share=1 / len(names), lr=config.rate)
     return model.eval().requires_grad_(True)
 
 
@@ -468,11 +462,11 @@ LAYERS: list[dict[str, Any]] = [
 
 def largest_difference(layer: nn.Conv2d, build: Callable[..., nn.Module], config: Config, images: Tensor) -> float:
     """Of the outputs, relative to the largest, under each metric on these images."""
-    model, wanted, worst = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(3)), layer(images), 0.0
+    model, wanted, worst = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(3)), layer(images).detach(), 0.0
     model(images)
     for metric in METRICS.values():
         chain = build(layer, metric(layer, model, some_task(images), config), config)
-        worst = max(worst, float((chain(images) - wanted).abs().max() / wanted.abs().max()))
+        worst = max(worst, float((chain(images).detach() - wanted).abs().max() / wanted.abs().max()))
     return worst
 
 
