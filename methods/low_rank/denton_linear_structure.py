@@ -368,7 +368,9 @@ def claim_least_response_error(lab: Lab) -> float:
     images = torch.einsum("cs,nshw->nchw", torch.randn(6, 6), torch.randn(40, 6, 7, 7).cumsum(3)).double() + 1
     for layer, k1, k2 in ((nn.Conv2d(6, 10, 3, padding=1, bias=False), 1.0, 0.3), (nn.Conv2d(6, 10, 1, bias=False), 0.5, 1.0)):
         config, seen = Config(inputs=1, outputs=1, k1=k1, k2=k2, images=30), images[:30]
-        chain = biclustered(layer.double(), covariance(layer, nn.Sequential(layer), some_task(images), config), config)
+        model: Any = nn.Sequential(nn.Conv2d(6, 6, 1, bias=False), layer).double()
+        nn.init.dirac_(model[0].weight)  # hands the images on
+        chain = approximated(model, "1", some_task(images), config)
         x, y = patches(layer, seen).flatten(0, 1).numpy(), layer(seen).flatten(2).transpose(1, 2).flatten(0, 1).numpy()
         best = np.inf
         for _ in range(3):
@@ -424,6 +426,9 @@ def claim_clusters_by_enumeration(lab: Lab) -> float:
     weighty, chance = (scale * layer.weight).detach().numpy(), np.random.default_rng(0)
     into, out = clusters_of(biclustered(layer, metric, Config(inputs=2, outputs=3)), 2, 3)
     worst = max(ratio(weighty.swapaxes(0, 1).reshape(6, -1), into, 2), ratio(weighty.reshape(6, -1), out, 3))
+    colours: Any = monochromatic(layer, frobenius(layer), Config(colours=3))
+    first = np.linalg.svd(layer.weight.detach().flatten(2).numpy())[0][:, :, 0]
+    worst = max(worst, ratio(first, colours[-1].order.argsort().view(3, -1), 3))
     for number, clusters, width, uneven in ((8, 2, 3, 0), (6, 3, 2, 0), (9, 3, 20, 0), (4, 4, 2, 0), (8, 2, 3, 1), (9, 3, 5, 1)):
         planted = np.minimum(np.arange(number) % (clusters + uneven), clusters - 1)
         centres = chance.standard_normal((clusters, width))[chance.permutation(planted)]
@@ -484,14 +489,17 @@ def claim_monochromatic_filters_reproduced(lab: Lab) -> float:
 
 @torch.no_grad()
 def claim_filters_keep_their_first_triple(lab: Lab) -> float:
-    """Largest relative distance of a filter's norm to its first singular value, where filters share colours that are not theirs."""
+    """Largest distance of filters' norms to their first singular values, or of a shared colour to the line nearest to its filters'."""
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 12, (3, 2), bias=False).double()
-    kernel = kernel_of(monochromatic(layer, frobenius(layer), Config(colours=3)), layer)
+    chain: Any = monochromatic(layer, frobenius(layer), Config(colours=3))
+    kernel, (u, s, _) = kernel_of(chain, layer), np.linalg.svd(layer.weight.flatten(2).numpy(), full_matrices=False)
     if (kernel * layer.weight).flatten(1).sum(1).min() <= 0:  # turned the other way
         return math.inf
-    first = np.linalg.svd(layer.weight.flatten(2).numpy(), compute_uv=False)[:, 0]
-    return float(np.abs(kernel.flatten(1).norm(dim=1).numpy() / first - 1).max())
+    worst = float(np.abs(kernel.flatten(1).norm(dim=1).numpy() / s[:, 0] - 1).max())
+    for members, colour in zip(chain[-1].order.argsort().view(3, -1), F.normalize(chain[0].weight.flatten(1)), strict=True):
+        worst = max(worst, 1 - abs(float(np.linalg.svd(u[members, :, 0])[2][0] @ colour.numpy())))
+    return worst
 
 
 def claim_blocks_of_low_rank_reproduced(lab: Lab) -> float:
@@ -551,7 +559,7 @@ def claim_each_layer_its_approximation(lab: Lab) -> float:
     """How many layers of a network are planned wrongly, or replaced by something else than planned."""
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Sequential(nn.Conv2d(3, 10, 3)), nn.Conv2d(10, 24, 3, stride=2), nn.Conv2d(24, 24, 3, groups=2), nn.Conv2d(24, 18, 1),
+        nn.Sequential(nn.Conv2d(3, 10, 1)), nn.Conv2d(10, 24, 3, stride=2), nn.Conv2d(24, 24, 3, groups=2), nn.Conv2d(24, 18, 1),
         nn.Conv2d(18, 4, 2, stride=3), nn.ConvTranspose2d(4, 9, 3), nn.Linear(40, 30),
     )  # fmt: skip
     shapes = {"0.0": [(5, 3), (10, 1)], "1": [(8, 5), (24, 2), (24, 12)], "3": [(16, 12), (16, 4), (18, 8)]}
