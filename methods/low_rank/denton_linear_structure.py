@@ -115,7 +115,7 @@ def lines(rows: Tensor) -> Tensor:
 def clustered(rows: Tensor, most: int) -> Tensor:
     """K-means with clusters of equal size and the distance from a cluster's line (§3.4): indices (count, N / count)."""
     count = max(k for k in range(1, min(len(rows), most) + 1) if len(rows) % k == 0)
-    values, vectors = torch.linalg.eigh((rows @ rows.T).cpu())
+    values, vectors = torch.linalg.eigh((rows @ rows.T).cpu())  # equivalent: on a CPU
     rows = vectors * values.clamp(min=0).sqrt()  # as few columns as rows, the same distances
     chance, found = torch.Generator().manual_seed(0), list[tuple[float, Tensor]]()  # equivalent: other starts
     for _ in range(4):  # equivalent: more starts
@@ -146,7 +146,7 @@ def restored(chain: nn.Sequential, order: Tensor) -> nn.Sequential:
     last: Any = chain[-1]
     if last.bias is not None:
         last.bias.data = last.bias.data[order]
-    return chain.append(Order(order.argsort())).to(last.weight.device)
+    return chain.append(Order(order.argsort())).to(last.weight.device)  # equivalent: there already on a CPU
 
 
 def monochromatic(layer: nn.Conv2d, metric: Metric, config: Config) -> nn.Sequential:
