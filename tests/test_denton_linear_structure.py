@@ -61,12 +61,12 @@ def test_control_matches_the_cost(model: nn.Module, task: Task) -> None:
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("block", denton.BLOCKS)
-def test_blocks_keep_the_width_of_numbers_and_survive_zeros(kind: torch.dtype, block: str, task: Task) -> None:
+def test_blocks_keep_the_width_of_numbers_and_survive_zeros(kind: torch.dtype, block: str) -> None:
     layer = nn.Conv2d(4, 6, 3).to(kind)
     layer.weight.data[:, 1], layer.weight.data[2] = 0, 0
     for weight in (layer.weight.data.clone(), torch.zeros_like(layer.weight)):
         layer.weight.data = weight
-        metric = denton.frobenius(nn.Sequential(layer), "0", task, Config())
+        metric = denton.frobenius(layer)
         for build in (denton.monochromatic, denton.biclustered):
             answer = build(layer, metric, Config(block=block))(torch.randn(1, 4, 5, 5).to(kind))
             assert answer.dtype == kind
@@ -78,18 +78,29 @@ def test_metric_bears_inputs_that_never_show(metric: str, task: Task) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
     task.train.images[:, 1] = 0
-    part = denton.approximated(model, "0", False, task, small(metric=metric, k1=1, k2=1))
+    part = denton.biclustered(model[0], denton.METRICS[metric](model[0], model, task, small()), small(k1=1, k2=1))
     assert torch.allclose(part(task.test.images), model[0](task.test.images), atol=1e-4)  # full ranks lose nothing
 
 
 def test_a_layer_whose_name_begins_another_is_tuned_alone(task: Task) -> None:
     torch.manual_seed(0)
     model = nn.Sequential()
-    for name, part in (("a", nn.Conv2d(3, 8, 3)), ("aa", nn.Conv2d(8, 8, 3)), ("pool", nn.AdaptiveAvgPool2d(1)), ("b", nn.Flatten())):
+    for name, part in (
+        ("a", nn.Conv2d(3, 8, 3)),
+        ("aa", nn.Conv2d(8, 8, 3, groups=2)),
+        ("pool", nn.AdaptiveAvgPool2d(1)),
+        ("b", nn.Flatten()),
+    ):
         model.add_module(name, part)
-    before = model.get_submodule("aa").weight.clone()
-    tuned: Any = denton.tune_above(model, "a", task, 0.1, 1.0)
-    assert not torch.equal(before, tuned.aa.weight)
+    net: Any = compress(model, task, small())
+    assert len(net.a) == 3
+    assert not torch.equal(model.get_submodule("aa").weight, net.aa.weight)
+
+
+def test_a_network_of_one_convolution(task: Task) -> None:
+    torch.manual_seed(0)
+    net: Any = compress(nn.Conv2d(3, 12, 3), task, small())
+    assert len(net) == 3
 
 
 @pytest.mark.parametrize(
