@@ -78,6 +78,15 @@ def ranks_at(model: nn.Module, speedup: float, work: Callable[[nn.Conv2d], int],
     return {name: rank(layer) for name, layer in layers.items()}, kept
 
 
+def fresh(model: nn.Module) -> nn.Module:
+    """A copy with new random weights, drawn as each layer draws its own."""
+    model = copy.deepcopy(model)
+    for layer in model.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
+    return model
+
+
 def geometry(layer: nn.Conv2d) -> dict[str, Any]:
     """Kernel size, stride, padding, dilation and padding mode, as arguments of another convolution."""
     return {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.kit.lab import Lab
-from methods.kit.layers import Layer, name_the_kept, replaceable, replaced, truncated_svd
+from methods.kit.layers import Layer, fresh, name_the_kept, replaceable, replaced, truncated_svd
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import trained
 from methods.kit.task import Task
@@ -290,10 +290,7 @@ def claim_beats_low_rank(lab: Lab) -> float:
 def claim_beats_low_rank_from_scratch(lab: Lab) -> float:
     """Accuracy of a mixture less that of one product at a tenth of the multiply-adds, both trained from the same random weights."""
     torch.manual_seed(lab.task.seed)
-    untrained, config = copy.deepcopy(lab.reference), replace(SMOKE, rate=0.1)
-    for layer in untrained.modules():
-        if hasattr(layer, "reset_parameters"):
-            layer.reset_parameters()
+    untrained, config = fresh(lab.reference), replace(SMOKE, rate=0.1)
     mixed = compress(copy.deepcopy(untrained), lab.task, config)
     single = control_low_rank(untrained, lab.task, config, mixed)
     return lab.task.score(mixed, lab.task.test) - lab.task.score(single, lab.task.test)

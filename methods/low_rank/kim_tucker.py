@@ -30,7 +30,7 @@ from tensorly.decomposition import partial_tucker
 from torch import nn
 
 from methods.kit.lab import Lab
-from methods.kit.layers import Layer, filled, geometry, name_the_kept, replaceable, replaced, share_that_costs
+from methods.kit.layers import Layer, filled, fresh, geometry, name_the_kept, replaceable, replaced, share_that_costs
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count, trained
 from methods.kit.task import Task
@@ -175,11 +175,7 @@ def control_uniform(model: nn.Module, task: Task, config: Config, like: nn.Modul
 
 def control_scratch(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same factors from random weights, trained for the same steps at a rate for random weights."""
-    model = copy.deepcopy(like)
-    for layer in model.modules():
-        if hasattr(layer, "reset_parameters"):
-            layer.reset_parameters()
-    return fit(model, task, lr=0.1)
+    return fit(fresh(like), task, lr=0.1)
 
 
 def claim_threshold_minimises_free_energy(lab: Lab) -> float:

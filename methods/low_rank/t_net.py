@@ -30,7 +30,7 @@ from tensorly.tenalg import mode_dot
 from torch import Tensor, nn
 
 from methods.kit.lab import Lab
-from methods.kit.layers import frame, geometry, name_the_kept, replaceable, replaced, share_that_costs
+from methods.kit.layers import frame, fresh, geometry, name_the_kept, replaceable, replaced, share_that_costs
 from methods.kit.nets import conv_bn, count, head
 from methods.kit.task import Task
 from methods.kit.train import fit
@@ -205,15 +205,6 @@ def tied(model: nn.Module, names: Sequence[str], config: Config) -> nn.Module:
     form = {"tucker": Tucker, "train": Train}[config.form]
     tensor = form(kernels, config).to(layers[0].weight)  # equivalent: all layers are alike
     return replaced(model, {name: Slice(layer, tensor, place) for name, layer, place in zip(names, layers, found, strict=True)})
-
-
-def fresh(model: nn.Module) -> nn.Module:
-    """A copy with new random weights, drawn as each layer draws its own."""
-    model = copy.deepcopy(model)
-    for layer in model.modules():
-        if hasattr(layer, "reset_parameters"):
-            layer.reset_parameters()
-    return model
 
 
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:

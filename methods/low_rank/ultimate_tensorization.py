@@ -30,7 +30,7 @@ from tensorly.decomposition import tensor_train
 from torch import Tensor, nn
 
 from methods.kit.lab import Lab
-from methods.kit.layers import Layer, geometry, name_the_kept, replaceable, replaced, truncated_svd
+from methods.kit.layers import Layer, fresh, geometry, name_the_kept, replaceable, replaced, truncated_svd
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import conv_bn, count, on_meta, trained
 from methods.kit.task import Split, Task
@@ -154,11 +154,7 @@ def from_noise(model: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
         layer = model.get_submodule(name)
         norm = nn.BatchNorm1d if isinstance(layer, nn.Linear) else nn.BatchNorm2d
         behind[name] = part if layer in normed else nn.Sequential(part, norm(len(layer.weight)).to(layer.weight))
-    model = replaced(model, behind)
-    for layer in model.modules():
-        if hasattr(layer, "reset_parameters"):
-            layer.reset_parameters()
-    return model
+    return fresh(replaced(model, behind))
 
 
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
