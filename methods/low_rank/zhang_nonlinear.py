@@ -270,6 +270,22 @@ def claim_ignores_what_relu_cuts(lab: Lab) -> float:
     return error(Config().penalties) / error(())
 
 
+@torch.no_grad()
+def claim_rounds_lower_relaxed_error(lab: Lab) -> float:
+    """Largest ratio of the relaxed error after a round to that before it, with the best z for each; and of a penalty to the next."""
+    torch.manual_seed(0)
+    y, penalties = torch.randn(300, 8).double() @ torch.randn(8, 8).double() + 0.5, Config().penalties
+    seen = y + 0.3 * torch.randn_like(y) + 2
+
+    def relaxed(rounds: int, penalty: float) -> float:
+        p, q, b = approximation(seen, y, 3, penalties[:rounds])
+        z = nearest(y, guess := seen @ q.T @ p.T + b, penalty)
+        return float((y.relu() - z.relu()).square().sum() + penalty * (z - guess).square().sum())
+
+    ratios = [relaxed(done + 1, penalty) / relaxed(done, penalty) for done, penalty in enumerate(penalties)]
+    return max(*ratios, *(before / after for before, after in itertools.pairwise(penalties)))
+
+
 def images_only(images: Tensor) -> Any:
     return SimpleNamespace(train=SimpleNamespace(images=images), device="cpu", seed=0)
 
@@ -295,24 +311,40 @@ def claim_full_rank_reproduces_layer(lab: Lab) -> float:
     return worst
 
 
-@torch.no_grad()
-def claim_means_are_kept(lab: Lab) -> float:
-    """Largest distance of an approximated layer's mean answer from the original one's, in deviations, on the images it was fitted to."""
+def stack(act: type[nn.Module]) -> nn.Module:
+    """Four convolutions, the first three with a batch norm that has something to fold."""
     torch.manual_seed(0)
     model = nn.Sequential(
-        conv_bn(3, 12, act=nn.Tanh), conv_bn(12, 16, stride=2, act=nn.Tanh), conv_bn(16, 20, act=nn.Tanh), nn.Conv2d(20, 24, 3)
-    ).eval()  # no ReLU: linear solutions
+        conv_bn(3, 12, act=act), conv_bn(12, 16, 3, 2, 1, act), conv_bn(16, 20, act=act), nn.Conv2d(20, 24, 3), act()
+    ).eval()
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             for values in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
                 torch.nn.init.uniform_(values, 0.5, 1.5)  # type: ignore[arg-type]
-    worst, images = 0.0, torch.randn(40, 3, 12, 12)
+    return model
+
+
+@torch.no_grad()
+def claim_means_are_kept(lab: Lab) -> float:
+    """Largest distance of an approximated layer's mean answer from the original one's, in deviations, on the images it was fitted to."""
+    model, worst, images = stack(nn.Tanh), 0.0, torch.randn(40, 3, 12, 12)  # no ReLU: linear solutions
     small = compress(model, images_only(images), Config(speedup=3, places=1000))
     wanted, found = responses(model, images, ["1.bn", "2.bn", "3"]), responses(small, images, ["1.conv", "2.conv", "3"])
     for before, after in zip(wanted.values(), found.values(), strict=True):
         shift = (before.mean((0, 2, 3)) - after.mean((0, 2, 3))).abs() / before.std((0, 2, 3))
         worst = max(worst, float(shift.max()), float(torch.equal(before, after)))
     return worst
+
+
+@torch.no_grad()
+def claim_relu_and_order_count(lab: Lab) -> float:
+    """Error that is left behind the last ReLU, of that of the linear or the symmetric reconstruction, on the images fitted to."""
+    model, images = stack(nn.ReLU), torch.randn(40, 3, 12, 12)
+    task, config = images_only(images), Config(speedup=3, spatial=0.0, places=1000, penalties=5 * (0.01,) + 5 * (1.0,))
+    small = compress(model, task, config)
+    nets = (small, control_linear(model, task, config, small), control_symmetric(model, task, config, small))
+    ours, *others = (float((net(images) - model(images)).norm()) for net in nets)
+    return ours / min(others)
 
 
 def claim_greedy_ranks_nearly_best(lab: Lab) -> float:
