@@ -82,8 +82,9 @@ def fresh(model: nn.Module) -> nn.Module:
     """A copy with new random weights, drawn as each layer draws its own."""
     model = copy.deepcopy(model)
     for layer in model.modules():
-        if hasattr(layer, "reset_parameters"):
-            layer.reset_parameters()
+        draw: Any = getattr(layer, "reset_parameters", None)
+        if draw:
+            draw()
     return model
 
 

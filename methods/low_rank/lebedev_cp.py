@@ -15,6 +15,7 @@ with the rate our own. In a smoke run fewer Gauss-Newton steps and a larger spee
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -74,52 +75,46 @@ def contracted(kernel: Tensor, factors: Sequence[Tensor], mode: int) -> Tensor:
     return torch.einsum(f"{MODES},{names}->{MODES[mode]}r", kernel, *(factors[n] for n in rest))
 
 
-def overlaps(factors: Sequence[Tensor]) -> Tensor:
-    """H_nm, the elementwise product of the Gram matrices of all factors but n and m: (4, 4, R, R)."""
-    grams = torch.stack([factor.T @ factor for factor in factors])
-    others = [[[k for k in range(4) if k not in (n, m)] for m in range(4)] for n in range(4)]
-    return torch.stack([torch.stack([grams[rest].prod(0) for rest in row]) for row in others])
-
-
-def alternate(kernel: Tensor, terms: Tensor, sweeps: int) -> Tensor:
-    """Each factor in turn by least squares, the others held: U_n = K_n H_nn^-1."""
-    factors = list(terms.split(kernel.shape))
-    for mode in sweeps * [0, 1, 2, 3]:
-        inverse = torch.linalg.pinv(overlaps(factors)[mode, mode], hermitian=True)  # equivalent: a slower way to the same
-        factors[mode] = contracted(kernel, factors, mode) @ inverse
-    return torch.cat(factors)
+def overlap(factors: Sequence[Tensor], *without: int) -> Tensor:
+    """H, the elementwise product of the Gram matrices of all factors but some: (R, R)."""
+    return math.prod(factor.T @ factor for n, factor in enumerate(factors) if n not in without)  # type: ignore[return-value]
 
 
 def balanced(terms: Tensor, shape: torch.Size) -> Tensor:
     """The same sum, the four vectors of each term of equal length."""
-    lengths = torch.stack([factor.norm(dim=0) for factor in terms.split(shape)])
-    scales = lengths.prod(0) ** 0.25 / lengths.clamp_min(1e-300)  # equivalent: any tiny number keeps zero vectors zero
-    return terms * scales.repeat_interleave(torch.tensor(shape, device=terms.device), 0)
-
-
-def curvature(terms: Tensor, shape: torch.Size) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """J^T J, of the derivative J of `composed`: the block H_nn that all rows of factor n have, (4, R, R), and its product with v.
-
-    (J^T J v)_n = v_n H_nn + U_n sum over m != n of (H_nm * v_m^T U_m), elementwise: the matrix itself is never formed.
-    """
     factors = terms.split(shape)
-    blocks = overlaps(factors)
-    across = blocks * (1 - torch.eye(4).to(terms))[..., None, None]  # equivalent: on a CPU, where numbers widen by themselves
-    own = blocks[range(4), range(4)]
+    lengths = torch.stack([factor.norm(dim=0) for factor in factors])
+    scales = lengths.prod(0) ** 0.25 / lengths.clamp_min(1e-300)  # equivalent: any tiny number keeps zero vectors zero
+    return torch.cat([factor * scale for factor, scale in zip(factors, scales, strict=True)])
+
+
+def alternate(kernel: Tensor, terms: Tensor, sweeps: int) -> Tensor:
+    """Each factor in turn by least squares, the others held: U_n = K_n H_n^-1, H_n without the factor itself."""
+    factors = list(terms.split(kernel.shape))
+    for mode in sweeps * [0, 1, 2, 3]:
+        inverse = torch.linalg.pinv(overlap(factors, mode), hermitian=True)  # equivalent: a slower way to the same
+        factors[mode] = contracted(kernel, factors, mode) @ inverse
+    return balanced(torch.cat(factors), kernel.shape)
+
+
+def curvature(terms: Tensor, shape: torch.Size) -> Callable[[Tensor], Tensor]:
+    """v -> J^T J v, with J the derivative of `composed`: (J^T J v)_n = v_n H_n + U_n sum over m != n of (H_nm * v_m^T U_m)."""
+    factors = terms.split(shape)
+    blocks = [torch.stack([overlap(factors, n, m) * (n != m) for m in range(4)]) for n in range(4)]
+    own = [overlap(factors, n) for n in range(4)]
 
     def product(v: Tensor) -> Tensor:
         parts = v.split(shape)
-        mixed = (across * torch.stack([part.T @ factor for part, factor in zip(parts, factors, strict=True)])).sum(1)
-        return torch.cat([parts[n] @ own[n] + factors[n] @ mixed[n] for n in range(4)])
+        mixed = torch.stack([part.T @ factor for part, factor in zip(parts, factors, strict=True)])
+        return torch.cat([parts[n] @ own[n] + factors[n] @ (blocks[n] * mixed).sum(0) for n in range(4)])
 
-    return own, product
+    return product
 
 
 def damped_step(terms: Tensor, shape: torch.Size, gradient: Tensor, damping: Tensor, enough: float = ENOUGH) -> Tensor:
-    """(J^T J + damping) p = -gradient by conjugate gradients, preconditioned with the blocks on the diagonal."""
-    own, product = curvature(terms, shape)
-    damped = own + damping * torch.eye(terms.shape[1]).to(terms)  # equivalent: the preconditioner only says how fast
-    inverses = torch.linalg.pinv(damped, hermitian=True)  # equivalent: a slower way to the same
+    """(J^T J + damping) p = -gradient by conjugate gradients, preconditioned with the blocks H_n on the diagonal."""
+    factors, eye, product = terms.split(shape), torch.eye(terms.shape[1]).to(terms), curvature(terms, shape)
+    inverses = [torch.linalg.pinv(overlap(factors, n) + damping * eye, hermitian=True) for n in range(4)]  # equivalent: only how fast
 
     def preconditioned(v: Tensor) -> Tensor:
         return torch.cat([part @ inverse for part, inverse in zip(v.split(shape), inverses, strict=True)])
@@ -141,13 +136,11 @@ def damped_step(terms: Tensor, shape: torch.Size, gradient: Tensor, damping: Ten
 
 def gauss_newton(kernel: Tensor, terms: Tensor, iterations: int) -> Tensor:
     """min || composed - kernel ||^2 over all factors together, less damped after a step that lowers it, more after one that fails."""
-    shape, damping = kernel.shape, curvature(terms, kernel.shape)[0].max()
-    error = composed(terms, shape) - kernel
+    shape, error = kernel.shape, composed(terms, kernel.shape) - kernel
+    damping = torch.stack([overlap(terms.split(shape), n) for n in range(4)]).max()
     for _ in range(iterations):
-        gradient = torch.cat([contracted(error, terms.split(shape), mode) for mode in range(4)])  # J^T error
+        gradient = torch.cat([contracted(error, terms.split(shape), n) for n in range(4)])  # J^T error
         moved = terms + damped_step(terms, shape, gradient, damping)
-        if torch.equal(moved, terms):
-            break
         after = composed(moved, shape) - kernel
         if after.norm() < error.norm():
             terms, error, damping = moved, after, damping / 3  # equivalent: how fast damping changes only says when it ends
@@ -161,8 +154,7 @@ def cp(kernel: Tensor, rank: int, config: Config) -> Tensor:
     """The terms of a CP decomposition, in float64: (T + S + d + d, R)."""
     kernel = kernel.double()
     start = torch.randn(sum(kernel.shape), rank, generator=torch.Generator().manual_seed(0)).to(kernel)
-    terms = balanced(alternate(kernel, start, config.sweeps), kernel.shape)
-    return balanced(gauss_newton(kernel, terms, config.iterations), kernel.shape)
+    return balanced(gauss_newton(kernel, alternate(kernel, start, config.sweeps), config.iterations), kernel.shape)
 
 
 def chain(layer: nn.Conv2d, terms: Tensor) -> nn.Sequential:
@@ -212,33 +204,6 @@ def control_jaderberg(model: nn.Module, task: Task, config: Config, like: nn.Mod
         return jaderberg.scheme2(layer, max(1, round(rank * work(layer) / jaderberg.work(layer, jaderberg.scheme2))))
 
     return one_after_another(model, plan(model, config.speedup)[0], build, task, BOLD)
-
-
-def planted(shape: tuple[int, ...], rank: int, noise: float = 0.0, alike: float = 0.0) -> tuple[Tensor, Tensor]:
-    """A kernel that is a sum of random terms, under white noise, and its terms; `alike` makes the vectors of a mode point the same way."""
-    terms = torch.cat([torch.randn(n, rank) + alike * torch.randn(n, 1) for n in shape]).double()
-    kernel = composed(terms, torch.Size(shape))
-    return kernel + noise * kernel.std() * torch.randn(shape), terms
-
-
-def misfit(kernel: Tensor, terms: Tensor) -> float:
-    """Distance of the kernel from the sum of terms."""
-    return float((composed(terms, kernel.shape) - kernel).norm())
-
-
-def claim_planted_terms_recovered(lab: Lab) -> float:
-    """Largest distance from 1 of the cosine between a planted term and the one found for it, each kept whole."""
-    torch.manual_seed(0)
-    worst = 0.0
-    for shape, rank in (((9, 8, 3, 3), 5), ((6, 10, 3, 5), 4), ((12, 7, 5, 5), 6)):
-        kernel, wanted = planted(shape, rank)
-        found = cp(kernel.float(), rank, Config(iterations=100))  # whose rounding is all that may be left
-        one, other = (
-            torch.stack([composed(terms[:, r : r + 1], kernel.shape).flatten() for r in range(rank)]) for terms in (wanted, found)
-        )
-        cosines = (one @ other.T / torch.outer(one.norm(dim=1), other.norm(dim=1))).numpy()
-        worst = max(worst, 1 - cosines[linear_sum_assignment(-cosines)].min(), misfit(kernel, found) / float(kernel.norm()))
-    return worst + float(cp(torch.zeros(3, 4, 3, 3), 2, Config()).norm())  # nothing is planted there
 
 
 @torch.no_grad()
@@ -291,6 +256,33 @@ def claim_each_layer_its_rank(lab: Lab) -> float:
     return wrong
 
 
+def planted(shape: tuple[int, ...], rank: int, noise: float = 0.0, alike: float = 0.0) -> tuple[Tensor, Tensor]:
+    """A kernel that is a sum of random terms, under white noise, and its terms; `alike` makes the vectors of a mode point the same way."""
+    terms = torch.cat([torch.randn(n, rank) + alike * torch.randn(n, 1) for n in shape]).double()
+    kernel = composed(terms, torch.Size(shape))
+    return kernel + noise * kernel.std() * torch.randn(shape), terms
+
+
+def misfit(kernel: Tensor, terms: Tensor) -> float:
+    """Distance of the kernel from the sum of terms."""
+    return float((composed(terms, kernel.shape) - kernel).norm())
+
+
+def claim_planted_terms_recovered(lab: Lab) -> float:
+    """Largest distance from 1 of the cosine between a planted term and the one found for it, each kept whole."""
+    torch.manual_seed(0)
+    worst = 0.0
+    for shape, rank in (((9, 8, 3, 3), 5), ((6, 10, 3, 5), 4), ((12, 7, 5, 5), 6)):
+        kernel, wanted = planted(shape, rank)
+        found = cp(kernel.float(), rank, Config(iterations=100))  # whose rounding is all that may be left
+        one, other = (
+            torch.stack([composed(terms[:, r : r + 1], kernel.shape).flatten() for r in range(rank)]) for terms in (wanted, found)
+        )
+        cosines = (one @ other.T / torch.outer(one.norm(dim=1), other.norm(dim=1))).numpy()
+        worst = max(worst, 1 - cosines[linear_sum_assignment(-cosines)].min(), misfit(kernel, found) / float(kernel.norm()))
+    return worst + float(cp(torch.zeros(3, 4, 3, 3), 2, Config()).norm())  # nothing is planted there
+
+
 def claim_steps_are_damped_gauss_newton(lab: Lab) -> float:
     """Largest relative difference of gradient, J^T J v and step from those of a Jacobian by central differences."""
     torch.manual_seed(0)
@@ -306,7 +298,7 @@ def claim_steps_are_damped_gauss_newton(lab: Lab) -> float:
         step = np.linalg.lstsq(wide, np.append(-error, np.zeros(terms.numel())))[0]
         for found, wanted in (
             (gradient, jacobian.T @ error),
-            (curvature(terms, size)[1](v), jacobian.T @ (jacobian @ v.flatten().numpy())),
+            (curvature(terms, size)(v), jacobian.T @ (jacobian @ v.flatten().numpy())),
             (damped_step(terms, size, gradient, torch.tensor(0.7), enough=1e-12), step),
         ):
             worst = max(worst, float(np.abs(found.flatten().numpy() - wanted).max() / np.abs(wanted).max()))
@@ -367,7 +359,7 @@ def greedy(layer: nn.Conv2d, rank: int) -> nn.Sequential:
         start = torch.randn(sum(left.shape), 1, generator=torch.Generator().manual_seed(seed)).to(left)
         terms.append(alternate(left, start, 10))
         left = left - composed(terms[-1], left.shape)
-    return chain(layer, balanced(torch.cat(terms, 1), left.shape))
+    return chain(layer, torch.cat(terms, 1))
 
 
 @torch.no_grad()
@@ -386,12 +378,14 @@ def claim_beats_greedy_fit(lab: Lab) -> float:
 
 @torch.no_grad()
 def claim_vectors_share_size(lab: Lab) -> float:
-    """Largest relative difference of the lengths of a term's four vectors in the layers returned."""
+    """Largest relative difference of the lengths of a term's four vectors, where the steps start and in the layers returned."""
     torch.manual_seed(0)
-    layer = nn.Conv2d(8, 10, 3)
-    into, column, row, out = (part.weight for part in chain(layer, cp(layer.weight, 6, Config(iterations=5))))
-    lengths = torch.stack([weight.flatten(1).norm(dim=1) for weight in (into, column, row, out.transpose(0, 1))])
-    return float((lengths.max(0).values / lengths.min(0).values - 1).max())
+    layer, worst = nn.Conv2d(8, 10, 3), 0.0
+    for terms in (alternate(layer.weight.double(), torch.randn(24, 6).double(), 3), cp(layer.weight, 6, Config(iterations=5))):
+        into, column, row, out = (part.weight for part in chain(layer, terms))
+        lengths = torch.stack([weight.flatten(1).norm(dim=1) for weight in (into, column, row, out.transpose(0, 1))])
+        worst = max(worst, float((lengths.max(0).values / lengths.min(0).values - 1).max()))
+    return worst
 
 
 def claim_one_layer_after_another(lab: Lab) -> float:

@@ -37,6 +37,8 @@ from methods.low_rank.jaderberg_low_rank import scheme2
 
 Factors = tuple[Tensor, Tensor, Tensor]  # P (d, d'), Q^T (d', d) and b (d): y ~ P Q^T y + b
 Ranks = tuple[int, int]  # d' filters, and d'' maps between columns and rows; 0 where the kernel stays square
+Rule = Callable[..., dict[str, int]]  # ranks from what `select` gets
+Feed = Callable[[nn.Module, Tensor, Tensor], Tensor]  # what the next layers see, from an approximated layer, its input, the original answer
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,13 @@ def sampled(maps: Tensor, places: int, seed: int) -> Tensor:
     return flat.gather(2, pick).transpose(1, 2).flatten(0, 1).double()  # equivalent: two dimensions swap either way
 
 
-def factored(layer: nn.Conv2d, ranks: Ranks, x: Tensor, fit: Callable[[Tensor], Factors]) -> nn.Sequential:
-    """Columns and rows that come closest to the kernel (§3.5), then the last layer with d' filters and a 1x1 one (§3.1)."""
-    *columns, last = scheme2(layer, ranks[1]) if ranks[1] else [layer]
-    p, q, b = fit(nn.Sequential(*columns, last)(x))
+def thinned(chain: nn.Sequential, factors: Factors) -> nn.Sequential:
+    """The last layer of the chain with d' filters, W' = Q^T W, and a 1x1 convolution P behind it (§3.1)."""
+    (*columns, last), (p, q, b) = chain, factors
     thin = nn.Conv2d(last.in_channels, len(q), **geometry(last), bias=False)
-    weight = torch.einsum("rd,d...->r...", q, last.weight.double())  # W' = Q^T W
+    weight = torch.einsum("rd,d...->r...", q, last.weight.double())
     parts = filled(last, [thin, nn.Conv2d(len(q), len(p), 1)], [weight, p])
-    parts[1].bias = nn.Parameter((p @ q @ quant.bias_of(last).double() + b).to(layer.weight))
+    parts[1].bias = nn.Parameter((p @ q @ quant.bias_of(last).double() + b).to(last.weight))
     return nn.Sequential(*columns, *parts)
 
 
@@ -109,10 +110,6 @@ def energies(y: Tensor) -> Tensor:
     """Eigenvalues of Y Y^T, centred, the largest first (§3.1)."""
     y = y - y.mean(0)
     return torch.linalg.eigvalsh(y.T @ y).flip(0).clamp(min=1e-30)  # equivalent: only dead layers have none, and any tiny one will do
-
-
-Feed = Callable[[nn.Module, Tensor, Tensor], Tensor]
-Rule = Callable[[dict[str, Tensor], dict[str, float], dict[str, float], float], dict[str, int]]
 
 
 def select(spectra: dict[str, Tensor], unit: dict[str, float], whole: dict[str, float], speedup: float) -> dict[str, int]:
@@ -132,35 +129,28 @@ def select(spectra: dict[str, Tensor], unit: dict[str, float], whole: dict[str, 
 def between(layer: nn.Conv2d, rank: int, share: float) -> int:
     """Maps d'' that make columns and d' rows cost this share of d' square filters (§3.5); columns run before the row's stride."""
     c, d, e = layer.weight.shape[1:]
-    return int(share * c * d * e * rank / (c * d * layer.stride[1] + e * rank))
+    return int(share * c * d * e * rank / (c * d * layer.stride[1] + e * rank)) if share < 1 else 0
 
 
 def plan(network: nn.Module, task: Task, config: Config, rule: Rule = select) -> tuple[dict[str, Ranks], dict[str, Tensor]]:
     """The ranks of every layer that gets cheaper, and its original responses; logs why each other layer stays as it is."""
     share = config.speedup**-config.spatial
+    answers, unit, whole = dict[str, Tensor](), dict[str, float](), dict[str, float]()
 
     def why_not(layer: nn.Conv2d, first: bool) -> str:
-        if first:
-            return "sees raw pixels, where there is little work to save"
-        if share < 1 and 1 in layer.kernel_size:
-            return f"a kernel of {layer.kernel_size[0]}x{layer.kernel_size[1]} has no columns and rows to split into"
-        return ""
-
-    layers, kept = replaceable(network, why_not)
-    answers, unit, whole = dict[str, Tensor](), dict[str, float](), dict[str, float]()
+        reason = "a kernel of {}x{} has no columns and rows to split into".format(*layer.kernel_size)
+        return "sees raw pixels, where there is little work to save" if first else reason if share < 1 and 1 in layer.kernel_size else ""
 
     def note(name: str, x: Tensor, y: Tensor) -> None:
         weight, area = layers[name].weight, y[0, 0].numel()  # equivalent: all maps are alike
         answers[name] = sampled(y, config.places, task.seed)
         unit[name], whole[name] = area * (share * weight[0].numel() + len(weight)), area * weight.numel()
 
+    layers, kept = replaceable(network, why_not)
     run(network, task.train.images[: config.images].to(task.device), note, layers)  # equivalent: on the CPU already
     chosen = rule({name: energies(y) for name, y in answers.items()}, unit, whole, config.speedup)
-    ranks = {name: (rank, between(layers[name], rank, share) if share < 1 else 0) for name, rank in chosen.items()}
-    for name, (rank, maps) in list(ranks.items()):
-        if unit[name] * rank >= whole[name] or (share < 1 and not maps):
-            kept[name] = f"a rank of {rank} saves nothing"
-            del ranks[name]
+    kept |= {name: f"a rank of {rank} saves nothing" for name, rank in chosen.items() if unit[name] * rank >= whole[name]}
+    ranks = {name: (rank, between(layers[name], rank, share)) for name, rank in chosen.items() if name not in kept}
     name_the_kept("asymmetric reconstruction needs a wide convolution behind the first", ranks, kept)
     return ranks, answers
 
@@ -181,15 +171,14 @@ def rebuild(model: nn.Module, task: Task, config: Config, rule: Rule = select, f
     parts, nonlinear = dict[str, nn.Module](), relu_follows(network)
 
     def approximate(name: str, x: Tensor, y: Tensor) -> Tensor:
-        def fit(seen: Tensor) -> Factors:
-            seen = sampled(seen, config.places, task.seed)
-            return approximation(seen, answers[name], ranks[name][0], config.penalties if name in nonlinear else ())
-
-        parts[name] = factored(network.get_submodule(name), ranks[name], x, fit)
+        layer, (rank, maps) = network.get_submodule(name), ranks[name]
+        chain = scheme2(layer, maps) if maps else nn.Sequential(layer)  # columns and rows that come closest to the kernel (§3.5)
+        seen = sampled(chain(x), config.places, task.seed)
+        parts[name] = thinned(chain, approximation(seen, answers[name], rank, config.penalties if name in nonlinear else ()))
         return feed(parts[name], x, y)
 
     run(network, task.train.images[: config.images].to(task.device), approximate, ranks)  # equivalent: on the CPU already
-    return replaced(network, parts)
+    return replaced(network, parts).eval()
 
 
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
@@ -197,27 +186,13 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     return rebuild(model, task, config)
 
 
-def work(parts: nn.Module) -> int:
-    """Multiply-adds of a chain of convolutions for one place of its output; what comes before a stride runs more often."""
-    total, often = 0, 1
-    for part in reversed([part for part in parts.modules() if isinstance(part, nn.Conv2d)]):
-        total, often = total + often * part.weight.numel(), often * math.prod(part.stride)
-    return total
-
-
-def renewed(small: nn.Module, network: nn.Module) -> list[str]:
-    """The convolutions of the network that are chains in the small one."""
-    every = (name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
-    return [name for name in every if isinstance(small.get_submodule(name), nn.Sequential)]
-
-
 def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same layers as truncated SVDs of their weights, of as many multiply-adds; no data."""
-    network, parts = quant.fold_batch_norm(model)[0], {}
-    for name in renewed(like, network):
-        layer = network.get_submodule(name)
-        unit = layer.weight[0].numel() + len(layer.weight)
-        parts[name] = truncated_svd(layer, max(1, round(work(like.get_submodule(name)) / unit)))
+    network, parts = quant.fold_batch_norm(model)[0], dict[str, nn.Module]()
+    for name in plan(network, task, config)[0]:
+        layer, (*columns, thin, mix) = network.get_submodule(name), [part.weight.numel() for part in like.get_submodule(name)]
+        work = layer.stride[1] * sum(columns) + thin + mix  # for one place; columns run at every place of a row, before its stride
+        parts[name] = truncated_svd(layer, max(1, round(work / (layer.weight[0].numel() + len(layer.weight)))))
     return replaced(network, parts)
 
 
@@ -295,6 +270,25 @@ def claim_ignores_what_relu_cuts(lab: Lab) -> float:
     return error(Config().penalties) / error(())
 
 
+@torch.no_grad()
+def claim_rounds_lower_relaxed_error(lab: Lab) -> float:
+    """Largest ratio of the relaxed error after a round to that before it, and of a penalty to the next; more where a mean is off."""
+    torch.manual_seed(0)
+    y, penalties = torch.randn(300, 8).double() @ torch.randn(8, 8).double() + 0.5, Config().penalties
+    seen, worst = y + 0.3 * torch.randn_like(y) + 2, 0.0
+
+    def relaxed(rounds: int, penalty: float) -> tuple[Tensor, Tensor, float]:
+        """What takes the place of the responses, the best z for it, and their error."""
+        p, q, b = approximation(seen, y, 3, penalties[:rounds])
+        z = nearest(y, guess := seen @ q.T @ p.T + b, penalty)
+        return guess, z, float((y.relu() - z.relu()).square().sum() + penalty * (z - guess).square().sum())
+
+    for done, penalty in enumerate(penalties):
+        (_, z, before), (guess, _, after) = relaxed(done, penalty), relaxed(done + 1, penalty)
+        worst = max(worst, after / before, 1 + float((guess.mean(0) - z.mean(0)).abs().max()))  # b = zbar - M ybar
+    return max(worst, *(before / after for before, after in itertools.pairwise(penalties)))
+
+
 def images_only(images: Tensor) -> Any:
     return SimpleNamespace(train=SimpleNamespace(images=images), device="cpu", seed=0)
 
@@ -304,40 +298,56 @@ def claim_full_rank_reproduces_layer(lab: Lab) -> float:
     """Largest difference of the outputs, relative to the largest output."""
     torch.manual_seed(0)
     worst, images = 0.0, torch.randn(60, 6, 9, 10)
-    cases: list[tuple[nn.Conv2d, Ranks]] = [
-        (nn.Conv2d(6, 8, 3, stride=(1, 2), padding=(2, 1)), (8, 0)),
-        (nn.Conv2d(6, 7, (3, 2), dilation=(1, 2), padding=2, padding_mode="circular", bias=False), (7, 14)),
-        (nn.Conv2d(6, 5, 3, stride=(2, 1), padding="valid"), (5, 15)),
-        (nn.Conv2d(6, 9, 1, stride=2), (6, 0)),
-        (nn.Conv2d(6, 8, 3, padding="same").double(), (8, 18)),
+    cases = [
+        (nn.Conv2d(6, 8, 3, stride=(1, 2), padding=(2, 1)), 8, 0),
+        (nn.Conv2d(6, 7, (3, 2), dilation=(1, 2), padding=2, padding_mode="circular", bias=False), 7, 14),
+        (nn.Conv2d(6, 5, 3, stride=(2, 1), padding="valid"), 5, 15),
+        (nn.Conv2d(6, 9, 1, stride=2), 6, 0),
+        (nn.Conv2d(6, 8, 3, padding="same").double(), 8, 18),
     ]
     cases[0][0].weight.data[1:3] = cases[0][0].weight.data[:1]  # not of full rank
-    for layer, ranks in cases:
+    for layer, rank, maps in cases:
         x = images.to(layer.weight)
-        y = sampled(layer(x), 20, 0)
-        chain = factored(layer, ranks, x, lambda seen, y=y, rank=ranks[0]: approximation(sampled(seen, 20, 0), y, rank, [0.01, 1]))  # type: ignore[misc]
+        chain = scheme2(layer, maps) if maps else nn.Sequential(layer)
+        chain = thinned(chain, approximation(sampled(chain(x), 20, 0), sampled(layer(x), 20, 0), rank, [0.01, 1]))
         worst = max(worst, float((chain(x) - layer(x)).abs().max() / layer(x).abs().max()))
     return worst
+
+
+def stack(act: type[nn.Module]) -> nn.Module:
+    """Four convolutions, the first three with a batch norm that has something to fold."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        conv_bn(3, 12, act=act), conv_bn(12, 16, 3, 2, 1, act), conv_bn(16, 20, act=act), nn.Conv2d(20, 24, 3), act()
+    ).eval()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for values in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                torch.nn.init.uniform_(values, 0.5, 1.5)  # type: ignore[arg-type]
+    return model
 
 
 @torch.no_grad()
 def claim_means_are_kept(lab: Lab) -> float:
     """Largest distance of an approximated layer's mean answer from the original one's, in deviations, on the images it was fitted to."""
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        conv_bn(3, 12, act=nn.Tanh), conv_bn(12, 16, stride=2, act=nn.Tanh), conv_bn(16, 20, act=nn.Tanh), nn.Conv2d(20, 24, 3)
-    ).eval()  # no ReLU: linear solutions
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            for values in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
-                torch.nn.init.uniform_(values, 0.5, 1.5)  # type: ignore[arg-type]
-    worst, images = 0.0, torch.randn(40, 3, 12, 12)
+    model, worst, images = stack(nn.Tanh), 0.0, torch.randn(40, 3, 12, 12)  # no ReLU: linear solutions
     small = compress(model, images_only(images), Config(speedup=3, places=1000))
     wanted, found = responses(model, images, ["1.bn", "2.bn", "3"]), responses(small, images, ["1.conv", "2.conv", "3"])
     for before, after in zip(wanted.values(), found.values(), strict=True):
         shift = (before.mean((0, 2, 3)) - after.mean((0, 2, 3))).abs() / before.std((0, 2, 3))
         worst = max(worst, float(shift.max()), float(torch.equal(before, after)))
     return worst
+
+
+@torch.no_grad()
+def claim_relu_and_order_count(lab: Lab) -> float:
+    """Error that is left behind the last ReLU, of that of the linear or the symmetric reconstruction, on the images fitted to."""
+    model, images = stack(nn.ReLU), torch.randn(40, 3, 12, 12)
+    task, config = images_only(images), Config(speedup=3, spatial=0.0, places=1000, penalties=5 * (0.01,) + 5 * (1.0,))
+    small = compress(model, task, config)
+    nets = (small, control_linear(model, task, config, small), control_symmetric(model, task, config, small))
+    ours, *others = (float((net(images) - model(images)).norm()) for net in nets)
+    return ours / min(others)
 
 
 def claim_greedy_ranks_nearly_best(lab: Lab) -> float:
@@ -366,9 +376,15 @@ def alike(spectra: dict[str, Tensor], unit: dict[str, float], whole: dict[str, f
     return {name: max(1, int(whole[name] / speedup / unit[name])) for name in spectra}
 
 
+def renewed(small: nn.Module, network: nn.Module) -> list[str]:
+    """The convolutions of the network that are chains in the small one."""
+    every = (name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
+    return [name for name in every if isinstance(small.get_submodule(name), nn.Sequential)]
+
+
 @torch.no_grad()
 def claim_each_layer_its_ranks(lab: Lab) -> float:
-    """How many layers are planned wrongly or take other than d'' k (c + d') + d' d multiply-adds a place; and is it worth it?"""
+    """How many layers are planned wrongly or take other than d'' k (c + d') + d' d multiply-adds a place, or are not worth it."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 24, (5, 3), (1, 2), (0, 1)), nn.ReLU(), nn.Conv2d(24, 24, 3, groups=2),
@@ -376,30 +392,30 @@ def claim_each_layer_its_ranks(lab: Lab) -> float:
         nn.Conv2d(40, 1, 3, padding=1), nn.Flatten(), nn.Linear(156, 30),
     ).eval()  # fmt: skip
     wrong, images = 0, torch.randn(64, 3, 20, 40)
+    task, folded = images_only(images), quant.fold_batch_norm(model)[0]
     area = {name: y[0, 0].numel() for name, y in responses(model, images, ["2", "5", "7", "9", "10"]).items()}
     for spatial, names in ((0.5, ["2", "9", "10"]), (0.0, ["2", "7", "9"])):
         config = Config(speedup=3.0, spatial=spatial)
-        (ranks, answers), (same, _) = (plan(quant.fold_batch_norm(model)[0], images_only(images), config, rule) for rule in (select, alike))
+        (ranks, answers), (same, _) = (plan(folded, task, config, rule) for rule in (select, alike))
         chosen, uniform = (math.prod(float(energies(answers[name])[: some[name][0]].sum()) for name in ranks) for some in (ranks, same))
-        wrong += not chosen > uniform
-        wrong += any(len(answer) != len(images) * config.places for answer in answers.values())
-        small = compress(model, images_only(images), config)
+        wrong += (not chosen > uniform) + any(len(answer) != len(images) * config.places for answer in answers.values())
+        small = compress(model, task, config)
         wrong += (list(ranks) != names) + (renewed(small, model) != names)
-        saved, spent, whole = (
-            0,
-            0,
-            sum(area[name] * model.get_submodule(name).weight.numel() for name in ({*names, "10"} if spatial else area)),
-        )
+        saved = spent = slack = 0.0
         for name, (rank, maps) in ranks.items():
-            (n, c, d, e), strip = (layer := model.get_submodule(name)).weight.shape, 0
+            layer, widths = model.get_submodule(name), [len(part.weight) for part in small.get_submodule(name)]
+            (n, c, d, e), price = layer.weight.shape, layer.weight[0].numel() * rank
             if spatial:
                 strip = c * d * layer.stride[1] + e * rank  # columns and rows by way of one map
-                wrong += not 0 <= d * e * c * rank / 3**spatial - maps * strip < strip
-            price = (maps * strip or d * e * c * rank) + rank * n
-            wrong += work(small.get_submodule(name)) != price
-            saved, spent = saved + area[name] * (layer.weight.numel() - price), spent + area[name] * price
-        wrong += multiply_adds(model, images[:1]) - multiply_adds(small, images[:1]) != saved
+                wrong += not 0 <= price / 3**spatial - maps * strip < strip
+                price = maps * strip
+            wrong += widths != [*([maps] if spatial else []), rank, n]
+            spent, saved = spent + area[name] * (price + rank * n), saved + area[name] * (layer.weight.numel() - price - rank * n)
+            slack += area[name] * (layer.weight[0].numel() + n) / 2
+        whole = sum(area[name] * model.get_submodule(name).weight.numel() for name in ({*names, "10"} if spatial else area))
         wrong += not 0.7 < 3 * spent / whole <= 1
+        costs = [multiply_adds(net, images[:1]) for net in (model, small, control_svd(model, task, config, small))]
+        wrong += (costs[0] - costs[1] != saved) + (abs(costs[2] - costs[1]) > slack)  # the control's ranks are rounded
     return wrong
 
 
