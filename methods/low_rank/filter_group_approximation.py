@@ -26,7 +26,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import filled, geometry, name_the_kept, patches, replaceable, replaced, responses, run, truncated_svd
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import trained
-from methods.kit.task import Task
+from methods.kit.task import Split, Task
 from methods.kit.train import fit
 from methods.low_rank import jaderberg_low_rank as jaderberg
 
@@ -97,7 +97,7 @@ def plan(model: nn.Module, image: Tensor, groups: tuple[int, ...]) -> tuple[dict
     layers, kept = replaceable(model, lambda layer, first: "sees raw pixels, which make no groups" if first else "")
     maps = {name: answer[0, 0].numel() for name, answer in responses(model, image, layers).items()}
     sizes, chosen = sorted({*maps.values()}, reverse=True), dict[str, int]()
-    kept |= dict.fromkeys(layers.keys() - maps.keys(), "does not run")
+    kept |= dict.fromkeys(layers.keys() - maps, "does not run")
     for name, size in maps.items():
         layer, most = layers[name], groups[min(sizes.index(size), len(groups) - 1)]  # equivalent: symmetric
         count = max(number for number in range(1, most + 1) if layer.in_channels % number == 0)
@@ -205,6 +205,17 @@ def claim_aims_at_original_responses(lab: Lab) -> float:
     return abs(float(np.square(y - found).sum() / least) - 1)
 
 
+def claim_compress_fits_responses(lab: Lab) -> float:
+    """Relative difference of what `compress` returns at a rate of zero from pairs fitted in turn to responses on its images."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.Flatten())
+    held = Split(torch.randn(24, 3, 9, 9), torch.zeros(24, dtype=torch.long))
+    task = Task("toy", held, held, held, steps=1, batch=8, augmented=False)
+    wanted = from_responses(model, {"2": 3, "4": 2}, held.images[:16])(held.images)
+    found = compress(model, task, Config(groups=(3, 2), images=16, rate=0.0))(held.images)
+    return float((found - wanted).detach().abs().max() / wanted.detach().abs().max())
+
+
 def white(layer: nn.Conv2d, groups: int) -> Moments:
     """Of inputs without means or correlations: the answer is the truncated SVD of each group's kernel."""
     size = layer.weight[0].numel() // groups
@@ -251,21 +262,16 @@ def claim_cost_formula(lab: Lab) -> float:
     return worst
 
 
-def pair_kernel(pair: nn.Sequential) -> Tensor:
-    """The n x c k^2 matrix that the pair applies to patches, computed without its layers."""
-    grouped, mix = (part.weight.double() for part in pair)
-    n, groups = len(mix), pair[0].groups
-    return torch.einsum("ngm,gmd->ngd", mix.reshape(n, groups, -1), grouped.reshape(groups, -1, grouped[0].numel())).flatten(1)
-
-
 @torch.no_grad()
 def claim_keeps_the_width(lab: Lab) -> float:
     """Smallest rank of a pair's kernel, of that of the layer's."""
     torch.manual_seed(0)
     worst = 1.0
     for layer, groups in ((nn.Conv2d(32, 32, 3), 8), (nn.Conv2d(32, 24, 3), 32), (nn.Conv2d(20, 20, 5), 4)):
-        full, found = layer.weight.flatten(1), pair_kernel(paired(layer, groups, white(layer, groups)))
-        worst = min(worst, float(torch.linalg.matrix_rank(found) / torch.linalg.matrix_rank(full)))
+        grouped, mix = (part.weight.flatten(1) for part in paired(layer, groups, white(layer, groups)))
+        parts = zip(mix.chunk(groups, 1), grouped.chunk(groups), strict=True)  # A_i, B_i
+        found = torch.cat([a @ b for a, b in parts], 1)
+        worst = min(worst, float(torch.linalg.matrix_rank(found) / torch.linalg.matrix_rank(layer.weight.flatten(1))))
     return worst
 
 
