@@ -65,7 +65,8 @@ def reference(task: Task) -> nn.Module:
 
 def spectrum(pair: Any) -> Array:
     """The singular values: columns and rows hold their roots."""
-    return pair[0].weight.detach().double().square().flatten(1).sum(1).cpu().numpy()  # type: ignore[no-any-return]  # equivalent: float64 on the CPU already
+    values: Array = pair[0].weight.detach().double().square().flatten(1).sum(1).cpu().numpy()  # equivalent: float64 on the CPU already
+    return values
 
 
 def split(model: nn.Module) -> tuple[Pairs, dict[str, str]]:
@@ -83,18 +84,14 @@ def split(model: nn.Module) -> tuple[Pairs, dict[str, str]]:
     return pairs, kept
 
 
-def truncated(pair: Any, rank: int) -> nn.Module:
-    """The first columns and rows only: filters go from one, input channels from the other (supplement §2)."""
-    small = copy.deepcopy(pair)
-    for part, weight in zip(small, (pair[0].weight[:rank], pair[1].weight[:, :rank]), strict=True):
-        part.weight = nn.Parameter(weight.clone())  # equivalent: without, they share memory
-    small[0].out_channels = small[1].in_channels = rank
-    return small  # type: ignore[no-any-return]
-
-
 def cut(model: nn.Module, pairs: Pairs, ranks: Ranks) -> nn.Module:
-    """A copy of the network with the named layers at these ranks."""
-    return replaced(model, {name: truncated(pairs[name], rank) for name, rank in ranks.items()})
+    """A copy of the network with the named layers' first columns and rows only, filters of one, channels of the other (supplement §2)."""
+    small: dict[str, Any] = {name: copy.deepcopy(pairs[name]) for name in ranks}
+    for (columns, rows), rank in zip(small.values(), ranks.values(), strict=True):
+        columns.weight = nn.Parameter(columns.weight[:rank].clone())  # equivalent: without, the rest stays in memory
+        rows.weight = nn.Parameter(rows.weight[:, :rank].clone())  # equivalent: so, too
+        columns.out_channels = rows.in_channels = rank
+    return replaced(model, small)
 
 
 class Cost(NamedTuple):
@@ -127,8 +124,7 @@ def at_share(pairs: Pairs, share: float) -> Ranks:
 
 def with_few(task: Task, config: Config) -> Task:
     """The task with some of its validation images, picked at random."""
-    chance = torch.Generator().manual_seed(task.seed)  # equivalent: others at random
-    pick = torch.randperm(len(task.validation), generator=chance)[: config.images]
+    pick = torch.randperm(len(task.validation), generator=torch.Generator().manual_seed(task.seed))[: config.images]
     return replace(task, validation=Split(task.validation.images[pick], task.validation.labels[pick]))
 
 
@@ -179,16 +175,16 @@ def best_in_box(y_p: Curves, y_m: Curves, low: Ranks, high: Ranks, cost: Cost, c
     A_p = prod_l y_p,l(r_l), A_m = prod_l y_m,l(r_l), A_c = A_p C(R) / C_orig + A_m: of two choices for some layers at the same
     cost, one that is worse in both products stays worse whatever the other layers do.
     """
-    goal, (least, most) = config.budget * cost.original, (cost.of(end) - cost.fixed for end in (low, high))  # of the layers to come
-    spent, ranks, p, m = np.array([cost.fixed]), np.zeros((1, 0), int), np.ones(1), np.ones(1)  # equivalent: twice the same
+    goal, room = config.budget * cost.original, cost.of(high) - cost.of(low)  # room: what later layers may add
+    spent, ranks, p, m = np.array([cost.of(low)]), np.zeros((1, 0), int), np.ones(1), np.ones(1)  # equivalent: twice the same
     for name, c in cost.each.items():
         step = max(1, round(config.step * (len(y_p[name]) - 1)))  # equivalent: one rank of many changes no step
         grid = np.arange(low[name], high[name] + 1, step)
         ranks = np.hstack([ranks.repeat(len(grid), axis=0), np.tile(grid, len(ranks))[:, None]])
-        spent, p, m = np.add.outer(spent, c * grid).ravel(), np.outer(p, y_p[name][grid]).ravel(), np.outer(m, y_m[name][grid]).ravel()
-        least, most = least - c * low[name], most - c * high[name]
-        dear, cheap = spent + least > goal * (1 + config.margin), spent + most < goal * (1 - config.margin)  # equivalent: prunes less
-        able = np.flatnonzero(~dear & ~cheap)
+        p, m = np.outer(p, y_p[name][grid]).ravel(), np.outer(m, y_m[name][grid]).ravel()
+        spent = np.add.outer(spent, c * (grid - low[name])).ravel()  # with later layers at their lowest
+        room -= c * (high[name] - low[name])
+        able = np.flatnonzero((spent <= goal * (1 + config.margin)) & (spent + room >= goal * (1 - config.margin)))
         kept = able[undominated(spent[able], p[able], m[able], config.best)]  # equivalent: prunes less
         spent, ranks, p, m = spent[kept], ranks[kept], p[kept], m[kept]
     order = np.argsort(-(p * spent / cost.original + m), kind="stable")[: config.best]
