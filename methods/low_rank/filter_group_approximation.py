@@ -5,11 +5,10 @@ group of input channels contributes to the responses on sample images has few pr
 best pair, in closed form. Layers are done in order of depth, in more groups the smaller their maps are, each aimed at
 its original responses from what the layers before it now feed. Training the whole network repairs the rest.
 
-Departures: the numbers of groups, images and the rate are this catalogue's. Means are taken out before the principal
-directions and put back by a bias of the 1x1 convolution. Where images leave directions unseen, the kernel's own weights stay. A
-layer whose channels the number of groups does not divide gets the next smaller one that does, and no group has more maps than there
-are outputs. The first convolution stays as it is (three channels make no groups), and so do 1x1 and grouped convolutions, dense layers,
-and a layer that would not get cheaper. Training is the kit's.
+Departures: the numbers of groups and images and the rate are this catalogue's. Means are taken out before the principal
+directions and put back by a bias of the 1x1 convolution. Where images leave directions unseen, the kernel's own weights stay.
+Where the number of groups does not divide a layer's channels, the next smaller one does; no group has more maps than there are
+outputs. The first convolution, grouped and dense layers, and what would not get cheaper stay as they are. Training is the kit's.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import filled, geometry, name_the_kept, patches, replaceable, replaced, responses, run, truncated_svd
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import trained
-from methods.kit.task import Task
+from methods.kit.task import Split, Task
 from methods.kit.train import fit
 from methods.low_rank import jaderberg_low_rank as jaderberg
 
@@ -95,18 +94,12 @@ def work(layer: nn.Conv2d, groups: int) -> int:
 
 def plan(model: nn.Module, image: Tensor, groups: tuple[int, ...]) -> tuple[dict[str, int], dict[str, str]]:
     """The number of groups of every layer that gets cheaper, and the reason why each other layer stays as it is."""
-
-    def why_not(layer: nn.Conv2d, first: bool) -> str:
-        return "sees raw pixels, which make no groups" if first else ""
-
-    layers, kept = replaceable(model, why_not)
+    layers, kept = replaceable(model, lambda layer, first: "sees raw pixels, which make no groups" if first else "")
     maps = {name: answer[0, 0].numel() for name, answer in responses(model, image, layers).items()}
     sizes, chosen = sorted({*maps.values()}, reverse=True), dict[str, int]()
-    for name, layer in layers.items():
-        if name not in maps:
-            kept[name] = "does not run"
-            continue
-        most = groups[min(sizes.index(maps[name]), len(groups) - 1)]  # equivalent: symmetric
+    kept |= dict.fromkeys(layers.keys() - maps, "does not run")
+    for name, size in maps.items():
+        layer, most = layers[name], groups[min(sizes.index(size), len(groups) - 1)]  # equivalent: symmetric
         count = max(number for number in range(1, most + 1) if layer.in_channels % number == 0)
         if work(layer, count) < layer.weight.numel():
             chosen[name] = count
@@ -153,54 +146,6 @@ def control_jaderberg(model: nn.Module, task: Task, config: Config, like: nn.Mod
 def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Truncated SVDs: fewer maps instead of groups of them, as many multiply-adds, the same training."""
     return fit(as_cheap(model, task, config, truncated_svd), task, lr=config.rate)
-
-
-def white(layer: nn.Conv2d, groups: int) -> Moments:
-    """Of inputs without means or correlations: the answer is the truncated SVD of each group's kernel."""
-    size = layer.weight[0].numel() // groups
-    means, same = (
-        layer.weight.new_zeros(groups, size).double(),
-        torch.eye(size).to(layer.weight.device, torch.float64).expand(groups, -1, -1),
-    )
-    return means, means, same, same
-
-
-def from_kernels(model: nn.Module, groups: Mapping[str, int]) -> nn.Module:
-    """The network with pairs that come as close to the kernels as they can."""
-    layers = {name: model.get_submodule(name) for name in groups}
-    return replaced(model, {name: paired(layer, groups[name], white(layer, groups[name])) for name, layer in layers.items()})
-
-
-def pair_kernel(pair: nn.Sequential) -> Tensor:
-    """The n x c k^2 matrix that the pair applies to patches, computed without its layers."""
-    grouped, mix = (part.weight.double() for part in pair)
-    n, groups = len(mix), pair[0].groups
-    return torch.einsum("ngm,gmd->ngd", mix.reshape(n, groups, -1), grouped.reshape(groups, -1, grouped[0].numel())).flatten(1)
-
-
-@torch.no_grad()
-def claim_exact_where_rank_allows(lab: Lab) -> float:
-    """Largest difference of the outputs, relative to the largest, of fits to kernels and to images with dead channels."""
-    torch.manual_seed(0)
-    worst, images, seen = 0.0, torch.randn(2, 6, 12, 13), torch.randn(3, 6, 8, 8) * torch.tensor([1.0, 0, 1, 2, 0, 1]).reshape(6, 1, 1)
-    cases: list[tuple[nn.Conv2d, int]] = [
-        (nn.Conv2d(6, 6, 3, stride=(2, 1), padding=(1, 2)), 1),
-        (nn.Conv2d(6, 4, (3, 5), padding=2, dilation=(1, 2), bias=False), 1),
-        (nn.Conv2d(6, 5, (2, 3), padding="same", padding_mode="circular"), 1),
-        (nn.Conv2d(6, 2, 3, padding="valid"), 3),
-        (nn.Conv2d(6, 9, 3, padding=1, padding_mode="reflect"), 2),  # more outputs, of kernels of rank c/g
-        (nn.Conv2d(6, 8, 3, stride=2, padding=2, padding_mode="replicate", bias=False), 3),
-    ]
-    for layer, groups in cases:
-        w, maps = in_groups(layer, groups), maps_of(layer, groups)
-        low = torch.randn(groups, len(layer.weight), maps).double() @ torch.randn(groups, maps, w.shape[2]).double()
-        if layer.out_channels > maps:
-            layer.weight.copy_(low.transpose(0, 1).reshape(layer.weight.shape))
-        wanted = layer(images)
-        for moment in (white(layer, groups), moments(layer, groups, seen, seen)):
-            pair = paired(layer, groups, moment)
-            worst = max(worst, float((pair(images) - wanted).abs().max() / wanted.abs().max()))
-    return worst
 
 
 @torch.no_grad()
@@ -260,6 +205,49 @@ def claim_aims_at_original_responses(lab: Lab) -> float:
     return abs(float(np.square(y - found).sum() / least) - 1)
 
 
+def claim_compress_fits_responses(lab: Lab) -> float:
+    """Relative difference of what `compress` returns at a rate of zero from pairs fitted in turn to responses on its images."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.Flatten())
+    held = Split(torch.randn(24, 3, 9, 9), torch.zeros(24, dtype=torch.long))
+    task = Task("toy", held, held, held, steps=1, batch=8, augmented=False)
+    wanted = from_responses(model, {"2": 3, "4": 2}, held.images[:16])(held.images)
+    found = compress(model, task, Config(groups=(3, 2), images=16, rate=0.0))(held.images)
+    return float((found - wanted).detach().abs().max() / wanted.detach().abs().max())
+
+
+def white(layer: nn.Conv2d, groups: int) -> Moments:
+    """Of inputs without means or correlations: the answer is the truncated SVD of each group's kernel."""
+    size = layer.weight[0].numel() // groups
+    means, same = torch.zeros(groups, size).to(layer.weight), torch.eye(size).expand(groups, -1, -1).to(layer.weight)
+    return means.double(), means.double(), same.double(), same.double()
+
+
+@torch.no_grad()
+def claim_exact_where_rank_allows(lab: Lab) -> float:
+    """Largest difference of the outputs, relative to the largest, of fits to kernels and to images with dead channels."""
+    torch.manual_seed(0)
+    worst, images, seen = 0.0, torch.randn(2, 6, 12, 13), torch.randn(3, 6, 8, 8) * torch.tensor([1.0, 0, 1, 2, 0, 1]).reshape(6, 1, 1)
+    cases: list[tuple[nn.Conv2d, int]] = [
+        (nn.Conv2d(6, 6, 3, stride=(2, 1), padding=(1, 2)), 1),
+        (nn.Conv2d(6, 4, (3, 5), padding=2, dilation=(1, 2), bias=False), 1),
+        (nn.Conv2d(6, 5, (2, 3), padding="same", padding_mode="circular"), 1),
+        (nn.Conv2d(6, 2, 3, padding="valid"), 3),
+        (nn.Conv2d(6, 9, 3, padding=1, padding_mode="reflect"), 2),  # more outputs, of kernels of rank c/g
+        (nn.Conv2d(6, 8, 3, stride=2, padding=2, padding_mode="replicate", bias=False), 3),
+    ]
+    for layer, groups in cases:
+        w, maps = in_groups(layer, groups), maps_of(layer, groups)
+        low = torch.randn(groups, len(layer.weight), maps).double() @ torch.randn(groups, maps, w.shape[2]).double()
+        if layer.out_channels > maps:
+            layer.weight.copy_(low.transpose(0, 1).reshape(layer.weight.shape))
+        wanted = layer(images)
+        for moment in (white(layer, groups), moments(layer, groups, seen, seen)):
+            pair = paired(layer, groups, moment)
+            worst = max(worst, float((pair(images) - wanted).abs().max() / wanted.abs().max()))
+    return worst
+
+
 def claim_cost_formula(lab: Lab) -> float:
     """Largest difference from c (c/g) k^2 + n c multiply-adds a place, and from 1/g + 1/k^2 of the layer's own where n = c."""
     worst = 0.0
@@ -280,8 +268,10 @@ def claim_keeps_the_width(lab: Lab) -> float:
     torch.manual_seed(0)
     worst = 1.0
     for layer, groups in ((nn.Conv2d(32, 32, 3), 8), (nn.Conv2d(32, 24, 3), 32), (nn.Conv2d(20, 20, 5), 4)):
-        full, found = layer.weight.flatten(1), pair_kernel(paired(layer, groups, white(layer, groups)))
-        worst = min(worst, float(torch.linalg.matrix_rank(found) / torch.linalg.matrix_rank(full)))
+        grouped, mix = (part.weight.flatten(1) for part in paired(layer, groups, white(layer, groups)))
+        parts = zip(mix.chunk(groups, 1), grouped.chunk(groups), strict=True)  # A_i, B_i
+        found = torch.cat([a @ b for a, b in parts], 1)
+        worst = min(worst, float(torch.linalg.matrix_rank(found) / torch.linalg.matrix_rank(layer.weight.flatten(1))))
     return worst
 
 
@@ -297,6 +287,12 @@ def claim_each_layer_its_groups(lab: Lab) -> float:
     wanted = {"1": 2, "3": 4, "5": 4, "7": 6, "8": 1, "9": 13}
     chosen, kept = plan(model, torch.zeros(1, 3, 32, 32), (2, 4, 8, 16))
     return sum(chosen.get(str(i)) != wanted.get(str(i)) for i in range(len(model))) + len(set(kept) ^ {"0.0", "2", "4", "6.idle", "10"})
+
+
+def from_kernels(model: nn.Module, groups: Mapping[str, int]) -> nn.Module:
+    """The network with pairs that come as close to the kernels as they can."""
+    layers = {name: model.get_submodule(name) for name in groups}
+    return replaced(model, {name: paired(layer, groups[name], white(layer, groups[name])) for name, layer in layers.items()})
 
 
 @lru_cache(maxsize=1)
