@@ -232,7 +232,9 @@ def claim_each_layer_its_train(lab: Lab) -> float:
     whole = from_noise(model, trains)
     for name, train in trains.items():
         part, norm = whole.get_submodule(name), {"2.0": nn.BatchNorm2d, "5.0": nn.BatchNorm1d}.get(name)
-        wrong += part is not train if norm is None else [type(layer) for layer in part.children()] != [type(train), norm]
+        inside = [part] if norm is None else list(part.children())
+        wrong += [type(layer) for layer in inside] != [type(train), *filter(None, [norm])]
+        wrong += [core.shape for core in inside[0].cores] != [core.shape for core in train.cores]
     splits = {(64, 3): [4, 4, 4], (128, 3): [4, 8, 4], (30, 2): [5, 6], (7, 3): [1, 7, 1], (1, 2): [1, 1], (512, 3): [8, 8, 8]}
     return wrong + sum(
         sorted(split(*case)) != sorted(parts) or max(parts) != split(*case)[len(parts) // 2] for case, parts in splits.items()
