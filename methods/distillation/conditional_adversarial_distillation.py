@@ -255,8 +255,8 @@ def slopes(value: Callable[[Numbers], float], at: Numbers, step: float = 1e-6) -
 def claim_turns_by_hand(lab: Lab) -> float:
     """Largest relative difference of what three iterations change in either player from what central differences of the equations say."""
     task, config = toy(3, torch.float64), Config(dropout=0.0, lr=0.01, judge_lr=0.05)
-    task = replace(task, train=Split(task.train.images[:, :, :2, :2], task.train.labels))
-    teacher, learner = (nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).double() for _ in range(2))
+    task = replace(task, train=Split(task.train.images[:, :, :1, :2], task.train.labels))
+    teacher, learner = (nn.Sequential(nn.Flatten(), nn.Linear(6, 3)).double() for _ in range(2))
     judge = discriminator(3, config)
     x, y = task.train.images.flatten(1).numpy(), task.train.labels.numpy()
     weight, bias = numbers(teacher)
@@ -296,7 +296,7 @@ def claim_same_schedule(lab: Lab) -> float:
         fit(
             number,
             toy(total),
-            lambda m, x, y: m.weight.sum(),
+            lambda m, x, y: number.weight.sum(),
             lr=1.0,
             weight_decay=0.0,
             after_step=lambda _: places.append(number.weight.item()),
@@ -315,10 +315,10 @@ def claim_equal_logits_leave_chance(lab: Lab) -> float:
     t = 4 * torch.randn(64, 5)
     guesses = []
     for tilt in np.linspace(-3, 3, 61):
-        judge = discriminator(5, Config(depth=1))
-        judge[-1].weight.mul_(abs(tilt))
-        judge[-1].bias[-2:] = torch.tensor([tilt, -tilt])
-        judge[-1].weight[-2:] *= abs(tilt)
+        judge, head = discriminator(5, Config(depth=1)), nn.Linear(5, 7)
+        head.weight *= abs(tilt)
+        head.bias[-2:] = torch.tensor([tilt, -tilt])
+        judge[-1] = head
         guesses.append(float(origin(judge(t), judge(t))))
     return max(abs(max(guesses) - 2 * math.log(0.5)), float(distance(t, t)))
 
@@ -328,8 +328,9 @@ def claim_swapped_classes_cost_category_alone(lab: Lab) -> float:
     """Change of L_A where a student takes each class for the next, infinite unless L_DS falls by a unit at least."""
     y = torch.arange(64) % 4
     t = 5.0 * F.one_hot(y, 4) + torch.randn(64, 4)
-    judge = discriminator(4, Config(depth=1))
-    judge[-1].weight[:4] = 3 * torch.eye(4)
+    judge, head = discriminator(4, Config(depth=1)), nn.Linear(4, 6)
+    head.weight[:4] = 3 * torch.eye(4)
+    judge[-1] = head
     swapped = t[torch.arange(64).roll(1)]  # answers for other images, the same on the whole
     falls = category(judge(t), judge(t), y) - category(judge(t), judge(swapped), y)
     change = abs(float(origin(judge(t), judge(t)) - origin(judge(t), judge(swapped))))
@@ -345,9 +346,9 @@ def claim_noise_is_dropout(lab: Lab) -> float:
     task = toy(1)
     network, shares, seen = student(task, Config(), 3), list[float](), list[Tensor]()
     for block in (layer for layer in network.modules() if isinstance(layer, nets.Residual)):
-        block.first.act.register_forward_hook(lambda layer, inputs, output: seen.append(output.clone()))
+        block.first[2].register_forward_hook(lambda layer, inputs, output: seen.append(output.clone()))
         block.second.register_forward_pre_hook(lambda layer, inputs: shares.append(float((inputs[0][seen.pop() > 0] == 0).float().mean())))
-    x = torch.randn(256, 3, 16, 16)
+    x = torch.randn(64, 3, 16, 16)
     noisy = [network.train()(x) for _ in range(2)]
     share, blocks = max(abs(share - 0.3) for share in shares), len(shares) // 2
     calm = [network.eval()(x) for _ in range(2)]
@@ -369,7 +370,7 @@ def claim_teacher_stays_still(lab: Lab) -> float:
     def watch(layer: nn.Module, inputs: object, answer: Tensor) -> None:
         wrong[0] += layer.training + answer.requires_grad
 
-    for layer in teacher:
+    for layer in teacher.children():
         layer.register_forward_hook(watch)
     distil(nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(192, 3)), teacher, task, Config())
     return wrong[0] + max(float((value.double() - before[key].double()).abs().max()) for key, value in teacher.state_dict().items())
