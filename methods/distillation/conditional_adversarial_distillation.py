@@ -57,7 +57,7 @@ def reference(task: Task) -> nn.Module:
 def student(task: Task, config: Config, classes: int) -> nn.Module:
     """The small network, with dropout between the two convolutions of every residual block (Figure 2, left)."""
     network = hinton.student(task, hinton.Config(student=config.student), classes)
-    for block in network.modules():
+    for block in network.children():  # equivalent: a Sequential's
         if isinstance(block, nets.Residual):
             block.first.append(nn.Dropout(config.dropout))
     return network
@@ -373,19 +373,26 @@ def claim_teacher_stays_still(lab: Lab) -> float:
 
     for layer in teacher.children():
         layer.register_forward_hook(watch)
-    distil(nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(192, 3)), teacher, task, Config())
+    play(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), teacher, discriminator(3, Config()), task, Config())
     return wrong[0] + max(float((value.double() - before[key].double()).abs().max()) for key, value in teacher.state_dict().items())
 
 
 def claim_student_is_small(lab: Lab) -> float:
-    """Parameters of what comes back over the teacher's, infinite if it answers as the teacher does, with other classes, or changed it."""
+    """Parameters of what comes back over the teacher's.
+
+    Infinite if it answers as the teacher does, with other classes, changed it, or learned nothing.
+    """
     task = toy(2)
     big = nets.resnet(20, classes=5)
     before = copy.deepcopy(big.state_dict())
+    torch.manual_seed(0)
+    fresh = student(task, Config(), 5)
+    torch.manual_seed(0)
     small = compress(big, task, Config())
     answers = [model(task.train.images) for model in (big.eval(), small)]
     told = answers[0].shape == answers[1].shape and not torch.equal(*answers) and not small.training
     told = told and all(torch.equal(value, before[key]) for key, value in big.state_dict().items())
+    told = told and not any(torch.equal(p, q) for p, q in zip(small.parameters(), fresh.parameters(), strict=True))
     return nets.count(small) / nets.count(big) if told else float("inf")
 
 
