@@ -380,19 +380,21 @@ def claim_teacher_stays_still(lab: Lab) -> float:
 def claim_student_is_small(lab: Lab) -> float:
     """Parameters of what comes back over the teacher's.
 
-    Infinite if it answers as the teacher does, with other classes, changed it, or learned nothing.
+    Infinite if it answers as the teacher does, with other classes, changed it, learned nothing, or did not get there by the game.
     """
     task = toy(2)
     big = nets.resnet(20, classes=5)
     before = copy.deepcopy(big.state_dict())
     torch.manual_seed(0)
-    fresh = student(task, Config(), 5)
+    fresh, judge = student(task, Config(), 5), discriminator(5, Config())
+    played = play(copy.deepcopy(fresh), copy.deepcopy(big), judge, task, Config())
     torch.manual_seed(0)
     small = compress(big, task, Config())
     answers = [model(task.train.images) for model in (big.eval(), small)]
     told = answers[0].shape == answers[1].shape and not torch.equal(*answers) and not small.training
     told = told and all(torch.equal(value, before[key]) for key, value in big.state_dict().items())
-    told = told and not any(torch.equal(p, q) for p, q in zip(small.parameters(), fresh.parameters(), strict=True))
+    for ours, start, wanted in zip(small.parameters(), fresh.parameters(), played.parameters(), strict=True):
+        told = told and not torch.equal(ours, start) and torch.equal(ours, wanted)
     return nets.count(small) / nets.count(big) if told else float("inf")
 
 
