@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -103,10 +104,9 @@ class LookUp(nn.Module):
 
     def __init__(self, layer: Layer, points: Tensor, bucket: int) -> None:
         super().__init__()
-        buckets = in_buckets(layer.weight, bucket)
-        self.register_buffer(
-            "weight", nearest(buckets.scaled, points).to(torch.uint8).flatten()[: layer.weight.numel()].view(layer.weight.shape)
-        )
+        buckets, shape = in_buckets(layer.weight, bucket), layer.weight.shape
+        codes = nearest(buckets.scaled, points).flatten()[: shape.numel()].view(shape)
+        self.register_buffer("weight", codes.to(torch.uint8 if len(points) <= 256 else torch.int16))
         self.register_buffer("weight_points", points.detach()[None].clone())
         self.register_buffer("weight_lines", torch.cat([buckets.alpha, buckets.beta], 1))
         self.register_buffer("weight_zero", torch.tensor(-1))  # no code stands for zero
@@ -164,7 +164,7 @@ def projected(learner: nn.Module, task: Task, config: Config, criterion: Callabl
     def step(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         weights = {f"{name}.weight": model.get_submodule(name).weight for name in names}
         at = {name: w - w.detach() + quantized(w, config) for name, w in weights.items()}  # w's gradient is that of w_q
-        return criterion(functional_call(model, at, (x,)), x, y)
+        return criterion(functional_call(model, at, (x,), tie_weights=False), x, y)  # a shared layer is one layer
 
     fit(learner, task, step, lr=config.lr)
     return shipped(learner, {name: uniform(2**config.bits, learner.get_submodule(name).weight) for name in names}, config)
@@ -174,9 +174,8 @@ def points_of(learner: nn.Module, task: Task, config: Config) -> dict[str, nn.Pa
     """As many points a layer as its gradient's norm deserves, at quantiles of its scaled weights, §4."""
     layers = quantizable(learner)
     learner.to(task.device).zero_grad()
-    for batch, (x, y) in enumerate(task.batches()):
-        if batch < config.gradient_batches:
-            cross_entropy(learner.train(), x, y).backward()
+    for x, y in islice(task.batches(), config.gradient_batches):
+        cross_entropy(learner.train(), x, y).backward()
     levels = shared_out([float(layer.weight.grad.norm()) for layer in layers.values()], 2**config.bits)
     points = {}
     for (name, layer), count in zip(layers.items(), levels, strict=True):
@@ -215,7 +214,7 @@ def learned(
             f"{name}.weight": looked_up(nearest(buckets[name].scaled, p.detach()), p, buckets[name], weights[name].shape)
             for name, p in points.items()
         }
-        return criterion(functional_call(model, at, (x,)), x, y)
+        return criterion(functional_call(model, at, (x,), tie_weights=False), x, y)  # a shared layer is one layer
 
     def sort(progress: float) -> None:
         with torch.no_grad():
@@ -376,7 +375,7 @@ def claim_points_follow_gradients(lab: Lab) -> float:
     """Largest difference of the first points from numpy's percentiles, infinite where their numbers are not shared by gradient norms."""
     learner, task = _net(), replace(_step(), steps=8)
     config, gradients, worst = Config(bits=3, bucket=16, gradient_batches=3), copy.deepcopy(learner), 0.0
-    for (x, y), _ in zip(task.batches(), range(3), strict=False):
+    for x, y in islice(task.batches(), 3):
         F.cross_entropy(gradients(x), y).backward()
     norms = {name: float(layer.weight.grad.square().sum() ** 0.5) for name, layer in quantizable(gradients).items()}
     points = points_of(learner, task, config)
