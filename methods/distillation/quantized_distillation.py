@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import combinations, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,7 @@ from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import Layer, frame, replaced
 from methods.kit.measure import weight_bits
+from methods.kit.pack import pack
 from methods.kit.task import Split, Task
 from methods.kit.train import cross_entropy, fit
 
@@ -149,7 +150,7 @@ def teaching(teacher: nn.Module, task: Task, config: Config) -> Callable[[Tensor
 
 
 def precise(z: Tensor) -> Tensor:
-    return z.to(torch.promote_types(z.dtype, torch.float32))
+    return z.to(torch.promote_types(z.dtype, torch.float32))  # equivalent: symmetric
 
 
 def labels(z: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -395,13 +396,32 @@ def claim_points_follow_gradients(lab: Lab) -> float:
 
 
 def claim_loss_mixes_teacher_and_labels(lab: Lab) -> float:
-    """Difference of the loss from 0.7 T^2 KL(p || q) and 0.3 of the labels' negative log-likelihood, by scipy."""
+    """Difference of the loss from 0.7 T^2 KL(p || q) and 0.3 of the labels' negative log-likelihood by scipy, of bfloat16 logits, too."""
     torch.manual_seed(0)
-    (z, v), y, t = torch.randn(2, 32, 10).double(), torch.arange(32) % 10, 2.0
-    q, p = (log_softmax(x.numpy() / t, axis=1) for x in (z, v))
-    likelihood = log_softmax(z.numpy(), axis=1)[range(32), y.numpy()].mean()
-    wanted = 0.7 * t**2 * rel_entr(np.exp(p), np.exp(q)).sum(1).mean() - 0.3 * likelihood
-    return abs(float(loss(z, v, y, Config())) - wanted)
+    (z, v), y, t, worst = torch.randn(2, 32, 10).double(), torch.arange(32) % 10, 2.0, 0.0
+    for kind, scale in ((torch.float64, 1e6), (torch.bfloat16, 1.0)):  # float32 arithmetic is a million times coarser
+        z, v = z.to(kind), v.to(kind)
+        q, p = (log_softmax(x.double().numpy() / t, axis=1) for x in (z, v))
+        likelihood = log_softmax(z.double().numpy(), axis=1)[range(32), y.numpy()].mean()
+        soft = t**2 * rel_entr(np.exp(p), np.exp(q)).sum(1).mean()
+        ours = teaching(nn.Identity(), Task("none", *[Split(z, y)] * 3, steps=1), Config())(z, v, y), labels(z, v, y)
+        wanted = 0.7 * soft - 0.3 * likelihood, -likelihood
+        worst = max(worst, *(scale * abs(float(value) - want) for value, want in zip(ours, wanted, strict=True)))
+    return worst
+
+
+def claim_student_comes_back_small(lab: Lab) -> float:
+    """Bytes of the student's file over the teacher's, infinite if it is no student of this teacher, or a control's."""
+    task = replace(_toy()[2], steps=1)
+    big, found = nets.resnet(20, classes=5), []
+    for build in (compress, control_alone, control_afterwards):
+        torch.manual_seed(0)
+        like = (big,) if build is not compress else ()
+        found.append(build(copy.deepcopy(big), task, Config(bits=2, bucket=64), *like).eval())
+    answers = [network(task.train.images) for network in (big.eval(), *found)]
+    if any(answer.shape != (64, 5) for answer in answers) or any(torch.equal(*pair) for pair in combinations(answers, 2)):
+        return float("inf")
+    return len(pack(found[0])) / len(pack(big))
 
 
 def _toy() -> tuple[nn.Module, nn.Module, Task]:
