@@ -95,7 +95,7 @@ def layers(model: nn.Module, image: Tensor) -> tuple[dict[str, Layer], int]:
     def watch(name: str) -> Callable[..., None]:
         def hook(layer: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
             nonlocal latest
-            kind = type(layer).__module__.rpartition(".")[2]
+            kind = type(layer).__module__.rpartition(".")[2]  # equivalent: a layer knows its module, too
             if kind == "activation":
                 acts.append(layer)
             if kind == "activation" or (kind == "pooling" and inputs[0] is latest):
@@ -108,7 +108,7 @@ def layers(model: nn.Module, image: Tensor) -> tuple[dict[str, Layer], int]:
     handles = [layer.register_forward_hook(watch(name)) for name, layer in model.named_modules()]
     model(image)
     for handle in handles:
-        handle.remove()
+        handle.remove()  # equivalent: the network is a copy
     return found, len(acts) + 1  # the last layer has no non-linearity
 
 
@@ -120,7 +120,7 @@ def passed_by(model: nn.Module, name: str, image: Tensor) -> bool:
         return y.detach()
 
     handle = model.get_submodule(name).register_forward_hook(shut)
-    return model(image.detach().requires_grad_()).requires_grad
+    return model(image.detach().requires_grad_()).requires_grad  # equivalent: nobody else needs the image
 
 
 def middle(model: nn.Module, image: Tensor, named: str = "", hint: Layer | None = None) -> tuple[str, Layer]:
@@ -133,9 +133,9 @@ def middle(model: nn.Module, image: Tensor, named: str = "", hint: Layer | None 
     names = [name for name in found if named in ("", name)]
     reasons = {} if names else {named or "network": "no maps behind a non-linearity module"}
 
-    def rank(name: str) -> tuple[int, ...]:
+    def rank(name: str) -> tuple[Any, ...]:
         place, shape, _ = found[name]  # of two the lower one, for more freedom (§2.2), with its pooling
-        return shape[1:].numel() if hint else 0, abs(2 * place - depth), place, -names.index(name)
+        return shape[1:] if hint else (), abs(2 * place - depth), place, -names.index(name)
 
     for name in sorted(names, key=rank):
         if hint and min(kernel(hint, found[name])) < 1:
@@ -150,14 +150,14 @@ def middle(model: nn.Module, image: Tensor, named: str = "", hint: Layer | None 
 
 def kernel(hint: Layer, guided: Layer) -> tuple[int, ...]:
     """k_i of N_g,i - k_i + 1 = N_h,i: what makes a convolution without padding answer with the hint's maps (§2.2)."""
-    return tuple(g - h + 1 for g, h in zip(guided.shape[1:], hint.shape[1:], strict=True))
+    return tuple(g - h + 1 for g, h in zip(guided.shape[1:], hint.shape[1:], strict=True))  # equivalent: any iterable
 
 
 def regressor(hint: Layer, guided: Layer) -> nn.Sequential:
     """r of Eq. 3, convolutional, with the hint layer's own non-linearity, from small random values (Algorithm 1, line 3)."""
     layer = nn.Conv2d(guided.shape[0], hint.shape[0], kernel(hint, guided))
     nn.init.uniform_(layer.weight, -0.005, 0.005)  # §A.1.2
-    nn.init.constant_(layer.bias, 0.1)
+    nn.init.constant_(layer.bias, 0.1)  # equivalent: above zero
     return nn.Sequential(layer, copy.deepcopy(hint.act))
 
 
@@ -173,14 +173,15 @@ def loss(z: Tensor, v: Tensor, y: Tensor, weight: float, temperature: float) -> 
 
 def follow_hints(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
     """min over W_Guided and W_r of L_HT (lines 1-5), without labels. Returns the regressor, which has done its work."""
-    image = task.train.images[:1]
+    image = task.train.images[:1]  # equivalent: one image or two
     h, hint = middle(teacher, image, config.hint)
     g, guided = middle(learner, image, config.guided, hint)
     pair = nn.ModuleList([learner, regressor(hint, guided)])  # layers above the guided one get no gradient and do not move
     places = hint.shape[1:].numel()
 
     def error(m: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return hint_loss(up_to(teacher, h, x).float(), pair[1](up_to(learner, g, x)).float())
+        u, r = up_to(teacher, h, x).float(), pair[1](up_to(learner, g, x)).float()  # equivalent: they are float32 in exact claims
+        return hint_loss(u, r)  # equivalent: symmetric
 
     fit(pair, task, error, lr=config.hint_lr / places)
     return pair[1]
@@ -195,7 +196,8 @@ def follow_outputs(learner: nn.Module, teacher: nn.Module, task: Task, config: C
         weight = config.first + progress * (config.last - config.first)
 
     def error(m: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return loss(m(x).float(), teacher(x).float(), y, weight, config.temperature)
+        z, v = m(x).float(), teacher(x).float()  # equivalent: they are float32 in exact claims
+        return loss(z, v, y, weight, config.temperature)
 
     return fit(learner, task, error, lr=config.lr, after_step=anneal)
 
@@ -245,19 +247,34 @@ def claim_middle_layers(lab: Lab, case: str) -> float:
     return (hint if case == "teacher" else middle(paper_network(NETWORKS[case]), image, hint=hint)[1]).place
 
 
+class Shared(nn.Module):
+    """A residual block whose two non-linearities are one module, as many have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.relu = nets.conv_bn(4, 4, act=None), nets.conv_bn(4, 4, act=None), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.second(self.relu(self.first(x))) + x)
+
+
 def claim_nothing_passes_by(lab: Lab) -> float:
     """How many of some networks' layers are not the middle ones that one finds by hand: where shortcuts end, where maps fit."""
     image, wrong = torch.zeros(1, 3, 32, 32), 0
-    hint = a_layer(9, 10, 20)
-    for model, wanted, given in (
-        (nets.resnet(20), "stage2_0", None), (nets.resnet(8), "stage1_0", None), (nets.vgg(nets.VGG_WIDE), "conv5", None),
-        (nets.vgg(THIN), "pool8", a_layer(9, 8, 8)), (nets.resnet(32), "stage2_1", a_layer(9, 16, 9)), (nets.resnet(14), "stage1_1", hint),
+    flat = nn.Sequential(
+        *(nets.conv_bn(c, 4) for c in (3, 4, 4)), nn.MaxPool2d((2, 1)), nets.conv_bn(4, 4), nn.Flatten(), nn.Linear(2048, 3)
+    )
+    blocks = nn.Sequential(nets.conv_bn(3, 4), *(Shared() for _ in range(3)), nn.Flatten(), nn.Linear(4096, 3))
+    for model, wanted, rows, columns in (
+        (nets.resnet(20), "stage2_0", 0, 0), (nets.resnet(8), "stage1_0", 0, 0), (nets.vgg(nets.VGG_WIDE), "conv5", 0, 0),
+        (blocks, "1", 0, 0), (nets.vgg(THIN), "pool8", 8, 8), (nets.resnet(32), "stage2_1", 16, 9), (nets.resnet(14), "stage1_1", 10, 20), (flat, "3", 16, 32),
     ):  # fmt: skip
-        wrong += middle(model, image, hint=given)[0] != wanted
+        wrong += middle(model, image, hint=a_layer(9, rows, columns) if rows else None)[0] != wanted
     wrong += middle(nets.resnet(20), image, "stage3_1.act")[0] != "stage3_1.act"
-    for name in ("stage2_0.first", "stage2_0.second"):  # a shortcut passes by; no non-linearity
+    # a shortcut leads past two of these, and the third has no non-linearity
+    for model, name in ((nets.resnet(20), "stage2_0.first"), (blocks, "2.relu"), (nets.resnet(20), "stage2_0.second")):
         try:
-            wrong += bool(middle(nets.resnet(20), image, name))
+            wrong += bool(middle(model, image, name))
         except ValueError as refusal:
             wrong += f"{name}: " not in str(refusal)
     return wrong
