@@ -267,7 +267,8 @@ def claim_nothing_passes_by(lab: Lab) -> float:
     blocks = nn.Sequential(nets.conv_bn(3, 4), *(Shared() for _ in range(3)), nn.Flatten(), nn.Linear(4096, 3))
     for model, wanted, rows, columns in (
         (nets.resnet(20), "stage2_0", 0, 0), (nets.resnet(8), "stage1_0", 0, 0), (nets.vgg(nets.VGG_WIDE), "conv5", 0, 0),
-        (blocks, "1", 0, 0), (nets.vgg(THIN), "pool8", 8, 8), (nets.resnet(32), "stage2_1", 16, 9), (nets.resnet(14), "stage1_1", 10, 20), (flat, "3", 16, 32),
+        (blocks, "1", 0, 0), (nets.vgg(THIN), "pool8", 8, 8), (nets.resnet(32), "stage2_1", 16, 9), (flat, "3", 16, 32),
+        (nets.resnet(14), "stage1_1", 10, 20),
     ):  # fmt: skip
         wrong += middle(model, image, hint=a_layer(9, rows, columns) if rows else None)[0] != wanted
     wrong += middle(nets.resnet(20), image, "stage3_1.act")[0] != "stage3_1.act"
