@@ -42,7 +42,7 @@ class Config:
     first: float = 4.0  # lambda when the second stage begins, §A.1.2
     last: float = 1.0  # lambda when it ends, §A.1.2
     hints: float = 0.5  # share of the steps for the first stage; in the paper either stage has at most 500 epochs, §A.1.2
-    hint_lr: float = 0.1  # of the first stage
+    hint_lr: float = 0.1  # of the first stage; both rates were chosen on validation images
     lr: float = 0.05  # of the second stage
 
 
