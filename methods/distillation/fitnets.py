@@ -464,13 +464,15 @@ def claim_teacher_stays_still(lab: Lab) -> float:
 def claim_student_is_thin_and_deep(lab: Lab) -> float:
     """Parameters of what comes back over the teacher's; infinite if a layer is as wide as one of the teacher's or it is not deeper.
 
-    Or if anything is left of the regressor, or the answers are about other classes than the teacher's.
+    Or if anything is left of the regressor, the answers are about other classes than the teacher's, or a layer missed a stage.
     """
     task, teacher = _toy()[2], nets.vgg(nets.VGG_WIDE, classes=5)
     big = Split(torch.randn(4, 3, 32, 32), torch.arange(4) % 2)
     small = compress(teacher, replace(task, train=big, validation=big, test=big, steps=2, batch=4), Config())
     wide, thin = ([layer.out_channels for layer in model.modules() if isinstance(layer, nn.Conv2d)] for model in (teacher, small))
     as_said = small.state_dict().keys() == student(5).state_dict().keys() and small(big.images).shape == (4, 5)
+    seen = [int(layer.num_batches_tracked) for layer in small.modules() if isinstance(layer, nn.BatchNorm2d)]
+    as_said = as_said and seen == [2] * 6 + [1] * 3  # one step of either stage
     return nets.count(small) / nets.count(teacher) if as_said and len(thin) > len(wide) and max(thin) <= min(wide) else float("inf")
 
 
