@@ -43,15 +43,14 @@ class Config:
     batches: int = 8  # of training images, whose statistics a new batch norm undoes; the paper has no number
     noise: float = 0.01  # on all copies but the first, in deviations of the layer's weights; "a small amount", §2.3
     rate: float = 0.1  # of a network with random weights
-    lower: float = 0.1  # times that rate, for the grown network, §3.1
+    lower: float = 0.1  # times that rate, for the grown network, §3
 
 
-SMOKE = Config(widen=1.5, added=1, every=7)  # as much growth as trains in seconds
+SMOKE = Config(widen=1.25, added=1, every=7)  # as much growth as trains in seconds
 SWEEP = tuple((SMOKE, steps) for steps in (50, 100, 200, 400))
 
-SIZES = {nn.Conv2d: ("out_channels", "in_channels"), nn.Linear: ("out_features", "in_features")} | dict.fromkeys(
-    (nn.BatchNorm1d, nn.BatchNorm2d), ("num_features",)
-)
+LAYERS = {nn.Conv2d: ("out_channels", "in_channels"), nn.Linear: ("out_features", "in_features")}
+SIZES: dict[Any, tuple[str, ...]] = {**LAYERS, nn.BatchNorm1d: ("num_features",), nn.BatchNorm2d: ("num_features",)}
 READS = (tp.prune_conv_in_channels, tp.prune_linear_in_channels)
 IDEMPOTENT = (nn.ReLU, nn.ReLU6, nn.Hardtanh)  # phi(I phi(v)) = phi(v), §2.4
 Member = tuple[str, int, Tensor]  # a layer, its outputs (0) or inputs (1), and where they are: (places, channels, numbers a channel)
@@ -78,10 +77,12 @@ def coupled(model: nn.Module, image: Tensor, name: str) -> list[Member]:
         target = item.dep.target.module
         if type(target).__module__ == tp.ops.__name__:
             continue  # an addition, a concatenation
-        if type(target) not in SIZES or 1 < getattr(target, "groups", 1) < target.in_channels:
-            raise ValueError(f"its channels go through {names.get(target)}, a {type(target).__name__} that mixes or tells them apart")
+        if type(target) not in SIZES:
+            raise ValueError(f"its channels go through {names.get(target)}, a {type(target).__name__}")
+        if getattr(target, "groups", 1) > 1 and not target.groups == target.in_channels == target.out_channels:
+            raise ValueError(f"its channels meet the groups of {names[target]}")
         at, channel = torch.tensor(sorted(zip(item.idxs, item.root_idxs, strict=True))).T
-        each = int((channel.cumsum(0) == 0).sum())  # more numbers than one a channel behind a flattening
+        each = max(1, int((channel.cumsum(0) == 0).sum()))  # more numbers than one a channel behind a flattening
         if not torch.equal(channel, (torch.arange(len(at)) // each) % n) or len(at) % (n * each):
             raise ValueError(f"its channels are split on the way to {names[target]}")
         members.append((names[target], int(item.dep.handler in READS), at.view(-1, n, each)))
@@ -133,7 +134,7 @@ def widened(model: nn.Module, image: Tensor, factor: float, chance: torch.Genera
     """Net2WiderNet for every layer whose channels can be copied, coupled ones with the same g. Names the others."""
     done, kept = set[str](), dict[str, str]()
     for name, layer in model.named_modules():
-        if type(layer) in (nn.Conv2d, nn.Linear) and name not in done:
+        if type(layer) in LAYERS and name not in done:
             try:
                 members = coupled(model, image, name)
                 model = wider(model, image, members, mapping(len(layer.weight), round(factor * len(layer.weight)), chance), new)
@@ -156,7 +157,11 @@ def places(model: nn.Module, image: Tensor) -> tuple[list[str], dict[str, str]]:
             hook.remove()
     kept = {name: f"runs {len(found)} times" for name, found in seen.items() if len(found) != 1}
     kept |= {name: "wants (N, C) or (N, C, H, W)" for name, found in seen.items() if found and found[0].ndim not in (2, 4)}
-    kept |= {name: f"{type(layer).__name__} twice is not {type(layer).__name__} once" for name, layer in layers.items() if type(layer) not in IDEMPOTENT}
+    kept |= {
+        name: f"{type(layer).__name__} twice is not {type(layer).__name__} once"
+        for name, layer in layers.items()
+        if type(layer) not in IDEMPOTENT
+    }
     return [name for name in seen if name not in kept], kept
 
 
@@ -164,15 +169,17 @@ def places(model: nn.Module, image: Tensor) -> tuple[list[str], dict[str, str]]:
 def identity(like: Tensor, mean: Tensor, variance: Tensor, kernel: int, norm: bool) -> list[nn.Module]:
     """A layer that leaves (N, C, ...) as it is: 1 in the middle of the own channel's kernel; batch norm undoes itself, §2.4."""
     n, flat = like.shape[1], like.ndim == 2
-    layer: Any = nn.Linear(n, n, not norm) if flat else nn.Conv2d(n, n, kernel, padding=kernel // 2, bias=not norm)
+    layer: Any = (nn.Linear(n, n, not norm) if flat else nn.Conv2d(n, n, kernel, padding=kernel // 2, bias=not norm)).to(like)
+    (nn.init.eye_ if flat else nn.init.dirac_)(layer.weight)
     if not norm:
         layer.bias.zero_()
-    (nn.init.eye_ if flat else nn.init.dirac_)(layer.weight)
-    after: Any = (nn.BatchNorm1d if flat else nn.BatchNorm2d)(n)
-    after.running_mean, after.running_var = mean, variance
+        return [layer]
+    after: Any = (nn.BatchNorm1d if flat else nn.BatchNorm2d)(n).to(like)
+    after.running_mean.copy_(mean)
+    after.running_var.copy_(variance)
     after.bias.copy_(mean)
     after.weight.copy_((variance + after.eps).sqrt())
-    return [layer.to(like), after.to(like)][: 1 + norm]
+    return [layer, after]
 
 
 def deeper(model: nn.Module, names: list[str], images: Iterable[Tensor], config: Config) -> nn.Module:
@@ -187,10 +194,12 @@ def deeper(model: nn.Module, names: list[str], images: Iterable[Tensor], config:
             values = v.detach().double().transpose(0, 1).flatten(1)
             moments.setdefault(name, []).append(torch.stack([values.mean(1), values.square().mean(1)]))
     norm = any(isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d) for layer in model.modules())
-    for name, act in [(name, grown.get_submodule(name)) for name in names]:
+    for name in names:
         mean, square = torch.stack(moments[name]).mean(0)
-        layers = [[*identity(last[name], mean, square - mean**2, config.kernel, norm), copy.deepcopy(act)] for _ in range(config.added)]
-        grown.set_submodule(name, nn.Sequential(act, *sum(layers, [])))
+        chain = [grown.get_submodule(name)]
+        for _ in range(config.added):
+            chain += [*identity(last[name], mean, square - mean**2, config.kernel, norm), copy.deepcopy(chain[0])]
+        grown.set_submodule(name, nn.Sequential(*chain))
     return grown
 
 
@@ -212,7 +221,7 @@ def grow(model: nn.Module, task: Task, config: Config, new: New | None = None) -
         found, kept = places(model.to(task.device), images[0][:1])
         name_the_kept("Net2DeeperNet needs an idempotent activation that is a module", found, kept)
         model = deeper(model, found[:: -config.every], images, config)
-    return model
+    return model.eval()
 
 
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
@@ -244,3 +253,210 @@ def padded(layer: Any, axis: int, fresh: Tensor, copies: Tensor) -> None:
 def control_random_pad(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """As large, but with random channels in place of the copies, §3.2; what it gains in depth is the method's."""
     return fit(grow(model, task, config, padded), task, lr=config.lower * config.rate)
+
+
+class Concat(nn.Module):
+    """Channels that are concatenated, read again, and flattened, with biases and without batch norm; a hidden dense layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1, groups=1)
+        self.three, self.fc1, self.fc2 = nn.Conv2d(13, 6, 2, stride=2), nn.Linear(96, 7), nn.Linear(7, 3)
+        self.act1, self.act2, self.act3, self.act4 = nn.ReLU6(), nn.Hardtanh(), nn.ReLU(inplace=True), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act1(self.one(x))
+        x = torch.cat([x, self.act2(self.two(x)), x], 1)
+        return self.fc2(self.act4(self.fc1(self.act3(self.three(x)).flatten(1))))
+
+
+def toy(*networks: nn.Module, steps: int = 4, dtype: torch.dtype = torch.float64) -> Task:
+    """Random images, and networks whose weights, batch norms and statistics are random."""
+    for layer in (layer for network in networks for layer in network.to(dtype).eval().modules()):
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            for values in (layer.weight, layer.running_var):
+                nn.init.uniform_(values, 0.5, 2.0)
+            for values in (layer.bias, layer.running_mean):
+                nn.init.normal_(values)
+    part = Split(torch.randn(64, 3, 8, 8, dtype=dtype), torch.arange(64) % 3)
+    return Task("toy", part, part, part, steps=steps, batch=16, augmented=False)
+
+
+def dense() -> nn.Sequential:
+    """Three dense layers, batch norm behind the first."""
+    layers = [nn.Linear(192, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)]
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
+GROWTHS = {"wider": Config(1.5, added=0), "deeper": Config(1.0, every=1), "both": Config(1.5, added=1, every=2)}
+
+
+def function_change(case: str, dtype: torch.dtype) -> float:
+    """Largest change of an output, over the largest output; infinite if a network is not as large as it should be."""
+    networks: list[nn.Module] = [nets.resnet(8, 3, width=4), nets.separable([(6, 1), (8, 2)], 3), Concat(), dense()]
+    task, config, worst = toy(*networks, dtype=dtype), replace(GROWTHS[case], noise=0.0), 0.0
+    for network in networks:
+        grown = grow(network, task, config)
+        old, new = (
+            {name: len(layer.weight) for name, layer in model.named_modules() if type(layer) in LAYERS} for model in (network, grown)
+        )
+        acts = sum(type(layer) in IDEMPOTENT for layer in network.modules())
+        as_large = len(new) - len(old) == config.added * -(-acts // config.every)
+        as_large = as_large and all(new[name] == (round(config.widen * n) if n != 3 else n) for name, n in old.items())
+        with torch.no_grad():
+            before, after = network(task.train.images), grown(task.train.images)
+        worst = max(worst, float((before - after).abs().max() / before.abs().max()) if as_large else float("inf"))
+    return worst
+
+
+def claim_keeps_function(lab: Lab, case: str) -> float:
+    """In double precision."""
+    return function_change(case, torch.float64)
+
+
+def claim_keeps_function_in_float32(lab: Lab, case: str) -> float:
+    return function_change(case, torch.float32)
+
+
+def claim_follows_algorithm(lab: Lab) -> float:
+    """Largest difference of a dense network's numbers from Algorithm 1, entry by entry; infinite if a first copy is not in its place."""
+    network = dense()
+    grown = grow(network, toy(network), Config(2.0, added=0, noise=0.0))
+    w, u = ({key: value.double().numpy() for key, value in model.state_dict().items()} for model in (network, grown))
+    g, g2 = ([int(np.flatnonzero(w[key] == value)[0]) for value in u[key]] for key in ("1.bias", "4.bias"))
+    if (g[:5], g2[:4], len(g), len(g2)) != ([*range(5)], [*range(4)], 10, 8):
+        return float("inf")
+    wrong = [abs(u[f"2.{key}"][j] - w[f"2.{key}"][g[j]]) for key in ("weight", "bias", "running_mean", "running_var") for j in range(10)]
+    wrong += [abs(u["1.weight"][j, k] - w["1.weight"][g[j], k]) for j in range(10) for k in range(192)]
+    wrong += [abs(u["4.weight"][j, k] - w["4.weight"][g2[j], g[k]] / g.count(g[k])) for j in range(8) for k in range(10)]
+    wrong += [abs(u["6.weight"][j, k] - w["6.weight"][j, g2[k]] / g2.count(g2[k])) for j in range(3) for k in range(8)]
+    return float(max(wrong))
+
+
+def claim_copies_are_uniform(lab: Lab) -> float:
+    """Chi-squared over its degrees of freedom, of how often each channel is copied; infinite if a first copy is not in its place."""
+    g = mapping(11, 11 + 11_000, torch.Generator().manual_seed(0)).numpy()
+    if list(g[:11]) != list(range(11)) or g.max() > 10:
+        return float("inf")
+    return float(chisquare(np.bincount(g[11:], minlength=11)).statistic / 10)
+
+
+def claim_norm_undoes_itself(lab: Lab) -> float:
+    """Largest change of the outputs by deepening while batch norm normalises by the batch it sees, over the largest output.
+
+    All images are seen four batches at a time when growing, and at once when measuring.
+    """
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 3))
+    task = toy(network)
+    x = task.train.images
+    deep = grow(network, task, Config(1.0, added=2, every=2))
+    deep[2].eval()
+    for layer in deep[3].modules():
+        layer.train()
+    with torch.no_grad():
+        return float((deep(x) - network.eval()(x)).abs().max() / network(x).abs().max())
+
+
+def claim_only_idempotent_activations(lab: Lab) -> float:
+    """Activations of torch that deepening takes although twice is not once, by trying, or leaves although it is."""
+    kinds = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Hardswish)
+    v, wrong = torch.linspace(-9, 9, 1001), 0
+    for kind in kinds:
+        found, kept = places(nn.Sequential(nn.Conv2d(3, 4, 1), kind()), torch.zeros(1, 3, 2, 2))
+        idempotent = torch.equal(kind()(kind()(v)), kind()(v))
+        wrong += (found == ["1"]) != idempotent or (kept == {}) != idempotent
+    return wrong
+
+
+class Awkward(nn.Module):
+    """Layers whose channels cannot be copied: groups, group norm, a split, softmax over channels, a written-down size, the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free, self.grouping, self.groups = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 6, 1, groups=2)
+        self.normed, self.norm, self.split = nn.Conv2d(6, 4, 1), nn.GroupNorm(2, 4), nn.Conv2d(4, 8, 1)
+        self.soft, self.sized, self.out = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(256, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.normed(self.groups(self.grouping(self.free(x)))))
+        one, two = self.split(x).chunk(2, 1)
+        x = self.sized(self.soft(one + two.exp()).softmax(1))
+        return self.out(x.reshape(-1, 256))
+
+
+def claim_leaves_the_others(lab: Lab) -> float:
+    """Largest change of the outputs over the largest, plus the number of layers that are widened or left wrongly."""
+    network = Awkward()
+    task = toy(network)
+    grown = grow(network, task, Config(1.5, added=0, noise=0.0))
+    more = {name for name, width in widths(grown).items() if width != widths(network)[name]}
+    with torch.no_grad():
+        change = (network(task.train.images) - grown(task.train.images)).abs().max() / network(task.train.images).abs().max()
+    return float(change) + len(more ^ {"free"})
+
+
+def claim_parameters_of_a_teacher_s_layer(lab: Lab) -> float:
+    """Of the layer that it grows into: the largest layer of a ResNet-20."""
+    network = nets.resnet(20, 3)
+    grown = grow(network, toy(network, dtype=torch.float32), Config(added=0))
+    return float(network.stage3_2.second.conv.weight.numel() / grown.stage3_2.second.conv.weight.numel())
+
+
+def copies_of(grown: nn.Module) -> tuple[Tensor, Tensor]:
+    """Incoming weights of the hidden layer's 6000 copies, and of what they copy, by the order of their biases."""
+    weight, bias = grown[0].weight.detach(), grown[0].bias.detach()
+    near = (bias[6:, None] - bias[:6]).abs().argmin(1)
+    return weight[6:], weight[near]
+
+
+def claim_noise_spares_first_copy(lab: Lab) -> float:
+    """Deviation of the other copies from the first, over that of the layer's weights; infinite if a first copy or a reader has changed."""
+    network = nn.Sequential(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.Conv2d(6, 3, 4), nn.Flatten())
+    quiet, loud = (grow(network, toy(network), Config(100.0, added=0, noise=noise)) for noise in (0.0, 0.01))
+    if not torch.equal(loud[0].weight[:6], network[0].weight) or not torch.equal(loud[2].weight, quiet[2].weight):
+        return float("inf")
+    copies, first = copies_of(loud)
+    return float((copies - first).std() / network[0].weight.detach().std())
+
+
+def claim_noise_tells_copies_apart(lab: Lab) -> float:
+    """How far training drives copies apart without noise, over how far it does with it."""
+    apart = []
+    for noise in (0.0, 0.01):
+        network = nn.Sequential(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.Conv2d(6, 3, 4), nn.Flatten())
+        trained = compress(network, toy(network, steps=8), Config(2.0, added=0, noise=noise))
+        copies, first = copies_of(trained)
+        apart.append(float((copies - first).norm()))
+    return apart[0] / apart[1]
+
+
+def claim_trains_everything(lab: Lab) -> float:
+    """Parameters that training leaves where growth put them, plus the largest difference from training on the labels at a tenth."""
+    network = nets.resnet(8, 3, width=4)
+    task, config = toy(network, steps=6, dtype=torch.float32), Config(1.5, added=1, every=2, rate=0.2)
+    start = grow(copy.deepcopy(network), task, config)
+    grown = compress(copy.deepcopy(network), task, config)
+    still = sum(torch.equal(old, new) for old, new in zip(start.parameters(), grown.parameters(), strict=True))
+    by_hand = fit(start, task, lambda m, x, y: F.cross_entropy(m(x).float(), y), lr=0.02)
+    return still + max(float((a - b).detach().abs().max()) for a, b in zip(grown.parameters(), by_hand.parameters(), strict=True))
+
+
+def claim_starts_as_good(lab: Lab) -> float:
+    grown = grow(copy.deepcopy(lab.reference), lab.task, lab.config)
+    return lab.task.score(grown, lab.task.test) - lab.before.accuracy
+
+
+def claim_beats_random_start(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("alone").accuracy
+
+
+def claim_beats_random_pad(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("random_pad").accuracy
+
+
+def claim_exceeds_teacher(lab: Lab) -> float:
+    return lab.after.accuracy - lab.before.accuracy
+
+
+def claim_ahead_after_two_epochs(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("alone").accuracy
