@@ -79,9 +79,8 @@ def coupled(model: nn.Module, image: Tensor, name: str) -> list[Member]:
             continue
         if type(target) not in SIZES:
             raise ValueError(f"its channels go through {names.get(target)}, a {type(target).__name__}")
-        if (
-            getattr(target, "groups", 1) > 1 and not target.groups == target.in_channels == target.out_channels
-        ):  # equivalent: `wider` refuses, too
+        groups = getattr(target, "groups", 1)
+        if groups > 1 and not groups == target.in_channels == target.out_channels:  # equivalent: `wider` refuses, too
             raise ValueError(f"its channels meet the groups of {names[target]}")
         at, channel = torch.tensor(sorted(zip(item.idxs, item.root_idxs, strict=True))).T
         each = max(1, int((channel == 0).cumprod(0).sum()))  # equivalent: max is symmetric, and a tensor does as well
@@ -89,7 +88,7 @@ def coupled(model: nn.Module, image: Tensor, name: str) -> list[Member]:
         if not torch.equal(channel, order.repeat(len(at) // len(order))):  # equivalent: so is equal
             raise ValueError(f"its channels are split on the way to {names[target]}")
         members.append((names[target], int(item.dep.handler in READS), at.view(-1, n, each)))
-    if not any(axis for _, axis, _ in members):
+    if not any(axis for _, axis, _ in members):  # equivalent: `wider` refuses, too
         raise ValueError("its channels are the network's output")
     return members
 
@@ -102,7 +101,7 @@ def resize(layer: Any, axis: int, source: Tensor, copies: Tensor) -> None:
             if axis:  # |{x: g(x) = g(j)}|
                 new /= copies.to(new).view(-1, *[1] * (old.ndim - 2))  # equivalent: on the CPU
             setattr(layer, key, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
-    depthwise = getattr(layer, "groups", 1) > 1
+    depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
     for size in ("in_channels", "out_channels", "groups") if depthwise else (SIZES[type(layer)][axis],):
         setattr(layer, size, len(source))
 
@@ -118,14 +117,14 @@ def wider(model: nn.Module, image: Tensor, members: list[Member], g: Tensor, new
         layer: Any = grown.get_submodule(name)
         copies = torch.ones(layer.weight.shape[axis])
         copies[places] = g.bincount()[:, None].to(copies)
-        behind = {int(place[-1, -1]): place[g[places.shape[1] :]].flatten().tolist() for place in places}
+        behind = {int(place[-1, -1]): place[g[places.shape[1] :]].flatten().tolist() for place in places}  # equivalent: tensors, too
         slots = [(s, count > 0) for slot in range(len(copies)) for count, s in enumerate((slot, *behind.get(slot, ())))]
         source, is_new = torch.tensor(slots).T
         resize(layer, axis, source, copies[source])
         fresh.append((layer, axis, is_new > 0, copies[source]))
-    before, after = model.eval()(image), None
+    before, after = model.eval()(image), None  # equivalent: tracing does it
     with suppress(RuntimeError):  # sizes may be written into the network's code
-        after = grown.eval()(image)
+        after = grown.eval()(image)  # equivalent: tracing does it
     enough = 1e-3 * float(before.abs().max())  # equivalent: any small number
     if after is None or after.shape != before.shape or not torch.allclose(after, before, 0, enough):  # equivalent: allclose is symmetric
         raise ValueError("with copies of its channels the network would compute something else")
@@ -299,7 +298,7 @@ GROWTHS = {"wider": Config(1.5, added=0), "deeper": Config(1.0, every=1), "both"
 
 def function_change(case: str, dtype: torch.dtype) -> float:
     """Largest change of an output, over the largest output; infinite if a network is not as large as it should be."""
-    networks: list[nn.Module] = [nets.resnet(8, 3, width=4), nets.separable([(6, 1), (8, 2)], 3), Concat(), dense()]
+    networks: list[nn.Module] = [nets.resnet(8, 3, width=4), nets.separable([(2, 1), (8, 2)], 3), Concat(), dense()]
     task, config, worst = toy(*networks, dtype=dtype), replace(GROWTHS[case], noise=0.0), 0.0
     for network in networks:
         grown = grow(copy.deepcopy(network), task, config)  # in training mode until then
@@ -331,7 +330,8 @@ def claim_follows_algorithm(lab: Lab) -> float:
     grown = grow(network, toy(network), Config(2.0, added=0, noise=0.0))
     w, u = ({key: value.double().numpy() for key, value in model.state_dict().items()} for model in (network, grown))
     g, g2 = ([int(np.flatnonzero(w[key] == value)[0]) for value in u[key]] for key in ("1.bias", "4.bias"))
-    if (g[:5], g2[:4], len(g), len(g2)) != ([*range(5)], [*range(4)], 10, 8):
+    sizes = (grown[1].out_features, grown[2].num_features, grown[4].in_features, grown[4].out_features, grown[6].in_features)
+    if (g[:5], g2[:4], len(g), len(g2), *sizes) != ([*range(5)], [*range(4)], 10, 8, 10, 10, 10, 8, 8):
         return float("inf")
     wrong = [abs(u[f"2.{key}"][j] - w[f"2.{key}"][g[j]]) for key in ("weight", "bias", "running_mean", "running_var") for j in range(10)]
     wrong += [abs(u["1.weight"][j, k] - w["1.weight"][g[j], k]) for j in range(10) for k in range(192)]
