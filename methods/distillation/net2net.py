@@ -1,0 +1,481 @@
+"""Net2Net (Chen, Goodfellow and Shlens, ICLR 2016).
+
+A trained network grows without changing what it computes, and learns on from there. Wider: a random mapping g makes new
+channels copies of old ones, wherever these channels go, and the weights that read a channel are shared out among its copies.
+Deeper: a layer that starts as the identity goes behind a ReLU, and its batch norm undoes its own normalisation.
+
+Departures: residual networks on small images instead of Inception on ImageNet; square identity kernels, and only behind every
+third activation; the network grows in width and then in depth, where the paper also tries each alone; every layer whose
+channels can be copied grows by the same factor; the kit's training (Nesterov momentum, weight decay, one cosine).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torch_pruning as tp
+from scipy.stats import chisquare
+from torch import Tensor, nn
+
+from methods.kit import nets
+from methods.kit.lab import Lab
+from methods.kit.layers import name_the_kept, responses
+from methods.kit.surgery import widths
+from methods.kit.task import Split, Task
+from methods.kit.train import fit
+
+
+@dataclass(frozen=True)
+class Config:
+    widen: float = 0.3**-0.5  # the teacher has sqrt(0.3) of the student's channels, §3.2
+    added: int = 2  # layers at a place: two more pairs behind each pair, §3.3
+    every: int = 3  # of how many activations one is such a place, the last first; each in the paper
+    kernel: int = 3  # of an identity convolution
+    batches: int = 8  # of training images, whose statistics a new batch norm undoes; the paper has no number
+    noise: float = 0.01  # on all copies but the first, in deviations of the layer's weights; "a small amount", §2.3
+    rate: float = 0.1  # of a network with random weights
+    lower: float = 0.1  # times that rate, for the grown network, §3
+
+
+SMOKE = Config(widen=1.25, added=1, every=7)  # as much growth as trains in seconds
+SWEEP = tuple((SMOKE, steps) for steps in (50, 100, 200, 400))
+
+LAYERS = {nn.Conv2d: ("out_channels", "in_channels"), nn.Linear: ("out_features", "in_features")}
+SIZES: dict[Any, tuple[str, ...]] = {**LAYERS, nn.BatchNorm1d: ("num_features",), nn.BatchNorm2d: ("num_features",)}
+READS = (tp.prune_conv_in_channels, tp.prune_linear_in_channels)
+IDEMPOTENT = (nn.ReLU, nn.ReLU6, nn.Hardtanh)  # phi(I phi(v)) = phi(v), §2.4
+Member = tuple[str, int, Tensor]  # a layer, its outputs (0) or inputs (1), and where they are: (places, channels, numbers a channel)
+New = Callable[[Any, int, Tensor, Tensor], None]  # what becomes of new channels: (layer, axis, which are new, how many copies of each)
+
+
+def mapping(n: int, q: int, chance: torch.Generator) -> Tensor:
+    """g(j) = j for the first n of q channels, a random one of the n for the others, §2.3."""
+    return torch.cat([torch.arange(n), torch.randint(n, (q - n,), generator=chance)])
+
+
+def coupled(model: nn.Module, image: Tensor, name: str) -> list[Member]:
+    """All layers that make, carry or read the channels of one layer, through additions, concatenations and flattenings.
+
+    Raises ValueError with the reason why these channels cannot be copied.
+    """
+    with torch.enable_grad():  # the graph is traced through autograd
+        graph = tp.DependencyGraph().build_dependency(model, example_inputs=image)
+    names: dict[Any, str] = {layer: name for name, layer in model.named_modules()}
+    layer: Any = model.get_submodule(name)
+    n, members = len(layer.weight), list[Member]()
+    makes = tp.prune_linear_out_channels if isinstance(layer, nn.Linear) else tp.prune_conv_out_channels
+    for item in graph.get_pruning_group(layer, makes, range(n)):
+        target = item.dep.target.module
+        if target.__module__ == tp.ops.__name__:  # an addition, a concatenation
+            continue
+        if type(target) not in SIZES:
+            raise ValueError(f"its channels go through {names.get(target)}, a {type(target).__name__}")
+        groups = getattr(target, "groups", 1)
+        if groups > 1 and not groups == target.in_channels == target.out_channels:  # equivalent: `wider` refuses, too
+            raise ValueError(f"its channels meet the groups of {names[target]}")
+        at, channel = torch.tensor(sorted(zip(item.idxs, item.root_idxs, strict=True))).T
+        each = max(1, int((channel == 0).cumprod(0).sum()))  # equivalent: max is symmetric, and a tensor does as well
+        order = torch.arange(n).repeat_interleave(each)  # several numbers a channel behind a flattening
+        if not torch.equal(channel, order.repeat(len(at) // len(order))):  # equivalent: so is equal
+            raise ValueError(f"its channels are split on the way to {names[target]}")
+        members.append((names[target], int(item.dep.handler in READS), at.view(-1, n, each)))
+    if not any(axis for _, axis, _ in members):  # equivalent: `wider` refuses, too
+        raise ValueError("its channels are the network's output")
+    return members
+
+
+def resize(layer: Any, axis: int, source: Tensor, copies: Tensor) -> None:
+    """Repeat what makes a channel, batch norm included; divide what reads it by its number of copies: Algorithm 1."""
+    for key, old in [*layer.named_parameters(), *layer.named_buffers()]:
+        if old.ndim > axis:  # no bias has inputs; the count of batches has no channels
+            new = old.index_select(axis, source.to(old.device))  # equivalent: on the CPU
+            if axis:  # |{x: g(x) = g(j)}|
+                new /= copies.to(new).view(-1, *[1] * (old.ndim - 2))  # equivalent: on the CPU
+            setattr(layer, key, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
+    depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
+    for size in ("in_channels", "out_channels", "groups") if depthwise else (SIZES[type(layer)][axis],):
+        setattr(layer, size, len(source))
+
+
+@torch.no_grad()
+def wider(model: nn.Module, image: Tensor, members: list[Member], g: Tensor, new: New) -> nn.Module:
+    """Net2WiderNet: a copy of the network in which one set of channels follows g in every layer; `new` may change what is new.
+
+    Raises ValueError if the network would compute something else.
+    """
+    grown, fresh = copy.deepcopy(model), list[tuple[Any, int, Tensor, Tensor]]()
+    for name, axis, places in members:
+        layer: Any = grown.get_submodule(name)
+        copies = torch.ones(layer.weight.shape[axis])
+        copies[places] = g.bincount()[:, None].to(copies)
+        behind = {int(place[-1, -1]): place[g[places.shape[1] :]].flatten().tolist() for place in places}  # equivalent: tensors, too
+        slots = [(s, count > 0) for slot in range(len(copies)) for count, s in enumerate((slot, *behind.get(slot, ())))]
+        source, is_new = torch.tensor(slots).T
+        resize(layer, axis, source, copies[source])
+        fresh.append((layer, axis, is_new > 0, copies[source]))
+    before, after = model.eval()(image), None  # equivalent: tracing does it
+    with suppress(RuntimeError):  # sizes may be written into the network's code
+        after = grown.eval()(image)  # equivalent: tracing does it
+    enough = 1e-3 * float(before.abs().max())  # equivalent: any small number
+    if after is None or after.shape != before.shape or not torch.allclose(after, before, 0, enough):  # equivalent: allclose is symmetric
+        raise ValueError("with copies of its channels the network would compute something else")
+    for change in fresh:
+        new(*change)
+    return grown
+
+
+def widened(model: nn.Module, image: Tensor, factor: float, chance: torch.Generator, new: New) -> nn.Module:
+    """Net2WiderNet for every layer whose channels can be copied, coupled ones with the same g. Names the others."""
+    done, kept = set[str](), dict[str, str]()
+    for name, layer in model.named_modules():
+        if type(layer) in LAYERS and name not in done:
+            try:
+                members = coupled(model, image, name)
+                model = wider(model, image, members, mapping(len(layer.weight), round(factor * len(layer.weight)), chance), new)
+                done |= {member for member, axis, _ in members if not axis}
+            except ValueError as reason:
+                kept[name] = str(reason)
+    name_the_kept(
+        "Net2WiderNet needs a layer whose channels can be copied", done, {name: why for name, why in kept.items() if name not in done}
+    )
+    return model
+
+
+def places(model: nn.Module, image: Tensor) -> tuple[list[str], dict[str, str]]:
+    """The activations that an identity layer can follow, and why it cannot follow each other one."""
+    seen: dict[str, list[Any]] = {name: [] for name, layer in model.named_modules() if type(layer).__module__ == nn.ReLU.__module__}
+    layers = {name: model.get_submodule(name) for name in seen}
+    hooks = [layer.register_forward_hook(lambda _, x, y, name=name: seen[name].append(y)) for name, layer in layers.items()]  # type: ignore[misc]
+    try:
+        model.eval()(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    kept = {name: f"runs {len(found)} times" for name, found in seen.items() if len(found) != 1}
+    kept |= {name: "wants (N, C) or (N, C, H, W)" for name, found in seen.items() if found and found[0].ndim not in (2, 4)}
+    kept |= {
+        name: f"{type(layer).__name__} twice is not {type(layer).__name__} once"
+        for name, layer in layers.items()
+        if type(layer) not in IDEMPOTENT
+    }
+    return [name for name in seen if name not in kept], kept
+
+
+@torch.no_grad()
+def identity(like: Tensor, mean: Tensor, variance: Tensor, kernel: int, norm: bool) -> list[nn.Module]:
+    """A layer that leaves (N, C, ...) as it is: 1 in the middle of the own channel's kernel; batch norm undoes itself, §2.4."""
+    n, flat = like.shape[1], like.ndim == 2
+    layer: Any = (nn.Linear(n, n, not norm) if flat else nn.Conv2d(n, n, kernel, padding=kernel // 2, bias=not norm)).to(like)
+    (nn.init.eye_ if flat else nn.init.dirac_)(layer.weight)
+    if not norm:
+        layer.bias.zero_()
+        return [layer]
+    after: Any = (nn.BatchNorm1d if flat else nn.BatchNorm2d)(n).to(like)
+    after.running_mean.copy_(mean)
+    after.running_var.copy_(variance)
+    after.bias.copy_(mean)
+    after.weight.copy_((variance + after.eps).sqrt())
+    return [layer, after]
+
+
+def deeper(model: nn.Module, names: list[str], images: Iterable[Tensor], config: Config) -> nn.Module:
+    """Net2DeeperNet: a copy of the network with identity layers behind the named activations.
+
+    They have batch norm where the network has, whose scale and shift are the deviation and mean of what comes in on these images.
+    """
+    grown, moments, last = copy.deepcopy(model), dict[str, list[Tensor]](), dict[str, Tensor]()
+    for x in images:
+        last = responses(model, x, names)
+        for name, v in last.items():
+            values = v.double().transpose(0, 1).flatten(1)  # equivalent: precision
+            moments.setdefault(name, []).append(torch.stack([values.mean(1), values.square().mean(1)]))
+    norm = any(isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d) for layer in model.modules())
+    for name in names:
+        mean, square = torch.stack(moments[name]).mean(0)
+        chain = [grown.get_submodule(name)]
+        for _ in range(config.added):
+            chain += [*identity(last[name], mean, square - mean**2, config.kernel, norm), copy.deepcopy(chain[0])]
+        grown.set_submodule(name, nn.Sequential(*chain))
+    return grown
+
+
+def noisy(layer: Any, axis: int, fresh: Tensor, copies: Tensor, share: float, chance: torch.Generator) -> None:
+    """A little noise on the incoming weights of all copies but the first, which tells them apart, §2.3."""
+    if not axis and layer.weight.ndim > 1:
+        noise = share * layer.weight.std() * torch.randn(layer.weight.shape, generator=chance).to(layer.weight)  # equivalent: on the CPU
+        layer.weight[fresh] += noise[fresh]
+
+
+def grow(model: nn.Module, task: Task, config: Config, new: New | None = None) -> nn.Module:
+    """Wider, then deeper; still the same function, but for the noise."""
+    model, chance = model.to(task.device), torch.Generator().manual_seed(task.seed)  # equivalent: on the CPU, another seed
+    images = [x for x, _ in islice(task.batches(), config.batches)]
+    image = images[0][:1]  # equivalent: any image
+    if config.widen > 1:
+        model = widened(model, image, config.widen, chance, new or partial(noisy, share=config.noise, chance=chance))
+    if config.added:
+        found, kept = places(model, image)
+        name_the_kept("Net2DeeperNet needs an idempotent activation that is a module", found, kept)
+        model = deeper(model, found[:: -config.every], images, config)
+    return model.eval()
+
+
+def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
+    """Grow the network and train all of it on the labels, at a lower rate than one with random weights."""
+    return fit(grow(model, task, config), task, lr=config.lower * config.rate)
+
+
+def control_alone(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """The same large network from random weights, at their rate."""
+    model = copy.deepcopy(like)
+    for layer in model.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
+    return fit(model, task, lr=config.rate)
+
+
+@torch.no_grad()
+def padded(layer: Any, axis: int, fresh: Tensor, copies: Tensor) -> None:
+    """Random weights as new layers have them in place of the copies, and nothing shared out."""
+    random = copy.deepcopy(layer)
+    random.reset_parameters()
+    for old, new in zip(layer.state_dict().values(), random.state_dict().values(), strict=True):
+        if old.ndim > axis:
+            if axis:
+                old *= copies.to(old).view(-1, *[1] * (old.ndim - 2))
+            old.transpose(0, axis)[fresh] = new.transpose(0, axis)[fresh]
+
+
+def control_random_pad(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
+    """As large, but with random channels in place of the copies, §3.2; what it gains in depth is the method's."""
+    return fit(grow(model, task, config, padded), task, lr=config.lower * config.rate)
+
+
+class Concat(nn.Module):
+    """Channels that are concatenated, read again, and flattened, with biases and without batch norm; a hidden dense layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1, groups=1)
+        self.three, self.fc1, self.fc2 = nn.Conv2d(13, 6, 2, stride=2), nn.Linear(96, 7), nn.Linear(7, 3)
+        self.act1, self.act2, self.act3, self.act4 = nn.ReLU6(), nn.Hardtanh(), nn.ReLU(inplace=True), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act1(self.one(x))
+        x = torch.cat([x, self.act2(self.two(x)), x], 1)
+        return self.fc2(self.act4(self.fc1(self.act3(self.three(x)).flatten(1))))
+
+
+def toy(*networks: nn.Module, steps: int = 4, dtype: torch.dtype = torch.float64) -> Task:
+    """Random images, and networks whose weights, batch norms and statistics are random."""
+    for layer in (layer for network in networks for layer in network.to(dtype).modules()):
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            for values in (layer.weight, layer.running_var):
+                nn.init.uniform_(values, 0.5, 2.0)
+            for values in (layer.bias, layer.running_mean):
+                nn.init.normal_(values)
+    part = Split(torch.randn(64, 3, 8, 8, dtype=dtype), torch.arange(64) % 3)
+    return Task("toy", part, part, part, steps=steps, batch=16, augmented=False)
+
+
+def dense() -> nn.Sequential:
+    """Three dense layers, batch norm behind the first."""
+    layers = [nn.Linear(192, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)]
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
+GROWTHS = {"wider": Config(1.5, added=0), "deeper": Config(1.0, every=1), "both": Config(1.5, added=1, every=2)}
+
+
+def function_change(case: str, dtype: torch.dtype) -> float:
+    """Largest change of an output, over the largest output; infinite if a network is not as large as it should be."""
+    networks: list[nn.Module] = [nets.resnet(8, 3, width=4), nets.separable([(2, 1), (8, 2)], 3), Concat(), dense()]
+    task, config, worst = toy(*networks, dtype=dtype), replace(GROWTHS[case], noise=0.0), 0.0
+    for network in networks:
+        grown = grow(copy.deepcopy(network), task, config)  # in training mode until then
+        old, new = (
+            {name: len(layer.weight) for name, layer in model.named_modules() if type(layer) in LAYERS} for model in (network, grown)
+        )
+        acts = sum(type(layer) in IDEMPOTENT for layer in network.modules())
+        as_large = len(new) - len(old) == config.added * -(-acts // config.every)
+        as_large = as_large and all(new[name] == (round(config.widen * n) if n != 3 else n) for name, n in old.items())
+        with torch.no_grad():
+            before, after = network.eval()(task.train.images), grown(task.train.images)
+        worst = max(worst, float((before - after).abs().max() / before.abs().max()) if as_large else float("inf"))
+    return worst
+
+
+def claim_keeps_function(lab: Lab, case: str) -> float:
+    """In double precision."""
+    return function_change(case, torch.float64)
+
+
+def claim_keeps_function_in_float32(lab: Lab) -> float:
+    """After both operators."""
+    return function_change("both", torch.float32)
+
+
+def claim_follows_algorithm(lab: Lab) -> float:
+    """Largest difference of a dense network's numbers from Algorithm 1, entry by entry; infinite if a first copy is not in its place."""
+    network = dense()
+    grown = grow(network, toy(network), Config(2.0, added=0, noise=0.0))
+    w, u = ({key: value.double().numpy() for key, value in model.state_dict().items()} for model in (network, grown))
+    g, g2 = ([int(np.flatnonzero(w[key] == value)[0]) for value in u[key]] for key in ("1.bias", "4.bias"))
+    sizes = (grown[1].out_features, grown[2].num_features, grown[4].in_features, grown[4].out_features, grown[6].in_features)
+    if (g[:5], g2[:4], len(g), len(g2), *sizes) != ([*range(5)], [*range(4)], 10, 8, 10, 10, 10, 8, 8):
+        return float("inf")
+    wrong = [abs(u[f"2.{key}"][j] - w[f"2.{key}"][g[j]]) for key in ("weight", "bias", "running_mean", "running_var") for j in range(10)]
+    wrong += [abs(u["1.weight"][j, k] - w["1.weight"][g[j], k]) for j in range(10) for k in range(192)]
+    wrong += [abs(u["4.weight"][j, k] - w["4.weight"][g2[j], g[k]] / g.count(g[k])) for j in range(8) for k in range(10)]
+    wrong += [abs(u["6.weight"][j, k] - w["6.weight"][j, g2[k]] / g2.count(g2[k])) for j in range(3) for k in range(8)]
+    return float(max(wrong))
+
+
+def claim_copies_are_uniform(lab: Lab) -> float:
+    """Chi-squared over its degrees of freedom, of how often each channel is copied; infinite if a first copy is not in its place."""
+    g = mapping(11, 11 + 11_000, torch.Generator().manual_seed(0)).numpy()
+    if list(g[:11]) != list(range(11)) or g.max() > 10:
+        return float("inf")
+    return float(chisquare(np.bincount(g[11:], minlength=11)).statistic / 10)
+
+
+def claim_norm_undoes_itself(lab: Lab) -> float:
+    """Largest change of the outputs by deepening while batch norm normalises by the batch it sees, over the largest output.
+
+    All images are seen four batches at a time when growing, and at once when measuring.
+    """
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 3))
+    task = toy(network)
+    x = task.train.images
+    deep = grow(network, task, Config(1.0, added=2, every=2))  # behind the last activation
+    for layer in deep[3].modules():
+        layer.train()
+    with torch.no_grad():
+        return float((deep(x) - network(x)).abs().max() / network(x).abs().max()) if len(deep[3]) == 7 else float("inf")
+
+
+def claim_only_idempotent_activations(lab: Lab) -> float:
+    """Activations of torch that deepening takes although twice is not once, by trying, or leaves although it is."""
+    kinds = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Hardswish)
+    v, image, wrong, act = torch.linspace(-9, 9, 1001), torch.zeros(1, 3, 2, 2), 0, nn.ReLU()
+    for kind in kinds:
+        network = nn.Sequential(nn.Conv2d(3, 4, 1), kind())
+        found, kept = places(network, image)
+        idempotent = torch.equal(kind()(kind()(v)), kind()(v))
+        wrong += (found == ["1"]) != idempotent or (list(kept) == ["1"]) == idempotent or len(network[1]._forward_hooks)
+    for network in (
+        nn.Sequential(act, nn.Conv2d(3, 4, 1), act),
+        nn.Sequential(nn.Flatten(2), act),
+    ):  # one at two places; no channels, or which?
+        wrong += places(network, image)[0] != []
+    return wrong
+
+
+class Awkward(nn.Module):
+    """Layers whose channels cannot be copied: groups, group norm, a split, softmax over channels, a written-down size, the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free, self.grouping, self.groups = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 6, 1, groups=2)
+        self.normed, self.norm, self.split = nn.Conv2d(6, 4, 1), nn.GroupNorm(2, 4), nn.Conv2d(4, 8, 1)
+        self.soft, self.sized, self.out = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(256, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.normed(self.groups(self.grouping(self.free(x)))))
+        one, two = self.split(x).chunk(2, 1)
+        x = self.sized(self.soft(one + two.exp()).softmax(1))
+        return self.out(x.reshape(-1, 256))
+
+
+def claim_leaves_the_others(lab: Lab) -> float:
+    """Largest change of the outputs over the largest, plus the number of layers that are widened or left wrongly."""
+    network = Awkward()
+    task = toy(network)
+    grown = grow(network, task, Config(1.5, added=0, noise=0.0))
+    more = {name for name, width in widths(grown).items() if width != widths(network)[name]}
+    with torch.no_grad():
+        change = (network(task.train.images) - grown(task.train.images)).abs().max() / network(task.train.images).abs().max()
+    return float(change) + len(more ^ {"free"})
+
+
+def claim_parameters_of_a_teacher_s_layer(lab: Lab) -> float:
+    """Of the layer that it grows into: the largest layer of a ResNet-8."""
+    network = nets.resnet(8, 3)
+    grown = grow(network, toy(network, dtype=torch.float32), Config(added=0))
+    return float(network.stage3_0.second.conv.weight.numel() / grown.stage3_0.second.conv.weight.numel())
+
+
+def copies_of(layer: Any) -> tuple[Tensor, Tensor]:
+    """Weights of all copies but the first of six units, and of the first ones, found by their biases."""
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+    return weight[6:], weight[(bias[6:, None] - bias[:6]).abs().argmin(1)]
+
+
+def claim_noise_spares_first_copy(lab: Lab) -> float:
+    """Deviation of the other copies from the first, over that of the layer's weights; infinite if a first copy or a reader has changed."""
+    network = nn.Sequential(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.Conv2d(6, 3, 4), nn.Flatten())
+    quiet, loud = (grow(network, toy(network), Config(100.0, added=0, noise=noise)) for noise in (0.0, 0.01))
+    if not torch.equal(loud[0].weight[:6], network[0].weight) or not torch.equal(loud[2].weight, quiet[2].weight):
+        return float("inf")
+    copies, first = copies_of(loud[0])
+    return float((copies - first).std() / network[0].weight.detach().std())
+
+
+def claim_noise_tells_copies_apart(lab: Lab) -> float:
+    """How far training drives copies apart without noise, over how far it does with it."""
+    apart = []
+    for noise in (0.0, 0.01):
+        network = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 3))
+        trained = compress(network, toy(network, steps=8), Config(2.0, added=0, noise=noise))
+        copies, first = copies_of(trained[1])
+        apart.append(float((copies - first).norm()))
+    return apart[0] / apart[1]
+
+
+def claim_trains_everything(lab: Lab) -> float:
+    """Parameters that training leaves where growth put them, plus the largest difference from training on the labels at a tenth."""
+    network = nets.resnet(8, 3, width=4)
+    task, config = toy(network, steps=6, dtype=torch.float32), Config(1.5, added=1, every=2, rate=0.2)
+    start = grow(copy.deepcopy(network), task, config)
+    grown = compress(copy.deepcopy(network), task, config)
+    still = sum(torch.equal(old, new) for old, new in zip(start.parameters(), grown.parameters(), strict=True))
+    by_hand = fit(start, task, lambda m, x, y: F.cross_entropy(m(x).float(), y), lr=0.02)
+    return still + max(float((a - b).detach().abs().max()) for a, b in zip(grown.parameters(), by_hand.parameters(), strict=True))
+
+
+def claim_starts_as_good(lab: Lab) -> float:
+    grown = grow(copy.deepcopy(lab.reference), lab.task, lab.config)
+    return lab.task.score(grown, lab.task.test) - lab.before.accuracy
+
+
+def claim_beats_random_start(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("alone").accuracy
+
+
+def claim_beats_random_pad(lab: Lab) -> float:
+    """Cross-entropy on test images, over that of the padded network: in seconds it tells more than the accuracy does."""
+    networks, parts = (lab.compressed, lab.controlled("random_pad")), list(lab.task.test.first(1000).chunks())
+    with torch.no_grad():
+        method, pad = (sum(float(F.cross_entropy(m(x.to(lab.task.device)).cpu(), y, reduction="sum")) for x, y in parts) for m in networks)
+    return method / pad
+
+
+def claim_ahead_of_random_pad(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("random_pad").accuracy
+
+
+def claim_exceeds_teacher(lab: Lab) -> float:
+    return lab.after.accuracy - lab.before.accuracy
+
+
+def claim_ahead_after_two_epochs(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("alone").accuracy
