@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from methods.kit import nets
 from methods.kit.lab import Lab
-from methods.kit.layers import name_the_kept, responses
+from methods.kit.layers import fresh, name_the_kept, responses
 from methods.kit.surgery import widths
 from methods.kit.task import Split, Task
 from methods.kit.train import fit
@@ -112,7 +112,7 @@ def wider(model: nn.Module, image: Tensor, members: list[Member], g: Tensor, new
 
     Raises ValueError if the network would compute something else.
     """
-    grown, fresh = copy.deepcopy(model), list[tuple[Any, int, Tensor, Tensor]]()
+    grown, changed = copy.deepcopy(model), list[tuple[Any, int, Tensor, Tensor]]()
     for name, axis, places in members:
         layer: Any = grown.get_submodule(name)
         copies = torch.ones(layer.weight.shape[axis])
@@ -121,14 +121,14 @@ def wider(model: nn.Module, image: Tensor, members: list[Member], g: Tensor, new
         slots = [(s, count > 0) for slot in range(len(copies)) for count, s in enumerate((slot, *behind.get(slot, ())))]
         source, is_new = torch.tensor(slots).T
         resize(layer, axis, source, copies[source])
-        fresh.append((layer, axis, is_new > 0, copies[source]))
+        changed.append((layer, axis, is_new > 0, copies[source]))
     before, after = model.eval()(image), None  # equivalent: tracing does it
     with suppress(RuntimeError):  # sizes may be written into the network's code
         after = grown.eval()(image)  # equivalent: tracing does it
     enough = 1e-3 * float(before.abs().max())  # equivalent: any small number
     if after is None or after.shape != before.shape or not torch.allclose(after, before, 0, enough):  # equivalent: allclose is symmetric
         raise ValueError("with copies of its channels the network would compute something else")
-    for change in fresh:
+    for change in changed:
         new(*change)
     return grown
 
@@ -208,11 +208,11 @@ def deeper(model: nn.Module, names: list[str], images: Iterable[Tensor], config:
     return grown
 
 
-def noisy(layer: Any, axis: int, fresh: Tensor, copies: Tensor, share: float, chance: torch.Generator) -> None:
+def noisy(layer: Any, axis: int, is_new: Tensor, copies: Tensor, share: float, chance: torch.Generator) -> None:
     """A little noise on the incoming weights of all copies but the first, which tells them apart, §2.3."""
     if not axis and layer.weight.ndim > 1:
         noise = share * layer.weight.std() * torch.randn(layer.weight.shape, generator=chance).to(layer.weight)  # equivalent: on the CPU
-        layer.weight[fresh] += noise[fresh]
+        layer.weight[is_new] += noise[is_new]
 
 
 def grow(model: nn.Module, task: Task, config: Config, new: New | None = None) -> nn.Module:
@@ -236,15 +236,11 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
 
 def control_alone(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same large network from random weights, at their rate."""
-    model = copy.deepcopy(like)
-    for layer in model.modules():
-        if hasattr(layer, "reset_parameters"):
-            layer.reset_parameters()
-    return fit(model, task, lr=config.rate)
+    return fit(fresh(like), task, lr=config.rate)
 
 
 @torch.no_grad()
-def padded(layer: Any, axis: int, fresh: Tensor, copies: Tensor) -> None:
+def padded(layer: Any, axis: int, is_new: Tensor, copies: Tensor) -> None:
     """Random weights as new layers have them in place of the copies, and nothing shared out."""
     random = copy.deepcopy(layer)
     random.reset_parameters()
@@ -252,7 +248,7 @@ def padded(layer: Any, axis: int, fresh: Tensor, copies: Tensor) -> None:
         if old.ndim > axis:
             if axis:
                 old *= copies.to(old).view(-1, *[1] * (old.ndim - 2))
-            old.transpose(0, axis)[fresh] = new.transpose(0, axis)[fresh]
+            old.transpose(0, axis)[is_new] = new.transpose(0, axis)[is_new]
 
 
 def control_random_pad(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
