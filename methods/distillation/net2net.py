@@ -143,7 +143,7 @@ def widened(model: nn.Module, image: Tensor, factor: float, chance: torch.Genera
                 model = wider(model, image, members, mapping(len(layer.weight), round(factor * len(layer.weight)), chance), new)
                 done |= {member for member, axis, _ in members if not axis}
             except ValueError as reason:
-                kept[name] = str(reason)
+                kept[name] = str(reason)  # equivalent: wording
     name_the_kept(
         "Net2WiderNet needs a layer whose channels can be copied", done, {name: why for name, why in kept.items() if name not in done}
     )
@@ -152,7 +152,7 @@ def widened(model: nn.Module, image: Tensor, factor: float, chance: torch.Genera
 
 def places(model: nn.Module, image: Tensor) -> tuple[list[str], dict[str, str]]:
     """The activations that an identity layer can follow, and why it cannot follow each other one."""
-    seen: dict[str, list[Any]] = {name: [] for name, layer in model.named_modules() if type(layer).__module__ == nn.ReLU.__module__}
+    seen: dict[str, list[Any]] = {name: [] for name, layer in model.named_modules() if layer.__module__ == nn.ReLU.__module__}
     layers = {name: model.get_submodule(name) for name in seen}
     hooks = [layer.register_forward_hook(lambda _, x, y, name=name: seen[name].append(y)) for name, layer in layers.items()]  # type: ignore[misc]
     try:
@@ -211,8 +211,8 @@ def deeper(model: nn.Module, names: list[str], images: Iterable[Tensor], config:
 def noisy(layer: Any, axis: int, is_new: Tensor, copies: Tensor, share: float, chance: torch.Generator) -> None:
     """A little noise on the incoming weights of all copies but the first, which tells them apart, §2.3."""
     if not axis and layer.weight.ndim > 1:
-        noise = share * layer.weight.std() * torch.randn(layer.weight.shape, generator=chance).to(layer.weight)  # equivalent: on the CPU
-        layer.weight[is_new] += noise[is_new]
+        random = torch.randn(layer.weight.shape, generator=chance).to(layer.weight)  # equivalent: on the CPU
+        layer.weight[fresh] += share * layer.weight.std() * random[fresh]
 
 
 def grow(model: nn.Module, task: Task, config: Config, new: New | None = None) -> nn.Module:
@@ -289,7 +289,7 @@ def dense() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), *layers)
 
 
-GROWTHS = {"wider": Config(1.5, added=0), "deeper": Config(1.0, every=1), "both": Config(1.5, added=1, every=2)}
+GROWTHS = {"wider": Config(1.5, added=0), "deeper": Config(1.0, every=1, kernel=5), "both": Config(1.5, added=1, every=2)}
 
 
 def function_change(case: str, dtype: torch.dtype) -> float:
@@ -304,8 +304,12 @@ def function_change(case: str, dtype: torch.dtype) -> float:
         acts = sum(type(layer) in IDEMPOTENT for layer in network.modules())
         as_large = len(new) - len(old) == config.added * -(-acts // config.every)
         as_large = as_large and all(new[name] == (round(config.widen * n) if n != 3 else n) for name, n in old.items())
+        norms, norms_then = (
+            sum(type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d) for layer in model.modules()) for model in (network, grown)
+        )
+        as_large = as_large and norms_then - norms == (len(new) - len(old) if norms else 0)
         with torch.no_grad():
-            before, after = network.eval()(task.train.images), grown(task.train.images)
+            before, after = network.eval()(task.train.images[:9]), grown(task.train.images[:9])
         worst = max(worst, float((before - after).abs().max() / before.abs().max()) if as_large else float("inf"))
     return worst
 
@@ -419,6 +423,7 @@ def copies_of(layer: Any) -> tuple[Tensor, Tensor]:
 def claim_noise_spares_first_copy(lab: Lab) -> float:
     """Deviation of the other copies from the first, over that of the layer's weights; infinite if a first copy or a reader has changed."""
     network = nn.Sequential(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.Conv2d(6, 3, 4), nn.Flatten())
+    network[0].weight.data += 1  # a mean is no deviation
     quiet, loud = (grow(network, toy(network), Config(100.0, added=0, noise=noise)) for noise in (0.0, 0.01))
     if not torch.equal(loud[0].weight[:6], network[0].weight) or not torch.equal(loud[2].weight, quiet[2].weight):
         return float("inf")
