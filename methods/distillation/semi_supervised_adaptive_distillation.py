@@ -547,6 +547,10 @@ def claim_beats_labels_alone(lab: Lab) -> float:
     return lab.after.accuracy - lab.control("alone").accuracy
 
 
+def claim_weight_helps_from_the_start(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("plain").accuracy
+
+
 def claim_beats_plain_distillation(lab: Lab) -> float:
     return lab.after.accuracy - lab.control("plain").accuracy
 
