@@ -212,7 +212,7 @@ def noisy(layer: Any, axis: int, is_new: Tensor, copies: Tensor, share: float, c
     """A little noise on the incoming weights of all copies but the first, which tells them apart, §2.3."""
     if not axis and layer.weight.ndim > 1:
         random = torch.randn(layer.weight.shape, generator=chance).to(layer.weight)  # equivalent: on the CPU
-        layer.weight[fresh] += share * layer.weight.std() * random[fresh]
+        layer.weight[is_new] += share * layer.weight.std() * random[is_new]
 
 
 def grow(model: nn.Module, task: Task, config: Config, new: New | None = None) -> nn.Module:
