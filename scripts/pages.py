@@ -388,6 +388,11 @@ def _against_steps(facts: Facts, swept: Swept, here: str, family: str, where: st
         "of its own, with its own schedule, and counts the network of the **last step, never the best one on the way**. The teacher has "
         "seen all training images, its students only those of a smoke run."
     )
+    grown = [escape(record.entry.name) for record, _ in swept if record.executable and record.executable.returns == "larger"]
+    if grown:
+        explain += (
+            f" {' and '.join(grown)} has no teacher but a trained network to grow from; beside it, as large a one from random weights."
+        )
     heads = ["Method", "Steps", "Accuracy", "Without a teacher", "Best control", "Which", "Teacher or start"]
     rows = [
         [
