@@ -4,11 +4,12 @@ A one-stage detector scores every place of an image, and countless easy places d
 Each score of the student is weighted by its distance from the teacher's and by the teacher's own doubt, as the focal loss weights
 what labels say. On images without labels the teacher's detections are the annotations, and all images mix in one training.
 
-Departures: 2x2 mosaics of small images, a quarter of the cells empty, in the place of COCO, half of them without labels; one map
-with one square anchor a place, and a head of two convolutions that classes and boxes share, in the place of a pyramid with nine
-anchors and two heads of five; boxes are offsets of corners; the teacher is a classifier whose body stays as it is under a new
-head; the student starts from random weights, in a smoke run from those of a classifier, as in the paper; the teacher's
-detections are found in passing, not stored; the temperature, which is 1 in the released set-up, is left out; the kit's training.
+Departures: 2x2 mosaics of small images, a quarter of the cells empty, in the place of COCO, half of them without labels; one
+map with one square anchor a place, and a head of two convolutions that classes and boxes share, in the place of a pyramid with
+nine anchors and two heads of five; boxes are offsets of corners; the teacher is a classifier whose body stays as it is under a
+new head, which learns from labelled mosaics for 240 steps of its own; a step sees an eighth of the task's batch, in mosaics;
+the student starts from random weights, in a smoke run from those of a classifier, as in the paper; the teacher's detections are
+found in passing, not stored; the temperature, which is 1 in the released set-up, is left out; the kit's training.
 """
 
 from __future__ import annotations
