@@ -299,6 +299,9 @@ def _methods(facts: Facts, records: Sequence[Record], here: str, family: str) ->
     guide = inside("How to read these numbers", here, "guides/read.md")
     explain = f"{said} *Reference*, *best control* and *method* are accuracies; "
     explain += f"multiply-adds and file are the method's share of the reference's. {guide}."
+    own = [escape(r.entry.name) for r in records if r.id in facts.sources and "prepare" in facts.sources[r.id].functions]
+    if own:
+        explain += f" {' and '.join(own)} works on a task of its own, whose score stands in the place of accuracy."
     return "\n\n".join(filter(None, [explain, table(*filled(columns, rows), kind="sp-sortable"), _sweep(facts, records, here, family)]))
 
 
