@@ -57,8 +57,7 @@ def sweep(
 
 def at_point(method: ModuleType, task: Task, point: Any, where: str, say: Callable[[str], None]) -> Iterator[tuple[str, str, float]]:
     """(subject, quantity, value) of reference, method and controls under one Config, or under a Config for so many steps."""
-    config, steps = point if isinstance(point, tuple) else (point, None)
-    lab = Lab(method, lambda: task.with_steps(steps or task.steps), config)
+    lab, steps = Lab(method, lambda: task, point), point[1] if isinstance(point, tuple) else None
     subjects = []
     for subject, quantity, value in measured(lab, method, where, say):
         subjects.append(subject)

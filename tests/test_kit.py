@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import types
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import nn
 
 from methods.kit import nets
 from methods.kit.lab import Lab
+from methods.kit.layers import disturbed
 from methods.kit.measure import multiply_adds
 from methods.kit.surgery import free_channels, norm_after, remove_channels, widths
 from methods.kit.task import DataError, Split, Task, accuracy, augment, cifar10, read_batch
@@ -277,3 +279,25 @@ def test_a_lab_gives_the_same_networks_in_any_order() -> None:
         late = (first := lab()).controlled("random").weight, first.compressed.weight, first.reference.weight
     early = (second := lab()).reference.weight, second.compressed.weight, second.controlled("random").weight
     assert all(torch.equal(a, b) and b.requires_grad for a, b in zip(late, reversed(early), strict=True))
+
+
+def test_a_smoke_run_may_name_its_own_number_of_steps() -> None:
+    method = types.SimpleNamespace(Config=dict, SMOKE=({"rate": 1}, 3))
+    settings = [(method.SMOKE, 3), (None, 3), ({"rate": 1}, 4), (({"rate": 1}, 2), 2)]
+    for config, steps in settings:
+        lab = Lab(method, lambda: toy(steps=4), config)  # type: ignore[arg-type]
+        assert (lab.config, lab.task.steps) == ({"rate": 1}, steps)
+
+
+def test_a_disturbed_teacher_is_told() -> None:
+    x = torch.randn(8, 3, 8, 8)
+
+    def teacher() -> nn.Module:
+        return nn.Sequential(nets.conv_bn(3, 4), nn.Dropout(0.0))
+
+    assert disturbed(still := teacher(), lambda: still.eval().requires_grad_(False)(x)) == 0
+    assert disturbed(training := teacher(), lambda: training.requires_grad_(False)(x)) > 1
+    assert disturbed(learning := teacher(), lambda: learning.eval()(x)) >= 1
+    assert disturbed(moved := teacher(), lambda: moved[0].conv.weight.data.add_(0.25)) == 0.25
+    assert disturbed(copied := teacher(), lambda: copy.deepcopy(copied)(x)) == 0
+    assert not any(layer._forward_hooks for layer in copied.modules())

@@ -31,8 +31,9 @@ from methods.distillation import hinton_distillation as hinton
 from methods.distillation.hinton_distillation import classes_of
 from methods.kit import nets
 from methods.kit.lab import Lab
+from methods.kit.layers import disturbed
 from methods.kit.task import Split, Task
-from methods.kit.train import descend, fit
+from methods.kit.train import descend, fit, schedule
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,6 @@ def student_loss(judge: nn.Module, t: Tensor, s: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(s, y) + distance(s, t) + gan_loss(judge, t, s, y)  # equivalent: a distance is symmetric
 
 
-def rate(step: int, total: int) -> float:
-    """Share of the highest learning rate in this step, of so many: "the same scheduler" as the student's (§4.1), which is the kit's."""
-    warm = max(1, total // 10)  # equivalent: max and min are symmetric
-    falls = max(0, step - 1 - warm) / max(1, total - warm)  # equivalent: symmetric; of two steps or one, none falls
-    return min(step / warm, (1 + math.cos(math.pi * falls)) / 2)  # equivalent: symmetric
-
-
 def play(learner: nn.Module, teacher: nn.Module, judge: nn.Module, task: Task, config: Config) -> nn.Module:
     """Update the discriminator, then the student, on every batch (§3.3.3); the teacher is frozen. Logits are compared in float32."""
     teacher.to(task.device).eval().requires_grad_(False)  # equivalent: on the CPU .to() moves nothing
@@ -132,7 +126,7 @@ def play(learner: nn.Module, teacher: nn.Module, judge: nn.Module, task: Task, c
             gain = judge_gain(judge, t, s.detach(), y)  # equivalent: F is fixed anyway, as gradients are asked of D alone
             for p, gradient in zip(params, torch.autograd.grad(-gain, params), strict=True):
                 p.grad = gradient
-            descend(params, velocity, config.judge_lr * rate(next(step), task.steps), weight_decay=5e-4)
+            descend(params, velocity, config.judge_lr * schedule(next(step), task.steps), weight_decay=5e-4)  # "the same scheduler", §4.1
             return student_loss(judge, t, s, y)  # with D fixed: `fit` moves the student alone
 
     return fit(learner, task, loss, lr=config.lr)
@@ -305,7 +299,7 @@ def claim_same_schedule(lab: Lab) -> float:
         speed = 0.0
         for step, place in enumerate(places, 1):
             speed = 0.9 * speed + 1
-            worst = max(worst, abs((before - place) / (1 + 0.9 * speed) - rate(step, total)))
+            worst = max(worst, abs((before - place) / (1 + 0.9 * speed) - schedule(step, total)))
             before = place
     return worst
 
@@ -363,18 +357,10 @@ def claim_noise_is_dropout(lab: Lab) -> float:
 
 
 def claim_teacher_stays_still(lab: Lab) -> float:
-    """Largest change of the teacher's weights and statistics while a student learns, plus its answers in training mode or with gradient."""
-    task = toy(4)
+    """How far a learning student disturbs its teacher: weights, statistics, mode and gradients."""
     teacher = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
-    before, wrong = copy.deepcopy(teacher.train().state_dict()), [0]
-
-    def watch(layer: nn.Module, inputs: object, answer: Tensor) -> None:
-        wrong[0] += layer.training + answer.requires_grad
-
-    for layer in teacher.children():
-        layer.register_forward_hook(watch)
-    play(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), teacher, discriminator(3, Config()), task, Config())
-    return wrong[0] + max(float((value.double() - before[key].double()).abs().max()) for key, value in teacher.state_dict().items())
+    learner, judge = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), discriminator(3, Config())
+    return disturbed(teacher, lambda: play(learner, teacher, judge, toy(4), Config()))
 
 
 def claim_student_is_small(lab: Lab) -> float:

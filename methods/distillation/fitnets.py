@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from methods.distillation.hinton_distillation import classes_of, soft_loss
 from methods.kit import nets
 from methods.kit.lab import Lab
+from methods.kit.layers import disturbed
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Split, Task
 from methods.kit.train import fit
@@ -444,20 +445,11 @@ def claim_second_stage_gradient(lab: Lab) -> float:
 
 
 def claim_teacher_stays_still(lab: Lab) -> float:
-    """Largest change of the teacher's weights and statistics, plus its answers in training mode or with gradient."""
+    """How far a student that learns by hints, or without, disturbs its teacher: weights, statistics, mode and gradients."""
     total = 0.0
     for train in (distil, lambda learner, *rest: control_distillation(*rest, learner)):
         teacher, learner, task = _toy()
-        teacher.train()
-        before, wrong = copy.deepcopy(teacher.state_dict()), [0]
-
-        def watch(layer: nn.Module, inputs: object, answer: Tensor) -> None:
-            wrong[0] += (layer.training + answer.requires_grad) * (layer in set(teacher))  # and not in a copy
-
-        for layer in teacher:
-            layer.register_forward_hook(watch)
-        train(learner, teacher, task.with_steps(2), Config())
-        total += wrong[0] + max(_changes(teacher, before).values())
+        total += disturbed(teacher, lambda: train(learner, teacher, task.with_steps(2), Config()))
     return total
 
 

@@ -17,7 +17,7 @@ from methods.kit.task import Task
 
 
 class Lab:
-    """One method on one task.
+    """One method on one task, under `config`: a Config, or a pair of a Config and a number of steps; the method's SMOKE if not given.
 
     `method` is a module of `methods/<family>/`; `make_task` is called when something first needs data, so exact claims
     run without any. `lab.after` and `lab.control(name)` are `Stats`; the networks are `lab.compressed` and
@@ -26,7 +26,8 @@ class Lab:
 
     def __init__(self, method: ModuleType, make_task: Callable[[], Task], config: Any = None) -> None:
         self.method = method
-        self.config = config if config is not None else getattr(method, "SMOKE", None) or method.Config()
+        point = config if config is not None else getattr(method, "SMOKE", None) or method.Config()
+        self.config, self._steps = point if isinstance(point, tuple) else (point, None)
         self._make_task = make_task
         self._networks: dict[str, nn.Module] = {}
         self._stats: dict[str, Stats] = {}
@@ -35,6 +36,7 @@ class Lab:
     def task(self) -> Task:
         """The method's task: the data, as `prepare` changes it where the paper's task is another."""
         task = self._make_task()
+        task = task.with_steps(self._steps or task.steps)
         return self.method.prepare(task) if hasattr(self.method, "prepare") else task
 
     @cached_property

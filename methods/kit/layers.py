@@ -192,3 +192,23 @@ def share_that_costs(goal: float, cost: Callable[[float], float], steps: int = 1
     shares = [step / steps for step in range(steps + 1)]
     above = bisect_left(shares, goal, key=cost)
     return min(shares[max(above - 1, 0) : above + 1], key=lambda share: abs(cost(share) - goal))
+
+
+def disturbed(teacher: nn.Module, learn: Callable[[], object]) -> float:
+    """Largest change of a teacher's weights and statistics while `learn` runs, plus its layers' answers in training mode or with gradient.
+
+    The teacher starts in training mode and with gradients: to freeze it is `learn`'s business. Zero is right.
+    """
+    teacher.train().requires_grad_()
+    before, wrong, layers = copy.deepcopy(teacher.state_dict()), [0], set(teacher.modules())
+
+    def watch(layer: nn.Module, inputs: object, answer: Tensor) -> None:
+        wrong[0] += (layer.training + answer.requires_grad) * (layer in layers)  # a copy has the hooks too
+
+    hooks = [layer.register_forward_hook(watch) for layer in layers]
+    try:
+        learn()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return wrong[0] + max(float((value.double() - before[key].double()).abs().max()) for key, value in teacher.state_dict().items())

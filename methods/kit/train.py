@@ -41,6 +41,12 @@ def descend(params: Iterable[nn.Parameter], velocity: dict[Tensor, Tensor | None
     velocity.update(zip(moved, buffers, strict=True))
 
 
+def schedule(step: int, total: int) -> float:
+    """Share of the highest learning rate in step 1 ... `total`: rises over the first tenth, then falls to zero along a cosine."""
+    warm = max(1, total // 10)
+    return min(step / warm, (1 + math.cos(math.pi * max(0, step - 1 - warm) / max(1, total - warm))) / 2)
+
+
 def fit(
     model: nn.Module,
     task: Task,
@@ -54,15 +60,14 @@ def fit(
 ) -> nn.Module:
     """Train `model` in place for a `share` of the task's steps and return it in evaluation mode.
 
-    SGD with Nesterov momentum 0.9; the rate rises to `lr` over the first tenth of the steps and falls to zero
-    along a cosine. `params` limits what is trained (default: everything). `after_step(progress)` runs after every
-    step with progress in (0, 1], to project weights or anneal something. Same task, same seed, same result.
+    SGD with Nesterov momentum 0.9 and a rate of `lr` times `schedule`. `params` limits what is trained (default:
+    everything). `after_step(progress)` runs after every step with progress in (0, 1], to project weights or anneal
+    something. Same task, same seed, same result.
     """
     chosen = [p for p in (model.parameters() if params is None else params) if p.requires_grad]
     if not chosen:
         raise ValueError("fit: nothing to train (no parameter requires a gradient)")
     total = max(1, round(share * task.steps))
-    warm = max(1, total // 10)
     velocity: dict[Tensor, Tensor | None] = {}
     torch.manual_seed(task.seed)
     model.to(task.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -73,8 +78,7 @@ def fit(
         for p in chosen:
             p.grad = None
         value.backward()
-        rate = min(step / warm, (1 + math.cos(math.pi * max(0, step - 1 - warm) / max(1, total - warm))) / 2)
-        descend(chosen, velocity, lr * rate, weight_decay)
+        descend(chosen, velocity, lr * schedule(step, total), weight_decay)
         if after_step is not None:
             after_step(step / total)
     return model.eval()
