@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from catalog import Record
 from catalog.schema import Comparison, Framework, Listing, Result
-from scripts import charts
+from scripts import browse, charts
 from scripts.entry_pages import (
     FAMILIES,
     anchor,
@@ -62,6 +62,7 @@ def pages(facts: Facts) -> dict[str, str]:
     made = {path_of(record): entry_page(facts, record) for record in facts.catalogue.entries.values()}
     made.update({f"{family}/index.md": family_page(facts, family) for family in FAMILIES})
     made.update({f"comparisons/{id}.md": comparison_page(facts, id, table) for id, table in facts.catalogue.comparisons.items()})
+    made[browse.CATALOGUE], made[browse.COMPARE] = browse.catalogue_page(facts), browse.compare_page(facts)
     made["comparisons/index.md"] = comparisons_page(facts)
     made["comparisons/measured.md"] = measured_page(facts)
     made["comparisons/published.md"] = published_page(facts)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add every generated page; nothing is written into the folder of hand-written ones."""
+    from scripts import browse
     from scripts.facts import FactsError, gather
     from scripts.pages import pages
 
     root = Path(config.config_file_path or "mkdocs.yml").parent
     written = {file.src_uri: file.content_string for file in files.documentation_pages()}
     try:
-        made = pages(gather(root, written))
+        facts = gather(root, written)
+        made = pages(facts) | {browse.ENTRIES: browse.entries(facts)}
     except (FactsError, ValueError) as problem:
         raise PluginError(str(problem)) from problem
     for path, text in made.items():
@@ -25,3 +29,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.remove(files.src_uris[path])
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """The catalogue's table is HTML, whose links MkDocs leaves alone: they are written for a hosted site and changed for a bundle."""
+    from scripts.browse import CATALOGUE
+
+    if page.file.src_uri != CATALOGUE or config.use_directory_urls:
+        return html
+    return re.sub(r'<a href="\.\./([^"]+)/">', r'<a href="\1.html">', html)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections import Counter
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from catalog import load
 from catalog.schema import Bound
-from scripts import bibtex, charts, entry_pages, markup, records, source
+from scripts import bibtex, browse, charts, entry_pages, markup, records, source
 from scripts.facts import Condition, Facts, FactsError, Measured, gather
 from scripts.pages import leading, pages
 from scripts.records import Row
@@ -573,3 +574,53 @@ def test_a_folder_of_something_else_is_left_alone(tree: Path, tmp_path: Path) ->
 
 def test_no_python_among_the_pages() -> None:
     assert not list((ROOT / "site").rglob("*.py"))
+
+
+# The catalogue as one table, and the comparison
+
+
+def test_the_catalogue_has_a_row_for_every_entry(facts: Facts) -> None:
+    found = Seen(markdown.markdown(pages(facts)["catalogue.md"], extensions=["md_in_html", "tables", "attr_list"]))
+    rows = [attributes["id"] for tag, attributes in found.elements if tag == "tr" and "id" in attributes]
+    assert sorted(rows) == sorted(facts.catalogue.entries)
+    assert not any(tag == "evil-tag" for tag, _ in found.elements)
+    heads = [attributes["data-column"] for tag, attributes in found.elements if tag == "th"]
+    assert heads == [id for id, *_ in browse.COLUMNS]
+
+
+def test_the_scripts_know_what_the_pages_say(facts: Facts) -> None:
+    text = browse.entries(facts)
+    assert text.startswith("window.smallprint = ")
+    told = {entry["id"]: entry for entry in json.loads(text.removeprefix("window.smallprint = ").rstrip(";\n"))["entries"]}
+    slim = told["slim"]
+    assert (slim["held"], slim["claims"], slim["verdict"]) == (2, 4, "partly")
+    assert slim["fails"] == ["The sizes are the printed ones."]
+    smoke = slim["measured"][0]
+    assert (smoke["control"], round(smoke["gap"], 6), smoke["seeds"]) == ("random", 10.0, 2)
+    assert smoke["file_bytes"] == pytest.approx(0.3)
+    assert "ICCV" in slim["bibtex"]
+    assert told["other"]["name"].startswith("<evil-tag")  # data, which the script puts into the page as text
+    assert told["other"]["verdict"] == "no method"
+
+
+@pytest.mark.parametrize(
+    ("tags", "start", "data", "training"),
+    [
+        (["data_free", "post_training"], "trained", "none", "none"),
+        (["calibration_data", "post_training"], "trained", "a few images", "none"),
+        (["post_training"], "trained", "training data", "fine-tuning"),
+        (["training_free"], "trained", "training data", "none"),
+        ([], "scratch", "training data", "from scratch"),
+    ],
+)
+def test_what_a_method_needs(facts: Facts, tags: list[str], start: str, data: str, training: str) -> None:
+    record = facts.catalogue.entries["slim"]
+    needy = replace(record, entry=record.entry.model_copy(update={"tags": tags, "start": start}))
+    assert (browse.data_needed(needy), browse.training_needed(needy)) == (data, training)
+
+
+def test_the_catalogue_of_a_bundle_links_files(built: dict[str, Path]) -> None:
+    offline, hosted = built["offline"].joinpath("catalogue.html"), built["hosted"].joinpath("catalogue/index.html")
+    assert '<a href="pruning/slim.html">' in offline.read_text()
+    assert '<a href="../pruning/slim/">' in hosted.read_text()
+    assert all(folder.joinpath("assets/entries.js").is_file() for folder in built.values())

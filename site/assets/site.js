@@ -1,4 +1,4 @@
-// Sorting of tables, and the search field of the home page. Everything else on these pages works without a script.
+// Sorting of tables, the search field of the home page, and the catalogue's own script where it is needed. Everything else on these pages works without a script.
 (() => {
   const value = (row, column) => {
     const cell = row.cells[column];
@@ -22,7 +22,14 @@
     body.append(...known.map(([, row]) => row), ...rows.filter(([key]) => key === null).map(([, row]) => row)); // the unknown come last
   };
 
+  const own = document.currentScript.src;
+
   const prepare = () => {
+    if (document.querySelector(".sp-catalogue, .sp-compare")) {
+      const browse = document.createElement("script");
+      browse.src = new URL("browse.js", own).href;
+      document.head.append(browse);
+    }
     document.querySelector(".sp-search")?.addEventListener("click", (event) => {
       event.preventDefault();
       document.querySelector("[data-md-component=search-query]")?.focus();

@@ -1,0 +1,170 @@
+"""The catalogue as one table to search and narrow, the page that sets entries side by side, and the data that both scripts read.
+
+The table is whole without a script. `entries` is a script and no JSON, because a page opened as a file may not fetch.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from catalog import Record
+from scripts import bibtex
+from scripts.entry_pages import FAMILIES, condition_name, front, path_of, subject_name
+from scripts.facts import Facts
+from scripts.markup import NONE, escape, inside, percent, plural, quantity, relative, signed, sortable, times, unbroken
+
+CATALOGUE, COMPARE, ENTRIES = "catalogue.md", "compare.md", "assets/entries.js"
+COLUMNS = (  # id, heading, whether it holds numbers, whether it shows before the reader chooses
+    ("name", "Name", False, True),
+    ("authors", "Authors", False, False),
+    ("year", "Year", True, True),
+    ("family", "Family", False, True),
+    ("venue", "Venue", False, True),
+    ("tags", "Tags", False, False),
+    ("data", "Needs data", False, True),
+    ("training", "Needs training", False, True),
+    ("verdict", "Claims", False, True),
+    ("accuracy", "Accuracy", True, False),
+    ("gap", "Gap to control", True, True),
+    ("multiply_adds", "Multiply-adds", True, False),
+    ("file_bytes", "File", True, False),
+)
+
+
+def data_needed(record: Record) -> str:
+    """Which data a method needs, in words that the facet shows."""
+    if record.executable is None or record.family == "frameworks":
+        return ""
+    tags = set(record.entry.tags)
+    return "none" if "data_free" in tags else "a few images" if "calibration_data" in tags else "training data"
+
+
+def training_needed(record: Record) -> str:
+    """Which training a method needs, in words that the facet shows."""
+    if record.executable is None or record.family == "frameworks":
+        return ""
+    tags = set(record.entry.tags)
+    if record.executable.start == "scratch":
+        return "from scratch"
+    settled = "training_free" in tags or ("post_training" in tags and tags & {"data_free", "calibration_data"})
+    return "none" if settled else "fine-tuning"
+
+
+def verdict(facts: Facts, record: Record) -> str:
+    """One word for all claims of an entry: they hold, hold partly, do not reproduce, or wait."""
+    score = facts.score(record)
+    if record.id not in facts.sources:
+        return "no method" if record.executable else ""
+    if score.open == score.total:
+        return "not measured"
+    return "partly" if score.failed and score.held else "not reproduced" if score.failed else "holds"
+
+
+def measured(facts: Facts, record: Record) -> list[dict[str, Any]]:
+    """Reference, best control and method under every condition: what stands on a page, formatted, and the bare accuracies."""
+    known = facts.of(record.id)
+    found = []
+    for condition in known.conditions:
+        control = known.best_control(condition)
+        subjects = {"reference": "reference", "control": control, "method": "method"}
+        accuracy = {role: known.sample(condition, name, "accuracy") if name else None for role, name in subjects.items()}
+        method, best = accuracy["method"], accuracy["control"]
+        if method is None:
+            continue
+        bits = known.sample(condition, "method", "bits")
+        found.append({
+            "condition": condition_name(condition),
+            "seeds": len(method.values),
+            "control": subject_name(control).removeprefix("control: ") if control else "",
+            "accuracy": {role: sample.mean for role, sample in accuracy.items() if sample},
+            "spread": {role: percent(sample.mean, sample.sd) for role, sample in accuracy.items() if sample},
+            "gap": 100 * (method.mean - best.mean) if best else None,
+            "bits": quantity("bits", bits.mean) if bits else NONE,
+            **{metric: known.ratio(condition, metric) for metric in ("multiply_adds", "bit_operations", "file_bytes")},
+            "latency": latency.mean if (latency := known.sample(condition, "method", "latency")) else None,
+        })  # fmt: skip
+    return found
+
+
+def entries(facts: Facts) -> str:
+    """What the scripts know of every entry, as one."""
+    made = []
+    for record in facts.catalogue.entries.values():
+        entry, score = record.entry, facts.score(record)
+        failing = {finding.claim for finding in facts.findings(record) if finding.verdict == "fails"}
+        claims = record.executable.claims if record.executable else {}
+        made.append({
+            "id": record.id, "name": entry.name, "title": entry.title, "authors": entry.authors, "year": entry.year,
+            "venue": entry.venue or "", "family": record.family, "path": path_of(record).removesuffix(".md"), "tags": entry.tags,
+            "summary": entry.summary, "use": entry.when_to_use or "", "not": entry.when_not or "", "arxiv": entry.arxiv or "",
+            "doi": entry.doi or "", "url": entry.url or "", "data": data_needed(record), "training": training_needed(record),
+            "returns": (record.executable.returns or "") if record.executable else "", "verdict": verdict(facts, record),
+            "held": score.held, "claims": score.total, "fails": [claims[name].says for name in claims if name in failing],
+            "measured": measured(facts, record), "bibtex": bibtex.bibtex(entry, facts.citation_keys[record.id]),
+        })  # fmt: skip
+    families = {family: name for family, (name, _) in FAMILIES.items()}
+    text = json.dumps({"families": families, "entries": made}, ensure_ascii=False, separators=(",", ":"))
+    return f"window.smallprint = {text};\n"
+
+
+def _row(facts: Facts, record: Record, here: str) -> str:
+    entry, score = record.entry, facts.score(record)
+    known = measured(facts, record)[:1]
+    leading = known[0] if known else {}
+    word = verdict(facts, record)
+    claims = f"{word} <small>{score.held} of {score.total}</small>" if score.total > score.open else word
+    target = relative(here, path_of(record)).removesuffix(".md") + "/"
+    title = "" if entry.title == entry.name else f" <small>{escape(entry.title)}</small>"
+    gap, accuracy = leading.get("gap"), leading.get("accuracy", {}).get("method")
+    cells = {
+        "name": f'<a href="{target}">{escape(entry.name)}</a>{title}',
+        "authors": escape(", ".join(entry.authors)),
+        "year": str(entry.year),
+        "family": FAMILIES[record.family][0],
+        "venue": escape(entry.venue or ""),
+        "tags": ", ".join(f"<span>{escape(tag.replace('_', ' '))}</span>" for tag in entry.tags),
+        "data": data_needed(record),
+        "training": training_needed(record),
+        "verdict": unbroken(sortable(score.held / score.total if score.total > score.open else None, claims)),
+        "accuracy": sortable(accuracy, percent(accuracy)),
+        "gap": sortable(gap, signed(gap, 1)),
+        **{metric: sortable(leading.get(metric), times(leading.get(metric))) for metric in ("multiply_adds", "file_bytes")},
+    }
+    return f'<tr id="{record.id}">' + "".join(f"<td>{cells[id]}</td>" for id, *_ in COLUMNS) + "</tr>"
+
+
+def catalogue_page(facts: Facts) -> str:
+    """All entries in one HTML table, newest first. Its links are those of the hosted site (see `site_hooks`)."""
+    here = CATALOGUE.removesuffix(".md") + "/index.md"  # where the hosted page stands
+    records = sorted(facts.catalogue.entries.values(), key=lambda r: (-r.entry.year, r.entry.name.casefold()))
+    heads = "".join(
+        f'<th scope="col" data-column="{id}"{" data-number" if number else ""}{"" if shown else " data-spare"}>{name}</th>'
+        for id, name, number, shown in COLUMNS
+    )
+    rows = "\n".join(_row(facts, record, here) for record in records)
+    told = (
+        f"{plural(len(records), 'entry', 'entries')}, newest first. *Claims* says how many of a paper's claims hold where we measured "
+        "them again; *gap to control* is how many points of accuracy a method keeps beyond the best naive alternative of the same size. "
+        f"{inside('How to read these numbers', CATALOGUE, 'guides/read.md')}."
+    )
+    table = f'<div class="sp-scroll" tabindex="0" role="region" aria-label="All entries"><table class="sp-catalogue">\n<thead><tr>{heads}'
+    return "\n\n".join([
+        front("Catalogue", "Every entry in one table: search, narrow, sort, choose columns, export.", ("navigation", "toc")),
+        "# Catalogue { data-search-exclude }",
+        told,
+        f"{table}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>",
+    ]) + "\n"  # fmt: skip
+
+
+def compare_page(facts: Facts) -> str:
+    """An empty frame that the script fills with the entries that its address names."""
+    measured_there = inside("All methods against their controls", COMPARE, "comparisons/measured.md")
+    return "\n\n".join([
+        front("Compare", "Choose entries and see them side by side.", ("navigation", "toc")),
+        "# Compare { data-search-exclude }",
+        "Choose entries: what they need, what they cost, which claims hold, and how far each gets beyond its control. The page's address "
+        "names your choice, so that it can be shared.",
+        '<div class="sp-compare"></div>',
+        f'<noscript><p class="sp-empty">Choosing needs a script. Without one: </p></noscript>\n\n{measured_there}{{ .sp-noscript }}',
+    ]) + "\n"  # fmt: skip
