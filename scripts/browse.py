@@ -12,7 +12,7 @@ from catalog import Record
 from scripts import bibtex
 from scripts.entry_pages import FAMILIES, condition_name, front, path_of, subject_name
 from scripts.facts import Facts
-from scripts.markup import NONE, escape, inside, percent, plural, quantity, relative, signed, sortable, times, unbroken
+from scripts.markup import NONE, escape, hosted, inside, percent, plural, quantity, signed, sortable, times, unbroken
 
 CATALOGUE, COMPARE, ENTRIES = "catalogue.md", "compare.md", "assets/entries.js"
 COLUMNS = (  # id, heading, whether it holds numbers, whether it shows before the reader chooses
@@ -108,17 +108,17 @@ def entries(facts: Facts) -> str:
     return f"window.smallprint = {text};\n"
 
 
-def _row(facts: Facts, record: Record, here: str) -> str:
+def _row(facts: Facts, record: Record) -> str:
     entry, score = record.entry, facts.score(record)
     known = measured(facts, record)[:1]
     leading = known[0] if known else {}
     word = verdict(facts, record)
     claims = f"{word} <small>{score.held} of {score.total}</small>" if score.total > score.open else word
-    target = relative(here, path_of(record)).removesuffix(".md") + "/"
+    target = hosted(CATALOGUE, path_of(record))
     title = "" if entry.title == entry.name else f" <small>{escape(entry.title)}</small>"
     gap, accuracy = leading.get("gap"), leading.get("accuracy", {}).get("method")
     cells = {
-        "name": f'<a href="{target}">{escape(entry.name)}</a>{title}',
+        "name": f'<a href="{target}" data-raw>{escape(entry.name)}</a>{title}',
         "authors": escape(", ".join(entry.authors)),
         "year": str(entry.year),
         "family": FAMILIES[record.family][0],
@@ -136,13 +136,12 @@ def _row(facts: Facts, record: Record, here: str) -> str:
 
 def catalogue_page(facts: Facts) -> str:
     """All entries in one HTML table, newest first. Its links are those of the hosted site (see `site_hooks`)."""
-    here = CATALOGUE.removesuffix(".md") + "/index.md"  # where the hosted page stands
     records = sorted(facts.catalogue.entries.values(), key=lambda r: (-r.entry.year, r.entry.name.casefold()))
     heads = "".join(
         f'<th scope="col" data-column="{id}"{" data-number" if number else ""}{"" if shown else " data-spare"}>{name}</th>'
         for id, name, number, shown in COLUMNS
     )
-    rows = "\n".join(_row(facts, record, here) for record in records)
+    rows = "\n".join(_row(facts, record) for record in records)
     told = (
         f"{plural(len(records), 'entry', 'entries')}, newest first. *Claims* says how many of a paper's claims hold where we measured "
         "them again; *gap to control* is how many points of accuracy a method keeps beyond the best naive alternative of the same size. "

@@ -300,3 +300,93 @@ def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control
         panels.append(alt.layer(*layers).properties(width=185, height=120, title=title))
     chart = alt.concat(*panels, columns=3, spacing=18)
     return _finish(chart, f"{value} against {cost}: {len(series)} methods. The table below holds every number.", name)
+
+
+class Node(NamedTuple):
+    """An entry in a lineage. `href` leads to its page as the hosted site has it."""
+
+    label: str
+    family: str
+    href: str
+
+
+NODE_WIDTH, NODE_HEIGHT, NODE_GAP = 190, 30, 8
+
+
+def lineage(own: str, family: str, before: Sequence[Node], after: Sequence[Node], beside: Sequence[Node]) -> str:
+    """What an entry builds on (left), what builds on it (right), and below it what it is compared with, all clickable."""
+    step, top = NODE_HEIGHT + NODE_GAP, 18  # a line of words above the boxes
+    high = top + max(len(before), len(after), 1) * step
+    middle, columns = (top + high - NODE_GAP - NODE_HEIGHT) / 2, (5, 235, 465)
+    words = [(x, "builds on" if x == columns[0] else "used by") for x, nodes in ((columns[0], before), (columns[2], after)) if nodes]
+    parts = [f'<text class="sp-word" x="{x + NODE_WIDTH / 2:g}" y="11">{word}</text>' for x, word in words]
+
+    def box(x: float, y: float, label: str, kind: str, href: str = "") -> str:
+        short = label if len(label) <= 25 else f"{label[:24].rstrip()}…"
+        inner = (
+            f'<rect x="{x}" y="{y:g}" width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="4"/>'
+            f'<text x="{x + NODE_WIDTH / 2:g}" y="{y + 19:g}">{escape(short)}</text>'
+        )
+        return (
+            f'<a href="{escape(href)}" class="sp-{kind}" data-raw><title>{escape(label)}</title>{inner}</a>' if href else f"<g>{inner}</g>"
+        )
+
+    def curve(x0: float, y0: float, x1: float, y1: float, kind: str = "") -> str:
+        bend = (x0 + x1) / 2
+        return f'<path d="M{x0:g} {y0:g}C{bend:g} {y0:g} {bend:g} {y1:g} {x1:g} {y1:g}"{kind}/>'
+
+    for nodes, x, sign in ((before, columns[0], 1), (after, columns[2], -1)):
+        first = middle - (len(nodes) - 1) * step / 2
+        for place, node in enumerate(nodes):
+            y = first + place * step
+            ends = (x + NODE_WIDTH, columns[1]) if sign > 0 else (columns[1] + NODE_WIDTH, x)
+            heights = (y, middle) if sign > 0 else (middle, y)
+            parts.append(curve(ends[0], heights[0] + NODE_HEIGHT / 2, ends[1], heights[1] + NODE_HEIGHT / 2))
+            parts.append(box(x, y, node.label, node.family, node.href))
+    below = high + 16
+    for place, node in enumerate(beside):
+        x, y = columns[place % 3], below + place // 3 * step
+        parts.append(box(x, y, node.label, node.family, node.href))
+    if beside:
+        parts.append(f'<path class="sp-versus" d="M330 {middle + NODE_HEIGHT:g}V{below - 2:g}"/>')
+        parts.append(f'<text class="sp-word" x="336" y="{below - 8:g}" style="text-anchor:start">compared with</text>')
+        high = below + -(-len(beside) // 3) * step
+    own_box = box(columns[1], middle, own, family)
+    said = f"Lineage of {escape(own)}; the list below says the same."
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 660 {high:g}" role="group" aria-label="{said}">'
+        f'{"".join(parts)}<g class="sp-own">{own_box}</g></svg>'
+    )
+
+
+def among(points: Sequence[Point], own: str, family: str, cost: str, name: str) -> str:
+    """One method, its controls and its reference in colour, in accuracy against cost, before its family's other methods in grey."""
+    alt = altair()
+    ticks = _ticks(min(p.cost for p in points), max(p.cost for p in points))
+    low, high = min(p.accuracy for p in points), max(p.accuracy for p in points)
+    x = alt.X(
+        "cost:Q", title=cost, scale=alt.Scale(type="log", domain=(ticks[0], ticks[-1])),
+        axis=alt.Axis(values=ticks, format="~s", labelOverlap=True),
+    )  # fmt: skip
+    up = alt.Scale(domain=[max(0.0, low - 0.03), min(1.0, high + 0.03)], nice=False)
+    y = alt.Y("accuracy:Q", title="accuracy", scale=up, axis=alt.Axis(format="~%", tickCount=5))
+    shape = alt.Shape(
+        "role:N",
+        scale=alt.Scale(domain=["reference", "control", "method"], range=["diamond", "cross", "circle"]),
+        legend=alt.Legend(symbolFillColor=FAINT, symbolStrokeColor=FAINT),
+    )
+
+    def marks(chosen: Sequence[Point], colour: str, opacity: float, size: int) -> Any:
+        rows = [{**p._asdict(), "note": f"{p.label}, {p.role}: {p.accuracy:.1%} at {p.cost:,.0f}"} for p in chosen]
+        chart = alt.Chart(alt.InlineData(values=rows)).mark_point(filled=True, size=size, opacity=opacity, color=colour)
+        return chart.encode(x, y, shape=shape, description="note:N")
+
+    mine = [p for p in points if p.label == own]
+    layers = [
+        marks([p for p in points if p.label != own and p.role == "method"], FAINT, 0.55, 70),
+        marks([p for p in mine if p.role == "reference"], INK, 1, 95),
+        marks([p for p in mine if p.role == "control"], COLOURS.get(family, INK), 0.9, 95),
+        marks([p for p in mine if p.role == "method"], COLOURS.get(family, INK), 1, 130),
+    ]
+    chart = alt.layer(*layers).properties(width=460, height=200)
+    return _finish(chart, f"Accuracy against {cost}: {own}, its controls, and in grey its family's other methods.", name)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from catalog import Record
 from catalog.schema import Bound, Claim, Executable, Framework, Listing, Overview, Result
-from scripts import bibtex
+from scripts import bibtex, charts
 from scripts.facts import Condition, Facts, Finding, Measured, Sample
 from scripts.links import note
 from scripts.markup import (
@@ -21,6 +21,7 @@ from scripts.markup import (
     escape,
     fence,
     fixed,
+    hosted,
     inside,
     link,
     percent,
@@ -136,7 +137,7 @@ def entry_page(facts: Facts, record: Record) -> str:
         _when(record),
         _techniques(facts, record),
         _claims(record, source, measured),
-        _numbers(record, source, measured),
+        _numbers(facts, record, source, measured),
         _idea(source),
         _departures(source),
         _config(source),
@@ -305,7 +306,7 @@ def subject_name(subject: str) -> str:
     return f"control: {escape(subject.removeprefix('control_').replace('_', ' '))}" if subject.startswith("control_") else subject
 
 
-def _numbers(record: Record, source: Source | None, measured: Measured) -> str:
+def _numbers(facts: Facts, record: Record, source: Source | None, measured: Measured) -> str:
     if source is None:
         return ""
     guide = inside("What these data are", path_of(record), "guides/read.md#data")
@@ -314,7 +315,7 @@ def _numbers(record: Record, source: Source | None, measured: Measured) -> str:
     if not measured.conditions:
         command = code(f"smallprint smoke {record.id} --record")
         return section(title, "numbers", told, f'<p class="sp-empty">Not measured yet: {command} writes the numbers that stand here.</p>')
-    return section(title, "numbers", told, *(_condition(measured, condition) for condition in measured.conditions))
+    return section(title, "numbers", told, _among(facts, record, measured), *(_condition(measured, c) for c in measured.conditions))
 
 
 def _condition(measured: Measured, condition: Condition) -> str:
@@ -520,7 +521,35 @@ def _lineage(facts: Facts, record: Record) -> str:
         ("Covered by", facts.covered_by.get(record.id, [])),
     ]
     lines = [f"- **{name}**: {', '.join(entry_link(facts, here, id) for id in dict.fromkeys(ids))}" for name, ids in groups if ids]
-    return section("Lineage", "lineage", "\n".join(lines)) if lines else ""
+    known = [[facts.catalogue.entries.get(facts.moved.get(id, id)) for id in dict.fromkeys(ids)] for _, ids in groups[:3]]
+    nodes = [[charts.Node(r.entry.name, r.family, hosted(here, path_of(r))) for r in records if r] for records in known]
+    graph = f'<figure class="sp-lineage">{charts.lineage(entry.name, record.family, *nodes)}</figure>' if any(nodes) else ""
+    return section("Lineage", "lineage", graph, "\n".join(lines)) if lines else ""
+
+
+COSTS = {"file_bytes": "file size in bytes", "multiply_adds": "multiply-adds for one image"}
+
+
+def _among(facts: Facts, record: Record, measured: Measured) -> str:
+    """Accuracy against what the method saves most of, before the family's other methods."""
+    if not measured.conditions:
+        return ""
+    condition = measured.conditions[0]
+    saved = {cost: measured.ratio(condition, cost) or 1.0 for cost in COSTS}
+    cost = min(saved, key=lambda name: saved[name])
+    points = []
+    for other in facts.catalogue.family(record.family):
+        theirs = facts.of(other.id)
+        for subject in theirs.subjects(condition) if other is record else ["method"]:
+            accuracy, paid = theirs.sample(condition, subject, "accuracy"), theirs.sample(condition, subject, cost)
+            if accuracy and paid and paid.mean > 0:
+                role = "control" if subject.startswith("control_") else subject
+                points.append(charts.Point(other.entry.name, other.family, role, paid.mean, accuracy.mean))
+    if len(points) < 2:
+        return ""
+    svg = charts.among(points, record.entry.name, record.family, COSTS[cost], "among")
+    told = f"{condition_name(condition)}; grey circles are the other methods of the family, which may start from another network."
+    return f'<figure class="sp-chart">{svg}</figure>\n\n<p class="sp-under">{told}</p>'
 
 
 def _provenance(measured: Measured) -> str:

@@ -60,6 +60,15 @@ def relative(here: str, there: str) -> str:
     return posixpath.relpath(there, posixpath.dirname(here) or ".")
 
 
+def hosted(here: str, there: str) -> str:
+    """The address of another page inside raw HTML, where no Markdown is: as the hosted site has it (see `site_hooks`)."""
+
+    def folder(path: str) -> str:
+        return path.removesuffix("index.md") if path.endswith("index.md") else path.removesuffix(".md") + "/"
+
+    return posixpath.relpath(folder(there) or ".", folder(here) or ".") + "/"
+
+
 def plural(count: int, word: str, many: str | None = None) -> str:
     return f"{count:,} {word if count == 1 else many or word + 's'}"
 

@@ -32,9 +32,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """The catalogue's table is HTML, whose links MkDocs leaves alone: they are written for a hosted site and changed for a bundle."""
-    from scripts.browse import CATALOGUE
-
-    if page.file.src_uri != CATALOGUE or config.use_directory_urls:
+    """Links in raw HTML, which MkDocs leaves alone, are written for a hosted site (`markup.hosted`) and changed for a bundle of files."""
+    if config.use_directory_urls:
         return html
-    return re.sub(r'<a href="\.\./([^"]+)/">', r'<a href="\1.html">', html)
+    up = "" if page.file.src_uri.endswith("index.md") else r"\.\./"  # a folder of its own is gone
+    return re.sub(rf'<a href="{up}([^"#:]*[^"#:/.])/(#[^"]*)?"( class="[^"]*")? data-raw', r'<a href="\1.html\2"\3', html)

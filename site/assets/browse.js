@@ -206,7 +206,8 @@
     const height = 34 * lines.length + 34;
     const title = `Accuracy of ${lines.length} methods beside their best controls and references, ${condition}. The table holds every number.`;
     const picture = svg("svg", { viewBox: `0 0 640 ${height}`, role: "img", "aria-label": title, style: "max-width: 46rem" });
-    for (let tick = low; tick <= high + 1e-9; tick += (high - low) / 5) {
+    const step = high - low > 0.45 ? 0.1 : high - low > 0.15 ? 0.05 : 0.02;
+    for (let tick = low; tick <= high + 1e-9; tick += step) {
       picture.append(svg("line", { x1: x(tick), x2: x(tick), y1: 4, y2: height - 26, class: "sp-grid" }),
         svg("text", { x: x(tick), y: height - 10, "text-anchor": "middle" }, percent(tick).replace(".0%", "%")));
     }
