@@ -134,11 +134,11 @@ def entry_page(facts: Facts, record: Record) -> str:
         front(record.entry.name, record.entry.summary, ("navigation",), 2),
         _header(facts, record),
         _glance(facts, record, measured),
-        _when(record),
+        _when(facts, record),
         _techniques(facts, record),
         _claims(record, source, measured),
         _numbers(facts, record, source, measured),
-        _idea(source),
+        _idea(facts, record, source),
         _departures(source),
         _config(source),
         _source(source),
@@ -219,10 +219,36 @@ def _glance(facts: Facts, record: Record, measured: Measured) -> str:
     return f'<div class="sp-glance sp-{record.family}">{"".join(tiles)}</div>{under}' if tiles else ""
 
 
-def _when(record: Record) -> str:
+TERM = re.compile(r"^- \*\*(.+?)\*\*\{ #([\w-]+) \}", re.MULTILINE)
+
+
+def explained(facts: Facts, here: str, text: str) -> str:
+    """Safe HTML text in which the first mention of every term of the glossary leads there. Code stays as it is."""
+    terms = {name.casefold(): id for name, id in TERM.findall(facts.templates.get("glossary.md", ""))}
+    if not terms:
+        return text
+    words = re.compile(rf"<[^>]+>|\b({'|'.join(re.escape(name) for name in sorted(terms, key=len, reverse=True))})s?\b", re.IGNORECASE)
+    said: set[str] = set()
+    inside_code = 0
+
+    def linked(found: re.Match[str]) -> str:
+        nonlocal inside_code
+        if not found[1]:
+            inside_code += {"<code>": 1, "</code>": -1}.get(found[0], 0)
+            return found[0]
+        id = terms[found[1].casefold()]
+        if inside_code or id in said:
+            return found[0]
+        said.add(id)
+        return f'<a href="{hosted(here, "glossary.md")}#{id}" class="sp-term" data-raw>{found[0]}</a>'
+
+    return words.sub(linked, text)
+
+
+def _when(facts: Facts, record: Record) -> str:
     pairs = [("Use it", record.entry.when_to_use), ("Rather not", record.entry.when_not)]
     cells = "".join(f"<div><h3>{title}</h3><p>{escape(text)}</p></div>" for title, text in pairs if text)
-    return f'<div class="sp-when">{cells}</div>' if cells else ""
+    return explained(facts, path_of(record), f'<div class="sp-when">{cells}</div>') if cells else ""
 
 
 def _techniques(facts: Facts, record: Record) -> str:
@@ -360,11 +386,11 @@ def prose(text: str) -> str:
     return "\n\n".join(f"<p>{with_code(paragraph)}</p>" for paragraph in re.split(r"\n\s*\n", text) if paragraph.strip())
 
 
-def _idea(source: Source | None) -> str:
+def _idea(facts: Facts, record: Record, source: Source | None) -> str:
     if source is None:
         return ""
     body = re.split(r"^Departures:", source.docstring.partition("\n")[2], maxsplit=1, flags=re.MULTILINE)[0].strip()
-    return section("How it works", "idea", prose(body)) if body else ""
+    return section("How it works", "idea", explained(facts, path_of(record), prose(body))) if body else ""
 
 
 def departures(text: str) -> list[str]:

@@ -78,6 +78,7 @@ def fill(facts: Facts, path: str, text: str) -> str:
         "pareto": lambda: pareto(facts, path),
         "verdicts": lambda: verdicts(facts, path),
         "tags": lambda: tags(facts),
+        **{name: lambda make=make: make(facts, path.partition("/")[0]) for name, make in GUIDE.items()},  # type: ignore[misc]
     }
 
     def part(mark: re.Match[str]) -> str:
@@ -246,16 +247,98 @@ def tags(facts: Facts) -> str:
 
 
 def family_page(facts: Facts, family: str) -> str:
-    name, sentence = FAMILIES[family]
+    """A family without a guide of its own in site/: its head and its table."""
     records, here = facts.catalogue.family(family), f"{family}/index.md"
-    body = _listing(facts, records, here) if family in ("overviews", "lists") else _methods(facts, records, here, family)
     if not records:
         body = f'<p class="sp-empty">Nothing here yet.</p>\n\n{inside("How to add a paper", here, "guides/contribute.md")}'
+    elif family in ("overviews", "lists"):
+        body = _listing(facts, records, here)
+    else:
+        body = "\n\n".join(filter(None, [family_table(facts, family), family_sweep(facts, family)]))
+    return family_head(facts, family) + "\n\n" + body + "\n"
+
+
+def family_head(facts: Facts, family: str) -> str:
+    """The front matter, so this stands at the very beginning of a page, its title and what the family is about."""
+    name, sentence = FAMILIES[family]
     head = f'<div class="sp-head sp-{family}" markdown>\n\n# {name}\n\n<p class="sp-lead">{sentence}</p>\n\n</div>'
-    return "\n\n".join([front(name, sentence, ("toc", "navigation")), head, body]) + "\n"
+    return "\n\n".join([front(name, sentence, ("toc", "navigation")), head])
 
 
-def _methods(facts: Facts, records: Sequence[Record], here: str, family: str) -> str:
+def timeline(facts: Facts, family: str) -> str:
+    """The family's entries year by year, each with what it builds on."""
+    here = f"{family}/index.md"
+    years: dict[int, list[str]] = defaultdict(list)
+    for record in sorted(facts.catalogue.family(family), key=lambda r: (r.entry.year, r.entry.name)):
+        mark = "" if record.id in facts.sources else ' class="sp-unmade"'
+        after = [entry_link(facts, here, id) for id in record.entry.builds_on]
+        from_ = f" <small>after {', '.join(after)}</small>" if after else ""
+        years[record.entry.year].append(f"<li{mark} markdown>{inside(escape(record.entry.name), here, path_of(record))}{from_}</li>")
+    items = "\n".join(
+        f'<li markdown><span class="sp-year">{year}</span><ul markdown>\n' + "\n".join(names) + "\n</ul></li>"
+        for year, names in years.items()
+    )
+    return f'<ol class="sp-timeline sp-{family}" markdown>\n{items}\n</ol>' if items else ""
+
+
+def findings(facts: Facts, family: str) -> str:
+    """What the measurements of a family say, in sentences that are made of the numbers."""
+    here = f"{family}/index.md"
+    records = [record for record in facts.catalogue.family(family) if record.id in facts.sources]
+    gaps: dict[Condition, list[tuple[float, Record, str]]] = defaultdict(list)
+    for record in records:
+        measured = facts.of(record.id)
+        for condition in measured.conditions:
+            control = measured.best_control(condition)
+            ours, theirs = (measured.sample(condition, s, "accuracy") if s else None for s in ("method", control))
+            if control and ours and theirs:
+                gaps[condition].append((100 * (ours.mean - theirs.mean), record, subject_name(control).removeprefix("control: ")))
+    if not gaps:
+        return '<p class="sp-empty">Nothing of this family has been measured yet.</p>'
+    often = [condition for condition, found in gaps.items() if 2 * len(found) >= max(map(len, gaps.values()))]
+    condition = min(often, key=lambda c: c.rank)
+
+    def named(found: Sequence[tuple[float, Record, str]]) -> str:
+        return ", ".join(
+            f"{inside(escape(record.entry.name), here, path_of(record))} ({signed(gap, 1)} points to *{control}*)"
+            for gap, record, control in found
+        )
+
+    ordered = sorted(gaps[condition], key=lambda item: -item[0])
+    ahead, behind = [item for item in ordered if item[0] > 0], [item for item in reversed(ordered) if item[0] <= 0]
+    scores = [facts.score(record) for record in records]
+    held, total = sum(score.held for score in scores), sum(score.total for score in scores)
+    fails = [record for record, score in zip(records, scores, strict=True) if score.failed]
+    lines = [f"{held} of {plural(total, 'claim')} of {plural(len(records), 'method')} hold where we measured them again."]
+    if ahead:
+        lines.append(f"Furthest beyond the best control of equal size ({condition_name(condition)}): {named(ahead[:3])}.")
+    if behind:
+        lines.append(f"Not ahead of it: {named(behind[:4])}.")
+    if fails:
+        links = ", ".join(inside(escape(record.entry.name), here, f"{path_of(record)}#claims") for record in fails)
+        lines.append(f"Claims that fail at this scale, with the reason: {links}.")
+    lines.append(f"Every number, for every length of run: {inside('methods against their controls', here, 'comparisons/measured.md')}.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def family_table(facts: Facts, family: str) -> str:
+    return _methods(facts, facts.catalogue.family(family), f"{family}/index.md")
+
+
+def family_sweep(facts: Facts, family: str) -> str:
+    return _sweep(facts, facts.catalogue.family(family), f"{family}/index.md", family)
+
+
+GUIDE: dict[str, Callable[[Facts, str], str]] = {
+    "family_head": family_head,
+    "timeline": timeline,
+    "findings": findings,
+    "family_table": family_table,
+    "sweep": family_sweep,
+}
+
+
+def _methods(facts: Facts, records: Sequence[Record], here: str) -> str:
     rows = []
     alarm = ' <strong class="sp-verdict sp-surprise">unexpected</strong>'
     for record in sorted(records, key=lambda r: (r.entry.year, r.entry.name)):
@@ -303,7 +386,7 @@ def _methods(facts: Facts, records: Sequence[Record], here: str, family: str) ->
     own = [escape(r.entry.name) for r in records if r.id in facts.sources and "prepare" in facts.sources[r.id].functions]
     if own:
         explain += f" {' and '.join(own)} works on a task of its own, whose score stands in the place of accuracy."
-    return "\n\n".join(filter(None, [explain, table(*filled(columns, rows), kind="sp-sortable"), _sweep(facts, records, here, family)]))
+    return section("All of them", "all", explain, table(*filled(columns, rows), kind="sp-sortable"))
 
 
 def _sweep(facts: Facts, records: Sequence[Record], here: str, family: str) -> str:

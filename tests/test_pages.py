@@ -21,7 +21,7 @@ from catalog import load
 from catalog.schema import Bound
 from scripts import bibtex, browse, charts, entry_pages, markup, records, source
 from scripts.facts import Condition, Facts, FactsError, Measured, gather
-from scripts.pages import leading, pages
+from scripts.pages import METHODS, leading, pages
 from scripts.records import Row
 from scripts.site import SiteError, build
 
@@ -149,6 +149,9 @@ notes: ['{EVIL} tablenote']
 """
 
 
+GUIDE = "\n\n".join(f"<!-- fill: {mark} -->" for mark in ("family_head", "timeline", "findings", "family_table", "sweep"))
+
+
 def row(tier: str, subject: str, metric: str, value: float, data: str = "standin", seed: int = 0, code: str = "now") -> Row:
     return Row(tier, subject, metric, value, data, "d" * 16, seed, "cpu", 1, "3.11.7", "2.13.0", "abc1234567", code, "2026-01-02")
 
@@ -189,7 +192,9 @@ def make_tree(root: Path) -> Path:
     for path, text in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
-    shutil.copytree(ROOT / "site", root / "site")
+    shutil.copytree(ROOT / "site", root / "site", ignore=lambda folder, names: [name for name in names if name in METHODS])
+    (root / "site" / "pruning").mkdir()
+    (root / "site" / "pruning" / "index.md").write_text(GUIDE)  # the real ones link to real entries
     shutil.copy(ROOT / "mkdocs.yml", root)
     (root / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "site_hooks.py", root / "scripts")
@@ -624,3 +629,33 @@ def test_the_catalogue_of_a_bundle_links_files(built: dict[str, Path]) -> None:
     assert '<a href="pruning/slim.html"' in offline.read_text()
     assert '<a href="../pruning/slim/" data-raw>' in hosted.read_text()
     assert all(folder.joinpath("assets/entries.js").is_file() for folder in built.values())
+
+
+# Guides and glossary
+
+
+def test_a_guide_says_what_was_measured(facts: Facts) -> None:
+    guide = pages(replace(facts, templates={"pruning/index.md": GUIDE}))["pruning/index.md"]
+    assert "2 of 4 claims of 1 method hold" in guide
+    assert "[Slim](slim.md) (+10.0 points to *random*)" in guide
+    years = re.findall(r'class="sp-year">(\d+)<', guide)
+    assert years == ["2017", "2020"]
+    assert "after [Slim](slim.md)" in guide  # under its former name
+
+
+def test_terms_lead_to_the_glossary_once_and_never_out_of_code() -> None:
+    glossary = "- **rank**{ #rank }: how much is kept.\n- **tensor train**{ #tensor-train }: a chain.\n"
+    facts = Facts(load(ROOT / "nowhere"), templates={"glossary.md": glossary})
+    told = entry_pages.explained(facts, "pruning/slim.md", "<p>Frank ranks <code>rank</code> a Tensor train by rank.</p>")
+    assert told == (
+        '<p>Frank <a href="../../glossary/#rank" class="sp-term" data-raw>ranks</a> <code>rank</code> a '
+        '<a href="../../glossary/#tensor-train" class="sp-term" data-raw>Tensor train</a> by rank.</p>'
+    )
+    assert entry_pages.explained(replace(facts, templates={}), "pruning/slim.md", "rank") == "rank"
+
+
+def test_every_term_of_the_glossary_stands_once_in_order() -> None:
+    text = (ROOT / "site" / "glossary.md").read_text()
+    names = [name for name, _ in entry_pages.TERM.findall(text)]
+    assert len(names) == text.count("\n- ") > 30
+    assert names == sorted(set(names), key=str.casefold)
