@@ -298,7 +298,10 @@ MEASURED: dict[str, dict[str, Any]] = {
         "description": "Length of the run; in a bite, faults were planted in the program",
     },
     "subject": _text("reference, method, control_NAME, claim_NAME, claim_NAME[CASE] or bite; in a sweep @N follows, the operating point"),
-    "metric": _text("accuracy, parameters, nonzeros, bits, multiply_adds, bit_operations, file_bytes, latency and others; value for a claim"),
+    "metric": _text(
+        "value for a claim; else accuracy, parameters, nonzeros, bits, multiply_adds, bit_operations, file_bytes, latency, output_error, steps; "
+        "killed, equivalent, planted or possible for a bite"
+    ),
     "value": _maybe("number", "The number: shares between 0 and 1, latency over the reference's; nan and inf as words"),
     "data": _text("Data: cifar10, cifar10-jpeg75, standin; none for claims that need none"),
     "data_digest": _maybe("string", "Digest of these data"),
@@ -316,7 +319,6 @@ MEASURED: dict[str, dict[str, Any]] = {
 
 def measured_csv(facts: Facts) -> str:
     """Every number that was measured, one a row."""
-
     values = attrgetter(*records.COLUMNS)
 
     def lines() -> Iterator[tuple[Any, ...]]:
