@@ -26,7 +26,7 @@ def files(facts: Facts) -> str:
         *([(exports.FEED, f"The {exports.IN_FEED} newest entries, as an Atom feed", "")] if exports.has_feed(facts) else []),
     ]
     rows = [(_file(path), what, _file(f"data/schema/{schema}.json", "schema") if schema else "") for path, what, schema in lines]
-    return table([Column("File"), Column("What it holds"), Column("JSON Schema")], rows)
+    return table([Column("File"), Column("What it holds"), Column("JSON Schema")], rows, kind="sp-fields")
 
 
 def _file(path: str, text: str | None = None) -> str:
@@ -88,7 +88,9 @@ def table_fields(facts: Facts) -> str:
         "Comparison": "comparisons.*.", "Column": "comparisons.*.columns[].", "Row": "comparisons.*.rows[].",
         "Vocabulary": "vocabulary.", "Metric": "vocabulary.metrics.*.",
     }  # fmt: skip
-    return table(_HEADS, [line for name, prefix in prefixes.items() for line in _lines(definitions[name]["properties"], prefix)])
+    return table(
+        _HEADS, [line for name, prefix in prefixes.items() for line in _lines(definitions[name]["properties"], prefix)], kind="sp-fields"
+    )
 
 
 def entry_columns(facts: Facts) -> str:
@@ -103,7 +105,7 @@ _HEADS = (Column("Name"), Column("Value"), Column("Meaning"))
 
 
 def _fields(properties: Schemas, prefix: str = "", more: Mapping[str, str] | None = None) -> str:
-    return table(_HEADS, list(_lines(properties, prefix, more or {})))
+    return table(_HEADS, list(_lines(properties, prefix, more or {})), kind="sp-fields")
 
 
 def _lines(properties: Schemas, prefix: str = "", more: Mapping[str, str] | None = None) -> Iterator[tuple[str, str, str]]:
