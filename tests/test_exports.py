@@ -418,6 +418,10 @@ def test_a_site_with_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     missing = (out / "404.html").read_text()
     assert 'href="/small/pruning/"' in missing
     assert (out / "pruning" / "slimmer" / "index.html").is_file()
+    bundle = build(root, tmp_path / "bundle", offline=True)
+    assert {path.name for path in bundle.iterdir()} & {"404.html", "sitemap.xml", "data.html"} == {"data.html"}
+    assert (bundle / "pruning" / "slimmer.html").is_file()
+    assert "example.org/small" not in (bundle / "pruning" / "slim.html").read_text() + (bundle / "data" / "catalog.json").read_text()
     monkeypatch.setenv("SMALLPRINT_SITE_URL", "nowhere")
     with pytest.raises(SiteError, match="URL"):
         build(root, tmp_path / "out")
