@@ -55,24 +55,24 @@ class Strict(BaseModel):
 
 
 class Code(Strict):
-    url: Web
-    framework: Line | None = None
-    note: Line | None = None
+    url: Web = Field(description="Its address")
+    framework: Line | None = Field(default=None, description="What it is written in: PyTorch, TensorFlow")
+    note: Line | None = Field(default=None, description="Whose it is, or what else to know")
 
 
 class Link(Strict):
-    url: Web
-    label: Line
+    url: Web = Field(description="Its address")
+    label: Line = Field(description="What is there")
 
 
 class Bound(Strict):
     """A number that the paper prints, and what our number must be. Exactly one of the three bounds."""
 
     paper: Number | None = Field(default=None, description="The number that the paper prints")
-    at_least: Number | None = None
-    at_most: Number | None = None
+    at_least: Number | None = Field(default=None, description="Our number must not be smaller")
+    at_most: Number | None = Field(default=None, description="Our number must not be larger")
     within: Tolerance | None = Field(default=None, description='Largest distance from `paper`: absolute, or relative as in "2%"')
-    expected: Expected = "holds"
+    expected: Expected = Field(default="holds", description="What is expected at our scale")
     because: Prose | None = Field(default=None, description="Why it is expected to fail at our scale")
 
     def admits(self, value: float) -> bool:
@@ -105,11 +105,13 @@ class Bound(Strict):
 class Claim(Bound):
     """What the paper says, where, and the bound that our measurement must meet; `cases` override per case."""
 
-    says: Prose
-    where: Line
-    tier: Tier
-    unit: Line | None = None
-    cases: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.+-]+$")], Bound] = {}
+    says: Prose = Field(description="What the paper says, never reworded to fit")
+    where: Line = Field(description="Where it says so")
+    tier: Tier = Field(description="How much work it takes to measure: exact, smoke, long or full")
+    unit: Line | None = Field(default=None, description="Unit of our number")
+    cases: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.+-]+$")], Bound] = Field(
+        default={}, description="Bounds that differ from case to case, by the case's name"
+    )
 
     def bounds(self) -> dict[str | None, Bound]:
         """Case name (None where the claim has no cases) to its full bound."""
@@ -139,52 +141,52 @@ class Claim(Bound):
 class Result(Strict):
     """One printed result. Shares and deltas are recomputed from their parts by the checker."""
 
-    dataset: Line
-    model: Line
-    metric: Slug
-    baseline: Number | None = None
-    result: Number
-    delta: Number | None = None
-    params_before: Number | None = Field(default=None, gt=0, description="Parameters in millions")
-    params_after: Number | None = Field(default=None, gt=0)
-    params_kept: Share | None = None
-    madds_before: Number | None = Field(default=None, gt=0, description="Multiply-adds in millions")
-    madds_after: Number | None = Field(default=None, gt=0)
-    madds_kept: Share | None = None
+    dataset: Line = Field(description="Data, one of the vocabulary")
+    model: Line = Field(description="Network, one of the vocabulary")
+    metric: Slug = Field(description="Metric, one of the vocabulary")
+    baseline: Number | None = Field(default=None, description="Metric before compression")
+    result: Number = Field(description="Metric after it")
+    delta: Number | None = Field(default=None, description="Change from before to after")
+    params_before: Number | None = Field(default=None, gt=0, description="Parameters in millions, before compression")
+    params_after: Number | None = Field(default=None, gt=0, description="Parameters in millions, after compression")
+    params_kept: Share | None = Field(default=None, description="Share of the parameters that is left")
+    madds_before: Number | None = Field(default=None, gt=0, description="Multiply-adds in millions, before compression")
+    madds_after: Number | None = Field(default=None, gt=0, description="Multiply-adds in millions, after compression")
+    madds_kept: Share | None = Field(default=None, description="Share of the multiply-adds that is left")
     setting: Line | None = Field(default=None, description='Operating point in a few words: "4-bit weights", "70% of channels"')
-    where: Line
+    where: Line = Field(description="Table, figure or section")
 
 
 class Entry(Strict):
     """What every entry has."""
 
-    name: Line
-    title: Line
-    authors: Names = []
-    year: int = Field(ge=1980, le=2100)
-    venue: Line | None = None
-    arxiv: Arxiv | None = None
-    doi: Doi | None = None
-    url: Web | None = None
-    code: list[Code] = []
-    links: list[Link] = []
-    tags: Slugs = []
-    builds_on: Slugs = []
-    compared_with: Slugs = []
-    formerly: Slugs = []
-    summary: Prose
-    when_to_use: Prose | None = None
-    when_not: Prose | None = None
+    name: Line = Field(description="What the method is called")
+    title: Line = Field(description="Title of the paper")
+    authors: Names = Field(default=[], description="Authors, as printed")
+    year: int = Field(ge=1980, le=2100, description="Year of the venue")
+    venue: Line | None = Field(default=None, description="Conference or journal")
+    arxiv: Arxiv | None = Field(default=None, description="arXiv id without version")
+    doi: Doi | None = Field(default=None, description="DOI without address")
+    url: Web | None = Field(default=None, description="Home page, or the paper where it has neither arXiv id nor DOI")
+    code: list[Code] = Field(default=[], description="Code of the authors and of others")
+    links: list[Link] = Field(default=[], description="Anything else worth reading")
+    tags: Slugs = Field(default=[], description="What it does, from the vocabulary")
+    builds_on: Slugs = Field(default=[], description="Ids of the entries that it rests on")
+    compared_with: Slugs = Field(default=[], description="Ids of the entries that it measures itself against")
+    formerly: Slugs = Field(default=[], description="Ids that it had before")
+    summary: Prose = Field(description="The idea in our own words")
+    when_to_use: Prose | None = Field(default=None, description="When it is a good choice")
+    when_not: Prose | None = Field(default=None, description="When it is not")
 
 
 class Executable(Entry):
     """An entry that a method file may reimplement."""
 
-    start: Literal["trained", "scratch"] | None = None
-    returns: Literal["smaller", "same", "larger"] | None = None
-    claims: dict[Slug, Claim] = {}
-    results: list[Result] = []
-    covers: Slugs = []
+    start: Literal["trained", "scratch"] | None = Field(default=None, description="Whether it starts from a trained network")
+    returns: Literal["smaller", "same", "larger"] | None = Field(default=None, description="Size of the network that it returns")
+    claims: dict[Slug, Claim] = Field(default={}, description="What the paper says that can be measured, by name")
+    results: list[Result] = Field(default=[], description="What the paper printed")
+    covers: Slugs = Field(default=[], description="Ids of the entries that it treats")
 
     @model_validator(mode="after")
     def _start_and_returns(self) -> Self:
@@ -196,7 +198,7 @@ class Executable(Entry):
 class Paper(Executable):
     """A paper with a technique."""
 
-    authors: Names = Field(min_length=1)
+    authors: Names = Field(min_length=1, description="Authors, as printed")
 
     @model_validator(mode="after")
     def _findable(self) -> Self:
@@ -208,36 +210,36 @@ class Paper(Executable):
 class Technique(Strict):
     """One thing that a framework offers, and the entry that reimplements it here."""
 
-    name: Line
-    entry: Slug | None = None
+    name: Line = Field(description="What it is called there")
+    entry: Slug | None = Field(default=None, description="Id of the entry that reimplements it here")
 
 
 class Status(Strict):
-    state: Literal["active", "maintained", "unmaintained", "archived"]
-    last_activity: Annotated[str, StringConstraints(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")]
-    note: Line | None = None
+    state: Literal["active", "maintained", "unmaintained", "archived"] = Field(description="Whether anybody still works on it")
+    last_activity: Annotated[str, StringConstraints(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")] = Field(description="Day, month or year")
+    note: Line | None = Field(default=None, description="What else to know")
 
 
 class Framework(Executable):
     """A library or tool."""
 
-    url: Web
-    techniques: list[Technique] = []
-    status: Status | None = None
+    url: Web = Field(description="Home page")
+    techniques: list[Technique] = Field(default=[], description="What it offers")
+    status: Status | None = Field(default=None, description="Whether it is still alive")
 
 
 class Overview(Entry):
     """A survey, thesis or book chapter: lists what it covers."""
 
-    authors: Names = Field(min_length=1)
-    covers: Slugs = []
+    authors: Names = Field(min_length=1, description="Authors, as printed")
+    covers: Slugs = Field(default=[], description="Ids of the entries that it treats")
 
 
 class Listing(Entry):
     """A repository of models or a list of links."""
 
-    url: Web
-    topics: list[Line] = []
+    url: Web = Field(description="Home page")
+    topics: list[Line] = Field(default=[], description="What it is about")
 
 
 KINDS: dict[str, type[Entry]] = {
@@ -246,33 +248,33 @@ KINDS: dict[str, type[Entry]] = {
 
 
 class Column(Strict):
-    id: Slug
-    name: Line
-    unit: Line
-    direction: Literal["higher", "lower", "none"]
+    id: Slug = Field(description="Its name in the rows")
+    name: Line = Field(description="Its heading")
+    unit: Line = Field(description="Its unit")
+    direction: Literal["higher", "lower", "none"] = Field(description="Which way is better")
     delta_of: Slug | None = Field(default=None, description="The `baseline` value that this column is the change from")
 
 
 class Row(Strict):
-    method: Line
-    entry: Slug | None = None
-    values: dict[Slug, Number | None]
+    method: Line = Field(description="Name as printed")
+    entry: Slug | None = Field(default=None, description="Id of its entry here")
+    values: dict[Slug, Number | None] = Field(description="Column to number; null where none is printed")
     result: dict[Slug, Number] = Field(default={}, description="Absolute values, where printed: delta columns are recomputed from them")
-    note: Line | None = None
+    note: Line | None = Field(default=None, description="What else the table says of it")
 
 
 class Comparison(Strict):
     """A published table that compares methods, as printed."""
 
-    title: Line
-    caption: Prose
-    dataset: Line
-    model: Line
-    source: Link
-    baseline: dict[Slug, Number] = {}
-    columns: list[Column] = Field(min_length=1)
-    rows: list[Row] = Field(min_length=1)
-    notes: list[Prose] = []
+    title: Line = Field(description="What it compares")
+    caption: Prose = Field(description="How to read it")
+    dataset: Line = Field(description="Data, one of the vocabulary")
+    model: Line = Field(description="Network, one of the vocabulary")
+    source: Link = Field(description="Where it is printed")
+    baseline: dict[Slug, Number] = Field(default={}, description="Numbers of the network before compression")
+    columns: list[Column] = Field(min_length=1, description="Columns, in order")
+    rows: list[Row] = Field(min_length=1, description="Methods, in order")
+    notes: list[Prose] = Field(default=[], description="What else stands below it")
 
     @model_validator(mode="after")
     def _columns_agree(self) -> Self:
@@ -288,15 +290,15 @@ class Comparison(Strict):
 class Metric(Strict):
     """A measured or printed quantity."""
 
-    name: Line
-    unit: Line
-    direction: Literal["higher", "lower", "none"]
+    name: Line = Field(description="Its name")
+    unit: Line = Field(description="Its unit")
+    direction: Literal["higher", "lower", "none"] = Field(description="Which way is better")
 
 
 class Vocabulary(Strict):
     """The closed lists: what a dataset, model, metric or tag may be called."""
 
-    datasets: dict[Line, Line]
-    models: dict[Line, Line]
-    metrics: dict[Slug, Metric]
-    tags: dict[Slug, Line]
+    datasets: dict[Line, Line] = Field(description="Data: name to meaning")
+    models: dict[Line, Line] = Field(description="Networks: name to meaning")
+    metrics: dict[Slug, Metric] = Field(description="Metrics by id")
+    tags: dict[Slug, Line] = Field(description="Tags: id to meaning")

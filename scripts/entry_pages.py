@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from catalog import Record
 from catalog.schema import Bound, Claim, Executable, Framework, Listing, Overview, Result
-from scripts import bibtex, charts
+from scripts import bibtex, charts, cite, history
 from scripts.facts import Condition, Facts, Finding, Measured, Sample
 from scripts.links import note
 from scripts.markup import (
@@ -77,12 +77,15 @@ def origin(record: Record) -> str:
     return "documentation" if record.family == "frameworks" else "paper"
 
 
-def front(title: str, description: str = "", hide: Sequence[str] = (), boost: float | None = None) -> str:
+def front(
+    title: str, description: str = "", hide: Sequence[str] = (), boost: float | None = None, citation: Sequence[tuple[str, str]] = ()
+) -> str:
     """A page's front matter. The theme prints title and description as they are, so they are escaped here."""
     clean = {"title": html.escape(_line(title)), "description": html.escape(_line(description))}
     lines = [f"{name}: {json.dumps(text, ensure_ascii=False)}" for name, text in clean.items() if text]
     lines += [f"hide: [{', '.join(hide)}]"] if hide else []
     lines += [f"search: {{boost: {boost}}}"] if boost else []
+    lines += [f"citation: {json.dumps([[name, _line(text)] for name, text in citation], ensure_ascii=False)}"] if citation else []
     return "---\n" + "\n".join(lines) + "\n---\n"
 
 
@@ -131,7 +134,7 @@ def entry_page(facts: Facts, record: Record) -> str:
     """Everything known about one entry."""
     source, measured = facts.sources.get(record.id), facts.of(record.id)
     parts = [
-        front(record.entry.name, record.entry.summary, ("navigation",), 2),
+        front(record.entry.name, record.entry.summary, ("navigation",), 2, cite.tags(record.entry)),
         _header(facts, record),
         _glance(facts, record, measured),
         _when(facts, record),
@@ -148,6 +151,7 @@ def entry_page(facts: Facts, record: Record) -> str:
         _links(facts, record),
         _lineage(facts, record),
         _provenance(measured),
+        _history(facts, record),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -166,6 +170,7 @@ def _header(facts: Facts, record: Record) -> str:
         home = "home page" if record.family in ("frameworks", "lists") else "paper"
         health = facts.health.get(entry.url)
         where.append(link(home, entry.url) + (note(entry.url, health) if health and health.verdict != "alive" else ""))
+    where.append("[cite](#cite)")
     words = facts.catalogue.vocabulary.tags
     tags = " ".join(
         f'<span class="sp-tag" title="{escape(words.get(tag, ""))}">{escape(tag.replace("_", " "))}</span>' for tag in entry.tags
@@ -520,8 +525,8 @@ def own_network(record: Record, source: Source) -> str:
 
 
 def _cite(facts: Facts, record: Record) -> str:
-    text = bibtex.bibtex(record.entry, facts.citation_keys[record.id])
-    return section("Cite", "cite", fence(text, "bibtex"), searched=False)
+    line, text = cite.text(record.entry), bibtex.bibtex(record.entry, facts.citation_keys[record.id])
+    return section("Cite", "cite", fence(line, "{ .text .sp-plain }"), fence(text, "bibtex"), searched=False)
 
 
 def _links(facts: Facts, record: Record) -> str:
@@ -599,6 +604,14 @@ def _provenance(measured: Measured) -> str:
     heads = ("Data", "Run", "Seeds", "Device", "Versions", "Commit", "Code", "Date", "Numbers")
     body = raw_table("sp-provenance", heads, "<tbody>" + "\n".join(lines) + "</tbody>")
     return section("Where the numbers come from", "provenance", told, body, searched=False)
+
+
+def _history(facts: Facts, record: Record) -> str:
+    """When the page came and changed; nothing where git does not know."""
+    if not (span := facts.history.get(record.id)):
+        return ""
+    added = f"Here since {history.day(span.added)}. " if span.added else ""
+    return f'<p class="sp-under sp-dates">{added}Facts, program or numbers changed last on {history.day(span.changed)}.</p>'
 
 
 def _dates(dates: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from catalog import Catalogue, Record, load
 from catalog.schema import Bound
 from scripts import links, records
 from scripts.bibtex import keys
+from scripts.history import Span, spans
 from scripts.records import Row
 from scripts.source import Source, digest, methods
 
@@ -211,6 +212,7 @@ class Facts:
     measured: Mapping[str, Measured] = field(default_factory=dict)
     templates: Mapping[str, str] = field(default_factory=dict)
     health: Mapping[str, links.Health] = field(default_factory=dict)  # of links, by address
+    history: Mapping[str, Span] = field(default_factory=dict)  # by id; empty where there is no git
 
     def of(self, id: str) -> Measured:
         return self.measured.get(id, NOTHING)
@@ -303,4 +305,4 @@ def gather(root: Path, templates: Mapping[str, str] | None = None) -> Facts:
         said.append(str(problem))
     if said:
         raise FactsError("\n".join(said))
-    return Facts(catalogue, sources, measured, templates or {}, health)
+    return Facts(catalogue, sources, measured, templates or {}, health, spans(root, catalogue.entries.values()))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from catalog import Record
 from catalog.schema import Comparison, Framework, Listing, Result
-from scripts import browse, charts
+from scripts import browse, charts, data_page, exports, history
 from scripts.entry_pages import (
     FAMILIES,
     anchor,
@@ -43,6 +44,7 @@ from scripts.markup import (
     plain,
     plural,
     quantity,
+    relative,
     section,
     signed,
     sortable,
@@ -79,6 +81,8 @@ def fill(facts: Facts, path: str, text: str) -> str:
         "verdicts": lambda: verdicts(facts, path),
         "tags": lambda: tags(facts),
         **{name: lambda make=make: make(facts, path.partition("/")[0]) for name, make in GUIDE.items()},  # type: ignore[misc]
+        "newest": lambda: newest(facts, path),
+        **{name: partial(make, facts) for name, make in data_page.PARTS.items()},
     }
 
     def part(mark: re.Match[str]) -> str:
@@ -232,6 +236,23 @@ def verdicts(facts: Facts, here: str) -> str:
     )
     parts.append("### Method by method { #did }\n\n" + table(*filled(columns, rows), kind="sp-sortable"))
     return "\n\n".join(parts)
+
+
+def newest(facts: Facts, here: str, count: int = 5) -> str:
+    """The entries that came last, and where to hear of the next ones."""
+    made = []
+    for record in history.newest(facts.catalogue.entries.values(), facts.history, count):
+        entry, span = record.entry, facts.history.get(record.id)
+        name = inside(escape(entry.name), here, path_of(record))
+        title = f"<br>{escape(entry.title)}" if entry.title != entry.name else ""
+        about = [NAMES[record.family], escape(f"{entry.venue or ''} {entry.year}".strip())]
+        about += [f"added {history.day(span.added)}"] if span and span.added else []
+        made.append(f'<div class="sp-{record.family}" markdown>\n\n**{name}**{title}\n\n<small>{" · ".join(about)}</small>\n\n</div>')
+    if not made:
+        return ""
+    hear = f"[Follow new entries]({relative(here, exports.FEED)}) in a feed reader, or take " if exports.has_feed(facts) else "Take "
+    files = inside("the whole catalogue as data", here, "data.md")
+    return '<div class="sp-newest" markdown>\n\n' + "\n\n".join(made) + f"\n\n</div>\n\n{hear}{files}."
 
 
 def tags(facts: Facts) -> str:

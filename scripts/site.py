@@ -18,6 +18,7 @@ NEEDED = ("mkdocs", "material", "pymdownx", "altair", "vl_convert", "bibtexparse
 # A page opened as a file may neither fetch nor start a worker: search is loaded as a script, and a shim stands in for the worker.
 OFFLINE_CHANGES: dict[str, Any] = {
     "use_directory_urls": False,
+    "site_url": "",  # a folder has no address
     "plugins": ["search", "offline"],
     "extra": {"generator": False, "polyfills": ["assets/iframe-worker.js"]},
 }

@@ -12,8 +12,10 @@ from mkdocs.structure.pages import Page
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add every generated page; nothing is written into the folder of hand-written ones."""
+    """Add every generated page and file; nothing is written into the folder of hand-written ones."""
     from scripts import browse
+    from scripts.exports import FEED, Place
+    from scripts.exports import files as exported
     from scripts.facts import FactsError, gather
     from scripts.pages import pages
 
@@ -21,13 +23,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     written = {file.src_uri: file.content_string for file in files.documentation_pages()}
     try:
         facts = gather(root, written)
-        made = pages(facts) | {browse.ENTRIES: browse.entries(facts)}
+        made = pages(facts)
+        place = Place(config.site_url or "", config.use_directory_urls)
+        made |= exported(facts, written.keys() | made.keys(), place) | {browse.ENTRIES: browse.entries(facts)}
     except (FactsError, ValueError) as problem:
         raise PluginError(str(problem)) from problem
     for path, text in made.items():
         if path in files.src_uris:
             files.remove(files.src_uris[path])
         files.append(File.generated(config, path, content=text))
+    config.extra["feed"] = FEED if FEED in made else ""  # what the theme's pages point to
     return files
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)
+os.environ.pop("SMALLPRINT_SITE_URL", None)  # builds are tested without an address, unless a test gives one
 
 
 @pytest.fixture(autouse=True)
