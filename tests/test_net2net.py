@@ -124,6 +124,8 @@ def test_refuses_by_name(net: nn.Module, word: str, task: Task) -> None:
 
 def test_a_dense_reader_behind_a_flattening_is_coupled(task: Task) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(400, 5))
-    members = {name: (axis, tuple(places.shape)) for name, axis, places in coupled(net, task.test.images[:1], "0")}
-    assert members == {"0": (0, (1, 4, 1)), "2": (1, (1, 4, 100))}
+    changes = {
+        name: (axis, source.tolist()) for name, axis, source in coupled(net, task.test.images[:1], "0", torch.tensor([0, 1, 2, 3, 2]))
+    }
+    assert changes == {"0": (0, [0, 1, 2, 3, 2]), "2": (1, [*range(400), *range(200, 300)])}
     assert places(net, task.test.images[:1]) == ([], {})
