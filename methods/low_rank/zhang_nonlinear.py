@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from sklearn.decomposition import PCA
 from torch import Tensor, fx, nn
 
 from methods.kit import quant
@@ -186,10 +185,16 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     return rebuild(model, task, config)
 
 
+def renewed(small: nn.Module, network: nn.Module) -> list[str]:
+    """The convolutions of the network that are chains in the small one."""
+    every = (name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
+    return [name for name in every if isinstance(small.get_submodule(name), nn.Sequential)]
+
+
 def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same layers as truncated SVDs of their weights, of as many multiply-adds; no data."""
     network, parts = quant.fold_batch_norm(model)[0], dict[str, nn.Module]()
-    for name in plan(network, task, config)[0]:
+    for name in renewed(like, network):
         layer, (*columns, thin, mix) = network.get_submodule(name), [part.weight.numel() for part in like.get_submodule(name)]
         work = layer.stride[1] * sum(columns) + thin + mix  # for one place; columns run at every place of a row, before its stride
         parts[name] = truncated_svd(layer, max(1, round(work / (layer.weight[0].numel() + len(layer.weight)))))
@@ -213,16 +218,16 @@ def control_square(model: nn.Module, task: Task, config: Config, like: nn.Module
 
 @torch.no_grad()
 def claim_symmetric_linear_is_pca(lab: Lab) -> float:
-    """Largest difference from the responses that scikit-learn's PCA restores, of the largest, and from its shares of energy."""
+    """Largest difference from the responses that NumPy's singular vectors restore, of the largest, and from their energies."""
     torch.manual_seed(0)
     y = torch.randn(300, 12).double() @ torch.randn(12, 12).double() + 3
-    oracle = PCA().fit(y.numpy()).explained_variance_ratio_
-    worst = float(np.abs((energies(y) / energies(y).sum()).numpy() - oracle).max())
+    mean = y.numpy().mean(0)
+    u, spectrum, axes = np.linalg.svd(y.numpy() - mean, full_matrices=False)  # scores and axes of the PCA
+    worst = float(np.abs(energies(y).numpy() / spectrum**2 - 1).max())
     for rank in (1, 5, 11):
         p, q, b = approximation(y, y, rank, [])
-        restored = (pca := PCA(rank).fit(y.numpy())).inverse_transform(pca.transform(y.numpy()))
-        found = (y @ q.T @ p.T + b).numpy()
-        worst = max(worst, float(np.abs(found - restored).max() / y.abs().max()))
+        restored = (u * spectrum)[:, :rank] @ axes[:rank] + mean
+        worst = max(worst, float(np.abs((y @ q.T @ p.T + b).numpy() - restored).max() / y.abs().max()))
     return worst
 
 
@@ -274,19 +279,20 @@ def claim_ignores_what_relu_cuts(lab: Lab) -> float:
 def claim_rounds_lower_relaxed_error(lab: Lab) -> float:
     """Largest ratio of the relaxed error after a round to that before it, and of a penalty to the next; more where a mean is off."""
     torch.manual_seed(0)
-    y, penalties = torch.randn(300, 8).double() @ torch.randn(8, 8).double() + 0.5, Config().penalties
+    y, penalties = torch.randn(300, 8).double() @ torch.randn(8, 8).double() + 0.5, Config().penalties[19:31]  # six of each
     seen, worst = y + 0.3 * torch.randn_like(y) + 2, 0.0
 
-    def relaxed(rounds: int, penalty: float) -> tuple[Tensor, Tensor, float]:
+    def relaxed(factors: Factors, penalty: float) -> tuple[Tensor, Tensor, float]:
         """What takes the place of the responses, the best z for it, and their error."""
-        p, q, b = approximation(seen, y, 3, penalties[:rounds])
+        p, q, b = factors
         z = nearest(y, guess := seen @ q.T @ p.T + b, penalty)
         return guess, z, float((y.relu() - z.relu()).square().sum() + penalty * (z - guess).square().sum())
 
-    for done, penalty in enumerate(penalties):
-        (_, z, before), (guess, _, after) = relaxed(done, penalty), relaxed(done + 1, penalty)
+    rounds = itertools.pairwise(approximation(seen, y, 3, penalties[:done]) for done in range(len(penalties) + 1))
+    for penalty, (old, new) in zip(penalties, rounds, strict=True):
+        (_, z, before), (guess, _, after) = relaxed(old, penalty), relaxed(new, penalty)
         worst = max(worst, after / before, 1 + float((guess.mean(0) - z.mean(0)).abs().max()))  # b = zbar - M ybar
-    return max(worst, *(before / after for before, after in itertools.pairwise(penalties)))
+    return max(worst, *(before / after for before, after in itertools.pairwise(Config().penalties)))
 
 
 def images_only(images: Tensor) -> Any:
@@ -376,12 +382,6 @@ def alike(spectra: dict[str, Tensor], unit: dict[str, float], whole: dict[str, f
     return {name: max(1, int(whole[name] / speedup / unit[name])) for name in spectra}
 
 
-def renewed(small: nn.Module, network: nn.Module) -> list[str]:
-    """The convolutions of the network that are chains in the small one."""
-    every = (name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
-    return [name for name in every if isinstance(small.get_submodule(name), nn.Sequential)]
-
-
 @torch.no_grad()
 def claim_each_layer_its_ranks(lab: Lab) -> float:
     """How many layers are planned wrongly or take other than d'' k (c + d') + d' d multiply-adds a place, or are not worth it."""
@@ -391,11 +391,11 @@ def claim_each_layer_its_ranks(lab: Lab) -> float:
         nn.Conv2d(24, 18, 1), nn.ReLU(), nn.Conv2d(18, 20, (1, 5)), nn.ReLU(), nn.Conv2d(20, 40, 3, padding=1),
         nn.Conv2d(40, 1, 3, padding=1), nn.Flatten(), nn.Linear(156, 30),
     ).eval()  # fmt: skip
-    wrong, images = 0, torch.randn(64, 3, 20, 40)
+    wrong, images = 0, torch.randn(24, 3, 20, 40)
     task, folded = images_only(images), quant.fold_batch_norm(model)[0]
     area = {name: y[0, 0].numel() for name, y in responses(model, images, ["2", "5", "7", "9", "10"]).items()}
     for spatial, names in ((0.5, ["2", "9", "10"]), (0.0, ["2", "7", "9"])):
-        config = Config(speedup=3.0, spatial=spatial)
+        config = Config(speedup=3.0, spatial=spatial, penalties=())
         (ranks, answers), (same, _) = (plan(folded, task, config, rule) for rule in (select, alike))
         chosen, uniform = (math.prod(float(energies(answers[name])[: some[name][0]].sum()) for name in ranks) for some in (ranks, same))
         wrong += (not chosen > uniform) + any(len(answer) != len(images) * config.places for answer in answers.values())
@@ -437,7 +437,7 @@ def claim_knows_what_relu_sees(lab: Lab) -> float:
 @torch.no_grad()
 def claim_lower_error_than_linear(lab: Lab) -> float:
     """Error behind the ReLU on held-out images, of that of the linear solution: the geometric mean over layers."""
-    images, names = lab.task.test.images[:256].to(lab.task.device), renewed(lab.compressed, lab.reference)
+    images, names = lab.task.test.images[:128].to(lab.task.device), renewed(lab.compressed, lab.reference)
     whole = quant.fold_batch_norm(lab.reference)[0]
     wanted, found, linear = (responses(network, images, names) for network in (whole, lab.compressed, lab.controlled("linear")))
     errors = [[float((some[name].relu() - wanted[name].relu()).norm()) for name in names] for some in (found, linear)]
@@ -447,7 +447,7 @@ def claim_lower_error_than_linear(lab: Lab) -> float:
 @torch.no_grad()
 def claim_makes_up_for_earlier_layers(lab: Lab) -> float:
     """Error of the logits on held-out images, of that of the symmetric reconstruction."""
-    images = lab.task.test.images[:256].to(lab.task.device)
+    images = lab.task.test.images[:128].to(lab.task.device)
     wanted = lab.reference(images)
     return float((lab.compressed(images) - wanted).norm() / (lab.controlled("symmetric")(images) - wanted).norm())
 
