@@ -230,10 +230,12 @@ def verdicts(facts: Facts, here: str) -> str:
     parts = []
     if surprises:
         parts.append('<div class="sp-loud" markdown>\n\n**Against what was expected**\n\n' + "\n".join(surprises) + "\n\n</div>")
-    parts.append(
-        "### Did not reproduce { #did-not }\n\n"
-        + ("\n".join(fails) if fails else f"Nothing {'else ' if surprises else ''}so far, at the scale of these runs.")
-    )
+    parts.append("### Did not reproduce { #did-not }")
+    if fails:
+        indented = "\n".join(f"    {line}" for line in fails)
+        parts.append(f'??? quote "{plural(len(fails), "claim")} that failed here, each with its number and the reason"\n\n{indented}')
+    else:
+        parts.append(f"Nothing {'else ' if surprises else ''}so far, at the scale of these runs.")
     parts.append("### Method by method { #did }\n\n" + table(*filled(columns, rows), kind="sp-sortable"))
     return "\n\n".join(parts)
 
