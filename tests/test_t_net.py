@@ -29,10 +29,6 @@ def task() -> Task:
     return noise(steps=2)
 
 
-def tensors(model: nn.Module) -> dict[str, nn.Module]:
-    return {name: layer.tensor for name, layer in model.named_modules() if isinstance(layer, t_net.Slice)}
-
-
 @pytest.mark.parametrize("form", ["tucker", "train"])
 def test_ties_a_residual_network_and_says_what_it_leaves(
     form: str, model: nn.Sequential, task: Task, caplog: pytest.LogCaptureFixture
@@ -41,10 +37,9 @@ def test_ties_a_residual_network_and_says_what_it_leaves(
         small = t_net.compress(model, task, t_net.Config(form, channels=0.3))
     assert small(task.test.images).shape == (8, 5)
     assert not small.training
-    assert list(tensors(small)) == TIED
-    assert len(set(tensors(small).values())) == 1
-    assert [layer.place for layer in small.modules() if isinstance(layer, t_net.Slice)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    assert small[2].first.conv.geometry["stride"] == (2, 2)
+    assert small.places == [dict(zip(TIED, [(0, 0), (0, 1), (1, 0), (1, 1)], strict=True))]
+    assert len(small.tensors) == 1
+    assert [name for name, layer in small.net.named_modules() if getattr(layer, "weight", small) is None] == TIED
     assert count(small) < 0.6 * count(model)
     for said in (
         "0.conv: the only kernel of 12x3x3x3",
@@ -77,8 +72,8 @@ def test_control_matches_the_parameters(form: str, task: Task) -> None:
     small = t_net.compress(model, task, t_net.Config(form, channels=0.6))
     control = t_net.control_layerwise(model, task, t_net.Config(form), small)
     assert count(control) == pytest.approx(count(small), rel=0.01)
-    assert len(set(tensors(control).values())) == len(tensors(control)) == 12
-    ranks = [len(tensor.core) for tensor in tensors(control).values()]
+    assert [list(here.values()) for here in control.places] == [[()]] * 8
+    ranks = [len(tensor.core) for tensor in control.tensors]
     assert max(ranks) - min(ranks) <= 1
 
 
@@ -95,15 +90,15 @@ def test_a_shared_layer_stays_shared(task: Task) -> None:
     shared = nn.Conv2d(3, 3, 3, padding=1)
     model = nn.Sequential(shared, nn.ReLU(), nn.Conv2d(3, 3, 3), shared, nn.Flatten(), nn.Linear(300, 5))
     small = t_net.compress(model, task, t_net.Config())
-    assert small[0] is small[3]
-    assert small[0].weight.shape == (3, 3, 3, 3)
-    assert not torch.equal(small[0].bias, shared.bias)
+    assert small.net[0] is small.net[3]
+    assert small.kernels()["0.weight"].shape == (3, 3, 3, 3)
+    assert not torch.equal(small.net[0].bias, shared.bias)
 
 
 def test_keeps_the_width_of_numbers() -> None:
     for kind in (torch.bfloat16, torch.float64):
         model = nn.Sequential(*(nn.Conv2d(4, 4, 3, bias=False) for _ in range(2))).to(kind)
-        assert t_net.tied(model, ["0", "1"], t_net.Config())(torch.randn(1, 4, 7, 7).to(kind)).dtype == kind
+        assert t_net.Tied(model, {("0", "1"): t_net.Config()})(torch.randn(1, 4, 7, 7).to(kind)).dtype == kind
 
 
 @pytest.mark.parametrize(

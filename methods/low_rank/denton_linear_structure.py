@@ -19,7 +19,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import combinations, pairwise, product
 from types import SimpleNamespace
 from typing import Any
@@ -120,10 +120,11 @@ def clustered(rows: Tensor, most: int) -> Tensor:
     chance, found = torch.Generator().manual_seed(0), list[tuple[float, Tensor]]()  # equivalent: other starts
     for _ in range(4):  # equivalent: more starts
         members = torch.randperm(len(rows), generator=chance)[:count, None]
-        for _ in range(50):  # equivalent: they stand still long before
+        for _ in range(50):  # equivalent: most stand still long before
             along = (rows @ lines(rows[members]).T).square()  # squared norm less squared distance
             seats = linear_sum_assignment(along.repeat_interleave(len(rows) // count, 1), maximize=True)[1]
-            before, members = members, torch.from_numpy(seats).argsort().view(count, -1)
+            cluster = torch.from_numpy(seats) // (len(rows) // count)
+            before, members = members, cluster.argsort(stable=True).view(count, -1)
             if torch.equal(before, members):  # equivalent: symmetric
                 break
         found.append((float(along.T.gather(1, members).sum()), members))
@@ -587,20 +588,25 @@ def claim_clusters_fit_better(lab: Lab) -> float:
     return ratio
 
 
+@cache
+def untuned(lab: Lab, metric: str, name: str) -> nn.Module:
+    """A layer of the reference as the metric approximates it."""
+    return approximated(lab.reference, name, lab.task, replace(lab.config, metric=metric))
+
+
 def alone(lab: Lab, metric: str) -> Iterator[tuple[str, nn.Module]]:
     """The network with one of its first two layers approximated and nothing tuned."""
-    model, config = lab.reference, replace(lab.config, metric=metric)
-    for name in list(plan(model, config)[0])[:2]:
-        yield name, replaced(model, {name: approximated(model, name, lab.task, config)})
+    for name in list(plan(lab.reference, lab.config)[0])[:2]:
+        yield name, replaced(lab.reference, {name: untuned(lab, metric, name)})
 
 
 def claim_covariance_lowers_response_error(lab: Lab) -> float:
     """Output error of the first two layers on held-out images, each on its own, of that under the Frobenius norm: the geometric mean."""
     images, ratio = lab.task.test.images[:64].to(lab.task.device), 1.0
+    wanted = responses(lab.reference, images, list(plan(lab.reference, lab.config)[0])[:2])
     for metric, power in (("covariance", 0.5), ("frobenius", -0.5)):
         for name, small in alone(lab, metric):
-            wanted, found = (responses(net, images, [name])[name] for net in (lab.reference, small))
-            ratio *= float((found - wanted).norm()) ** power
+            ratio *= float((responses(small, images, [name])[name] - wanted[name]).norm()) ** power
     return ratio
 
 
@@ -616,8 +622,7 @@ def claim_saves_multiply_adds(lab: Lab) -> float:
 
 def claim_fine_tuning_helps(lab: Lab) -> float:
     """Share of the accuracy lost in the approximation of all layers that fine-tuning wins back."""
-    names = plan(lab.reference, lab.config)[0]
-    parts = {name: approximated(lab.reference, name, lab.task, lab.config) for name in names}
+    parts = {name: untuned(lab, lab.config.metric, name) for name in plan(lab.reference, lab.config)[0]}
     cut = lab.task.score(replaced(lab.reference, parts), lab.task.test)
     return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
 

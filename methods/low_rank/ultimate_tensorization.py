@@ -80,7 +80,8 @@ class TTLinear(nn.Module):
         """Gaussian noise (panel 8), as wide as in the authors' code."""
         for core in self.cores:
             r, c, s, t = core.shape
-            nn.init.normal_(core, std=math.sqrt(2 / (r * c + s * t)))
+            if not core.is_meta:  # there, torch imports symbolic algebra to draw nothing; equivalent: only slower
+                nn.init.normal_(core, std=math.sqrt(2 / (r * c + s * t)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., S)."""
@@ -91,7 +92,8 @@ class Filters(nn.Conv2d):
     """G_0[x, y], r_0 filters that every channel meets: Gaussian noise, too; the only number of a 1x1 kernel starts as 1."""
 
     def reset_parameters(self) -> None:
-        (nn.init.xavier_normal_ if self.weight.numel() > 1 else nn.init.ones_)(self.weight)
+        if not self.weight.is_meta:  # equivalent: as above
+            (nn.init.xavier_normal_ if self.weight.numel() > 1 else nn.init.ones_)(self.weight)
 
 
 class TTConv(TTLinear):
