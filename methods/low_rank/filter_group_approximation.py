@@ -65,9 +65,10 @@ def moments(layer: nn.Conv2d, groups: int, before: Tensor, after: Tensor) -> Mom
     """Of the patches x that the layer saw and of the patches z that it sees now, group by group."""
     count, sums = 0, [torch.zeros((), dtype=torch.float64, device=before.device)] * 4
     for images in zip(before.split(AT_ONCE), after.split(AT_ONCE), strict=True):
-        x, z = (patches(layer, part).double().unflatten(2, (groups, -1)).movedim(2, 0).flatten(1, 2) for part in images)
-        count += x.shape[1]
-        sums = [total + part for total, part in zip(sums, (x.sum(1), z.sum(1), z.mT @ z, x.mT @ z), strict=True)]  # equivalent: a sum
+        x, z = (patches(layer, part).mT.unflatten(1, (groups, -1)).double() for part in images)  # (images, g, d, places)
+        count += len(x) * x.shape[3]
+        parts = x.sum(3), z.sum(3), z @ z.mT, x @ z.mT  # equivalent: a sum
+        sums = [total + part.sum(0) for total, part in zip(sums, parts, strict=True)]
     x, z, zz, xz = (total / count for total in sums)
     return x, z, zz - z[:, :, None] * z[:, None], xz - x[:, :, None] * z[:, None]
 
@@ -310,21 +311,23 @@ def untrained(lab: Lab) -> dict[str, nn.Module]:
     return {"kernels": from_kernels(model, groups), "apart": replaced(model, apart), "responses": from_responses(model, groups, images)}
 
 
-def logit_error(lab: Lab, model: nn.Module) -> float:
-    """Distance of the logits from the reference's on held-out images."""
-    with torch.no_grad():
-        images = lab.task.test.images[:256].to(lab.task.device)
-        return float((model.eval()(images) - lab.reference(images)).norm())
+@lru_cache(maxsize=1)
+@torch.no_grad()
+def logit_errors(lab: Lab) -> dict[str, float]:
+    """Distance of the logits from the reference's on held-out images, before training."""
+    images = lab.task.test.images[:256].to(lab.task.device)
+    wanted = lab.reference(images)
+    return {name: float((model.eval()(images) - wanted).norm()) for name, model in untrained(lab).items()}
 
 
 def claim_responses_beat_kernels(lab: Lab) -> float:
     """Error of the logits on held-out images before training, of that of pairs fitted to the kernels."""
-    return logit_error(lab, untrained(lab)["responses"]) / logit_error(lab, untrained(lab)["kernels"])
+    return logit_errors(lab)["responses"] / logit_errors(lab)["kernels"]
 
 
 def claim_makes_up_for_earlier_layers(lab: Lab) -> float:
     """Error of the logits on held-out images before training, of that when each layer is fitted to the original network's inputs."""
-    return logit_error(lab, untrained(lab)["responses"]) / logit_error(lab, untrained(lab)["apart"])
+    return logit_errors(lab)["responses"] / logit_errors(lab)["apart"]
 
 
 def directions(model: Any, images: Tensor) -> float:
@@ -344,15 +347,20 @@ def claim_less_degenerate(lab: Lab) -> float:
     return directions(lab.compressed, images) / directions(lab.controlled("svd"), images)
 
 
+@lru_cache(maxsize=1)
+def accuracy_before(lab: Lab) -> float:
+    """On test images, before training."""
+    return lab.task.score(untrained(lab)["responses"], lab.task.test)
+
+
 def claim_beats_untrained_svd(lab: Lab) -> float:
     """Accuracy before training, over that of the truncated SVDs."""
-    svd = as_cheap(lab.reference, lab.task, lab.config, truncated_svd)
-    return lab.task.score(untrained(lab)["responses"], lab.task.test) - lab.task.score(svd, lab.task.test)
+    return accuracy_before(lab) - lab.task.score(as_cheap(lab.reference, lab.task, lab.config, truncated_svd), lab.task.test)
 
 
 def claim_training_repairs(lab: Lab) -> float:
     """Share of the accuracy lost in the approximation that training wins back."""
-    cut = lab.task.score(untrained(lab)["responses"], lab.task.test)
+    cut = accuracy_before(lab)
     return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
 
 
