@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -86,6 +87,8 @@ def dress(svg: str, title: str, name: str) -> str:
     body = re.sub(r' (?:aria-roledescription|aria-hidden|role|pointer-events)="[^"]*"', "", body)
     body = re.sub(r'<(path|line|rect|text) aria-label="([^"]*)"([^>]*?)/>', r"<\1\3><title>\2</title></\1>", body)
     body = re.sub(r' aria-label="[^"]*"', "", body)
+    clips: dict[str, int] = {}  # Vega counts them from chart to chart
+    body = re.sub(r"\bclip(\d+)\b", lambda clip: f"clip{clips.setdefault(clip[1], len(clips))}", body)
     body = re.sub(r'(\bid="|url\(#)', rf"\g<1>{name}-", body)
     body = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", body)
     body = body.replace(INK, "currentColor")
@@ -250,6 +253,32 @@ def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> str:
     marks = _marks(values, alt.X("accuracy:Q", title="accuracy", scale=scale), axis_y, colour, shape)
     chart = alt.layer(bars, *marks).properties(width=520, height=max(60, 34 * len(rows)))
     return _finish(chart, f"Accuracy of {len(rows)} methods beside their best controls. The table below holds every number.", name)
+
+
+class Bar(NamedTuple):
+    """One printed number; `own` says that its method has an entry here."""
+
+    label: str
+    value: float
+    own: bool
+
+
+def bars(rows: Sequence[Bar], what: str, name: str) -> str:
+    """Printed numbers as bars from zero, in the order given; methods without an entry in grey."""
+    alt = altair()
+    values = [{"place": str(place), "label": bar.label, "value": bar.value, "own": bar.own} for place, bar in enumerate(rows)]
+    for row, bar in zip(values, rows, strict=True):
+        row["note"] = f"{bar.label}: {bar.value:g} ({what})"
+    names = json.dumps([bar.label for bar in rows])  # two rows may have one name, so the axis counts them
+    axis = alt.Axis(ticks=False, domain=False, labelExpr=f"{names}[datum.value]", labelLimit=260)
+    chart = alt.Chart(alt.InlineData(values=values)).mark_bar(height=12, cornerRadiusEnd=2)
+    chart = chart.encode(
+        alt.X("value:Q", title=what, axis=alt.Axis(tickCount=6)),
+        alt.Y("place:N", sort=[row["place"] for row in values], title=None, axis=axis),
+        color=alt.Color("own:N", scale=alt.Scale(domain=[True, False], range=["#2f86c6", FAINT]), legend=None),
+        description="note:N",
+    ).properties(width=420, height=max(60, 22 * len(rows)))  # fmt: skip
+    return _finish(chart, f"{what} of {len(rows)} methods, as printed. The table below holds every number.", name)
 
 
 def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control: str, name: str) -> str:

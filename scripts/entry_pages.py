@@ -305,9 +305,10 @@ def _claim(name: str, claim: Claim, source: Source | None, measured: Measured) -
     function = source.claims.get(name) if source else None
     if function:
         place.append(f'<a href="#__codelineno-source-{function.line}"><code>claim_{name}</code></a>')
-    lines, states = [], set()
+    lines, states, verdicts = [], set(), set[str | None]()
     for case, bound in claim.bounds().items():
         found: list[Finding | None] = [*measured.findings(name, case, bound)] or [None]
+        verdicts.add(found[0].verdict if found[0] else None)
         states.add("surprise" if any(f and f.surprise for f in found) else found[0].verdict if found[0] else "open")
         for finding in found:
             where = [code(case)] if case is not None else []
@@ -320,8 +321,18 @@ def _claim(name: str, claim: Claim, source: Source | None, measured: Measured) -
             labelled = zip(CLAIM_COLUMNS, cells, strict=True)
             lines.append("<tr>" + "".join(f'<td data-label="{label}">{text}</td>' for label, text in labelled) + "</tr>")
     state = next(state for state in ("surprise", "fails", "open", "holds") if state in states)
-    says = f'<tr class="sp-says"><th scope="rowgroup" colspan="5">{escape(claim.says)} <small>{" · ".join(place)}</small></th></tr>'
+    word = f"<strong>{summary_word(claim, verdicts)}</strong> · " if len(lines) > 1 else ""
+    says = f'<tr class="sp-says"><th scope="rowgroup" colspan="5">{escape(claim.says)} <small>{word}{" · ".join(place)}</small></th></tr>'
     return f'<tbody class="sp-is-{state}" id="claim-{name}">{says}\n' + "\n".join(lines) + "</tbody>"
+
+
+def summary_word(claim: Claim, verdicts: set[str | None]) -> str:
+    """One word for a claim of several cases or data sets."""
+    if verdicts == {None}:
+        return "not attempted"
+    if verdicts == {"holds"}:
+        return "theory holds" if claim.tier == "exact" else "holds"
+    return "not reproduced" if "holds" not in verdicts else "partly"
 
 
 def bound_text(bound: Bound) -> str:

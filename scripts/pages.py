@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -137,6 +137,8 @@ def points(facts: Facts, condition: Condition, cost: str) -> list[tuple[Record, 
         measured = facts.of(record.id)
         for subject in measured.subjects(condition):
             accuracy, paid = measured.sample(condition, subject, "accuracy"), measured.sample(condition, subject, cost)
+            if (subject, cost) == ("reference", "latency"):
+                paid = Sample((1.0,))  # by definition
             if accuracy is None or paid is None or not paid.mean > 0:
                 continue
             role = "control" if subject.startswith("control_") else subject
@@ -144,12 +146,16 @@ def points(facts: Facts, condition: Condition, cost: str) -> list[tuple[Record, 
                 subject, f"{record.entry.name}, {subject.removeprefix('control_')}"
             )
             point = charts.Point(label, record.family, role, paid.mean, accuracy.mean)
-            known = (role, point.cost, point.accuracy) if role == "reference" else (record.id, subject)
+            known: tuple[object, ...] = (role, point.cost, point.accuracy) if role == "reference" else (record.id, subject)
             found.setdefault(known, (record, point))
     return list(found.values())
 
 
-COSTS = {"file_bytes": ("File size", "file size in bytes"), "multiply_adds": ("Multiply-adds", "multiply-adds for one image")}
+COSTS = {
+    "file_bytes": ("File size", "file size in bytes"),
+    "multiply_adds": ("Multiply-adds", "multiply-adds for one image"),
+    "latency": ("Time", "time over the reference's, one thread"),
+}
 
 
 def pareto(facts: Facts, here: str) -> str:
@@ -633,9 +639,20 @@ def comparison_page(facts: Facts, id: str, comparison: Comparison) -> str:
         f'<p class="sp-lead">{escape(comparison.caption)}</p>',
         f"Printed in {link(escape(comparison.source.label), comparison.source.url)}. Nothing here was measured by us.",
         f"Data: {escape(comparison.dataset)}. Network: {escape(comparison.model)}." + (f" Baseline: {baseline}." if baseline else ""),
-        table(*filled(columns, rows), kind="sp-sortable"),
+        _bars(facts, comparison, id),
+        table(*filled(columns, rows), kind="sp-sortable sp-download"),
         f"## What looks wrong in print, or needs a word {{ #notes }}\n\n{notes}" if notes else "",
     ])) + "\n"  # fmt: skip
+
+
+def _bars(facts: Facts, comparison: Comparison, id: str) -> str:
+    """The first column of a published table, as a chart."""
+    first = comparison.columns[0]
+    known = [(row, value) for row in comparison.rows if (value := row.values.get(first.id)) is not None]
+    if len(known) < 2:
+        return ""
+    bars = [charts.Bar(row.method, value, row.entry in facts.catalogue.entries) for row, value in known]
+    return f'<figure class="sp-chart">{charts.bars(bars, f"{first.name}, {first.unit}", f"bars-{id}")}</figure>'
 
 
 def measured_page(facts: Facts) -> str:
@@ -706,7 +723,7 @@ def _measured(facts: Facts, condition: Condition, records: Sequence[Record], her
     lines = [line for _, line in sorted(rows, key=first)]
     svg = charts.gaps([gap for _, gap in sorted(gaps, key=first)], f"gaps-{anchor(condition)}", NAMES) if gaps else ""
     chart = f'<figure class="sp-chart">{svg}</figure>' if svg else ""
-    return section(condition_name(condition), anchor(condition), chart, table(*filled(columns, lines), kind="sp-sortable"))
+    return section(condition_name(condition), anchor(condition), chart, table(*filled(columns, lines), kind="sp-sortable sp-download"))
 
 
 def published_page(facts: Facts) -> str:
@@ -741,4 +758,21 @@ def _published(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Recor
         ])  # fmt: skip
     names = ["Method", "Year", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting and place"]
     columns = [Column(name, name in ("Year", "Before", "After", "Change")) for name in names]
-    return f"## {escape(place[1])} on {escape(place[0])}\n\n{table(*filled(columns, rows), kind='sp-sortable sp-printed')}"
+    body = table(*filled(columns, rows), kind="sp-sortable sp-printed sp-download")
+    return "\n\n".join(filter(None, [f"## {escape(place[1])} on {escape(place[0])}", _changes(facts, place, found), body]))
+
+
+def _changes(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Record, Result]]) -> str:
+    """How much the metric that most of them print changed, as a chart."""
+    often = Counter(r.metric for _, r in found if change(r) is not None).most_common(1)
+    metric = often[0][0] if often else ""
+    known = facts.catalogue.vocabulary.metrics.get(metric)
+    bars = [
+        charts.Bar(f"{record.entry.name}, {r.setting}" if r.setting else record.entry.name, value, True)
+        for record, r in sorted(found, key=lambda item: (item[0].entry.year, item[0].entry.name))
+        if r.metric == metric and (value := change(r)) is not None
+    ]
+    if known is None or len(bars) < 2:
+        return ""
+    name = re.sub(r"[^a-z0-9]+", "-", f"changes-{place[0]}-{place[1]}".lower())
+    return f'<figure class="sp-chart">{charts.bars(bars, f"change of {known.name}, {known.unit}", name)}</figure>'

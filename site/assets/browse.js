@@ -14,8 +14,8 @@
     (window.smallprint ? Promise.resolve() : new Promise((resolve, reject) => {
       document.head.append(make("script", { src: new URL("assets/entries.js", root).href, onload: resolve, onerror: reject }));
     })).then(() => window.smallprint);
-  const directories = JSON.parse(document.getElementById("__config").textContent).base !== "."; // the offline bundle has none
-  const pageOf = (path, anchor = "") => new URL(path + (directories ? "/" : ".html") + anchor, root).href;
+  const end = document.querySelector('meta[name="smallprint:page"]').content;
+  const pageOf = (path, anchor = "") => new URL(path + end + anchor, root).href;
   const plainly = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
 
   const catalogue = (table) => {
