@@ -232,7 +232,7 @@
     const table = make("div", { className: "sp-scroll", tabIndex: 0, role: "region", ariaLabel: "Comparison" }), picture = make("div");
     const bar = make("form", { className: "sp-finder", onsubmit: (event) => { event.preventDefault(); suggestions.querySelector("button")?.click(); } },
       make("div", { className: "sp-facets" }, make("span", { className: "sp-pick" }, field, suggestions), condition));
-    frame.append(bar, table, picture);
+    frame.append(bar, picture, table);
     const chosen = () => (state().get("entries") ?? "").split(",").map((id) => by.get(id)).filter(Boolean);
     const choose = (ids) => {
       const parameters = state();
