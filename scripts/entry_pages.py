@@ -65,7 +65,7 @@ QUANTITIES = {  # name, explanation; what is really measured first, then what is
     "bit_operations": ("Bit operations", "multiply-adds times both bit widths"),
     "file_bytes": ("File", "written and read back"),
 }
-CLAIM_COLUMNS = ("Measured on", "Printed", "We measure", "Must be", "Verdict")
+CLAIM_COLUMNS = ("Measured on", "Printed", "We measure", "Must be", "Verdict")  # the style sheet repeats three of them for phones
 MEASURED, COUNTED = ("accuracy", "latency"), ("parameters", "nonzeros", "bits", "multiply_adds", "bit_operations", "file_bytes")
 
 
@@ -318,8 +318,7 @@ def _claim(name: str, claim: Claim, source: Source | None, measured: Measured) -
             ours = spread(finding.sample.mean, finding.sample.sd) if finding else NONE
             because = f'<br><small class="sp-because">{escape(bound.because)}</small>' if bound.because and finding is found[0] else ""
             cells = [" · ".join(where), plain(bound.paper), ours, bound_text(bound), verdict_mark(finding) + because]
-            labelled = zip(CLAIM_COLUMNS, cells, strict=True)
-            lines.append("<tr>" + "".join(f'<td data-label="{label}">{text}</td>' for label, text in labelled) + "</tr>")
+            lines.append("<tr>" + "".join(f"<td>{text}</td>" for text in cells) + "</tr>")
     state = next(state for state in ("surprise", "fails", "open", "holds") if state in states)
     word = f"<strong>{summary_word(claim, verdicts)}</strong> · " if len(lines) > 1 else ""
     says = f'<tr class="sp-says"><th scope="rowgroup" colspan="5">{escape(claim.says)} <small>{word}{" · ".join(place)}</small></th></tr>'
@@ -372,7 +371,7 @@ def _condition(measured: Measured, condition: Condition) -> str:
     names = [f'<th scope="col" title="{QUANTITIES[q][1]}">{QUANTITIES[q][0]}</th>' for q in order]
     lines = []
     for subject in subjects:
-        cells = "".join(f'<td data-label="{QUANTITIES[q][0]}">{_cell(measured, condition, subject, q)}</td>' for q in order)
+        cells = "".join(f"<td>{_cell(measured, condition, subject, q)}</td>" for q in order)
         role = "method" if subject == "method" else "control" if subject.startswith("control_") else "reference"
         lines.append(f'<tr class="sp-{role}"><th scope="row">{subject_name(subject)}</th>{cells}</tr>')
     sample = next(s for s in (measured.sample(condition, subject, order[0]) for subject in subjects) if s) if order else None

@@ -169,7 +169,7 @@ def pareto(facts: Facts, here: str) -> str:
         there = points(facts, condition, cost)
         if there:
             svg = charts.pareto([point for _, point in there], axis, f"pareto-{cost}", NAMES)
-            tabs.append(f'=== "{title}"\n\n    <figure class="sp-chart">{svg}</figure>')
+            tabs.append(f'=== "{title}"\n\n    <span class="sp-chart">{svg}</span>')
         for record, point in there:
             rows.setdefault((record.id, point.label, point.role), (record, point, {}))[2][cost] = point.cost
     columns = [
@@ -459,7 +459,7 @@ def _against_cost(facts: Facts, swept: Swept, here: str, family: str, where: str
         ]
         known = [one for one in series if one.method]
         svg = charts.sweeps(known, family, "share of the multiply-adds", title.lower(), "best control", f"sweep-{metric}") if known else ""
-        tabs.append(f'=== "{title}"\n\n    <figure class="sp-chart">{svg}</figure>')
+        tabs.append(f'=== "{title}"\n\n    <span class="sp-chart">{svg}</span>')
     scratch = [escape(record.entry.name) for record, _ in swept if record.executable and record.executable.start == "scratch"]
     explain = (
         f"{where}every method at several sizes, each beside "

@@ -42,3 +42,10 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
         return html
     up = "" if page.file.src_uri.endswith("index.md") else r"\.\./"  # a folder of its own is gone
     return re.sub(rf'<a href="{up}([^"#:]*[^"#:/.])/(#[^"]*)?"( class="[^"]*")? data-raw', r'<a href="\1.html\2"\3', html)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """A quarter of the theme's part of a page is white space."""
+    from scripts.markup import squeezed
+
+    return squeezed(output)

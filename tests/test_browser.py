@@ -1,0 +1,334 @@
+"""The whole site as people meet it: every page type in a real browser, and every file of one build read through.
+
+Needs Chromium (its place in SMALLPRINT_CHROMIUM, or on the path) for the tests of the browser alone. Where SMALLPRINT_CHROMIUM
+is set, as `.ci/run` does, a browser that is missing is an error; elsewhere its tests are skipped, and say so.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import html5lib
+import pytest
+from helpers import Quiet, serving
+from test_pages import Seen, make_tree
+
+from catalog import FAMILIES
+from scripts.site import build
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.xdist_group("browser")  # they share one build of the site and one browser
+ROOT = Path(__file__).parents[1]
+PAGES = {  # one of every type; an entry with a method, and one that has none
+    "home": "",
+    "family": "low_rank/",
+    "entry": "pruning/network_slimming/",
+    "entry-without-method": "pruning/amc/",
+    "comparisons": "comparisons/",
+    "comparison": "comparisons/resnet50_ilsvrc12/",
+    "measured": "comparisons/measured/",
+    "published": "comparisons/published/",
+    "guide": "guides/run/",
+    "framework": "frameworks/distiller/",
+    "list": "lists/",
+    "missing": "404.html",
+}
+every_type = pytest.mark.parametrize("path", PAGES.values(), ids=PAGES)
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+BY_COLOUR = ["color-contrast", "link-in-text-block"]  # what a second look, in dark, can find that the first did not
+LINES = 40  # of a source in axe's eyes: the others are made of the same colours, and each takes its time
+SHORTEN = """(most) => {
+  for (const code of document.querySelectorAll(".code code")) {
+    const lines = [...code.childNodes], from = lines.indexOf([...code.querySelectorAll("a[id]")][most]);
+    if (from > 0) lines.slice(from).forEach((line) => line.remove());
+  }
+}"""
+DARK = "label[title='Switch to dark']"
+WATCH = """
+window.shifted = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
+}).observe({type: "layout-shift", buffered: true});
+"""
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real catalogue's site, built once."""
+    return build(ROOT, tmp_path_factory.mktemp("site") / "hosted")
+
+
+# Files
+
+
+@pytest.fixture(scope="session")
+def seen(site: Path) -> dict[Path, Seen]:
+    return {path: Seen(path.read_text()) for path in site.rglob("*.html")}
+
+
+def test_every_link_and_anchor_inside_resolves(site: Path, seen: dict[Path, Seen]) -> None:
+    broken, ids = [], {path: page.ids for path, page in seen.items()}
+    for path, page in seen.items():
+        for tag, attributes in page.elements:
+            url = urlsplit(attributes.get("href", attributes.get("src", "")))
+            if url.scheme or url.netloc or not (url.path or url.fragment):
+                continue
+            target = (
+                (site / unquote(url.path).lstrip("/") if url.path.startswith("/") else path.parent / unquote(url.path))
+                if url.path
+                else path
+            )
+            target = Path(os.path.normpath(target / "index.html" if target.is_dir() else target))
+            known = target.is_file() and (not url.fragment or target not in ids or unquote(url.fragment) in ids[target] | {"__search"})
+            broken += [] if known else [(str(path.relative_to(site)), tag, attributes)]
+    assert not broken
+
+
+def test_no_id_stands_twice_in_a_page(seen: dict[Path, Seen]) -> None:
+    for path, page in seen.items():
+        many = Counter(attributes["id"] for _, attributes in page.elements if "id" in attributes)
+        assert not {id: count for id, count in many.items() if count > 1}, path
+
+
+@every_type
+def test_html_is_well_formed(site: Path, path: str) -> None:
+    parser = html5lib.HTMLParser()
+    file = site / path
+    parser.parse((file / "index.html" if file.is_dir() else file).read_text())
+    assert not parser.errors
+
+
+def test_a_page_is_light_without_its_code(site: Path) -> None:
+    """With the theme's header, navigation and footer, which are a third of it."""
+    for family in FAMILIES:
+        for file in site.glob(f"{family}/*/index.html"):
+            text = re.sub(r"<pre\b.*?</pre>", "", file.read_text(), flags=re.DOTALL)
+            assert len(text.encode()) <= 60_000, file.parent.relative_to(site)
+
+
+# Browser
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    asked = os.environ.get("SMALLPRINT_CHROMIUM")
+    place = asked or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    missing = [name for name in ("playwright", "axe_playwright_python") if importlib.util.find_spec(name) is None]
+    if missing or not place or not Path(place).is_file():
+        what = " and ".join([*missing, *([] if place and Path(place).is_file() else [place or "Chromium"])])
+        cure = "apt-get install chromium, and pip install -e '.[dev]'; SMALLPRINT_CHROMIUM=path where it is elsewhere"
+        refuse = pytest.fail if asked else pytest.skip
+        refuse(f"NO BROWSER: {what} is missing, so no page was looked at. Cure: {cure}")
+    from playwright.sync_api import sync_playwright
+
+    closed = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # no other host has an address
+    with sync_playwright() as player:
+        started = player.chromium.launch(executable_path=place, args=closed)
+        yield started
+        started.close()
+
+
+class Files(Quiet, SimpleHTTPRequestHandler):
+    """A folder, served without a word."""
+
+
+class Patient(ThreadingHTTPServer):
+    """A browser hangs up when it likes."""
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    with serving(Patient(("127.0.0.1", 0), functools.partial(Files, directory=str(site)))) as server:
+        yield f"http://127.0.0.1:{server.server_port}/"
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """A fresh reader, at a laptop. Whatever it does: no complaint in the console, nothing missing, no request elsewhere."""
+    wrong: list[str] = []
+    context = browser.new_context(base_url=address, viewport={"width": 1280, "height": 800}, color_scheme="light")
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
+    context.add_init_script(WATCH)
+    context.route(
+        lambda url: not url.startswith((address, "file:", "data:", "blob:")),
+        lambda route: (wrong.append(f"request to {route.request.url}"), route.abort()),
+    )
+    context.on("console", lambda said: wrong.append(f"console: {said.text}") if said.type in ("error", "warning") else None)
+    context.on("weberror", lambda error: wrong.append(f"error: {error.error}"))
+    context.on("response", lambda answer: wrong.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None)
+    opened = context.new_page()
+    opened.set_default_timeout(20_000)
+    yield opened
+    context.close()
+    assert not wrong
+
+
+@functools.cache
+def axe() -> str:
+    place = importlib.util.find_spec("axe_playwright_python")
+    assert place
+    assert place.origin
+    return Path(place.origin).with_name("axe.min.js").read_text()
+
+
+def violations(page: Page, **options: Any) -> list[str]:
+    found = page.evaluate("(options) => axe.run({...options, resultTypes: ['violations']})", options)["violations"]
+    return [f"{rule['id']}: {node['target']} {node['failureSummary']}" for rule in found for node in rule["nodes"]]
+
+
+@every_type
+def test_axe_finds_nothing(page: Page, path: str) -> None:
+    page.goto(path)
+    page.evaluate(axe())
+    page.evaluate(SHORTEN, LINES)
+    assert not violations(page, runOnly=WCAG)
+    page.locator(DARK).click()
+    assert not violations(page, runOnly={"type": "rule", "values": BY_COLOUR})
+
+
+@every_type
+def test_the_layout_holds_still_fits_a_phone_and_prints(page: Page, path: str) -> None:
+    page.emulate_media(color_scheme="dark")
+    page.goto(path, wait_until="networkidle")
+    assert page.evaluate("shifted") < 0.1
+    assert page.locator("body").get_attribute("data-md-color-scheme") == "slate"
+    page.set_viewport_size({"width": 320, "height": 640})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    page.emulate_media(media="print")  # a reader in the dark still has white paper
+    for gone in (".md-header", ".md-sidebar", ".md-tabs", ".sp-search"):
+        assert not page.locator(gone).filter(visible=True).count(), gone
+    assert page.locator("h1").first.is_visible()
+    ink = page.locator(".md-content h1, .md-content p").first.evaluate("(shown) => getComputedStyle(shown).color")
+    assert max(float(part) for part in re.findall(r"[\d.]+", ink)[:3]) < 100, ink
+
+
+@pytest.mark.parametrize("path", [PAGES["home"], PAGES["family"], PAGES["measured"]])
+def test_charts_are_really_drawn(page: Page, path: str) -> None:
+    page.goto(path)
+    for tab in page.locator(".tabbed-labels label").all():
+        tab.click()
+    charts = page.locator(".sp-chart svg").filter(visible=True)
+    assert charts.count()
+    for chart in charts.all():
+        sizes = chart.evaluate(
+            "(svg) => [...svg.querySelectorAll('path, line, rect')].map((mark) => mark.getBoundingClientRect()).map((box) => box.width + box.height)"
+        )
+        assert sum(size > 0 for size in sizes) > 10
+        words = chart.locator("text")
+        assert words.count() > 3
+        box = chart.bounding_box()
+        assert box
+        assert box["width"] > 250
+        assert box["height"] > 100
+
+
+def test_tables_sort_by_mouse_and_by_keyboard(page: Page) -> None:
+    page.goto("low_rank/")
+    table = page.locator(".sp-sortable table").first
+    years = lambda: [int(text) for text in table.locator("tbody td:nth-child(2)").all_inner_texts()]  # noqa: E731
+    heading = table.locator("th", has_text="Year")
+    heading.locator("button").click()
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert years() == sorted(years())
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert years() == sorted(years(), reverse=True)
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Space")
+    assert table.locator("th[aria-sort]").inner_text().startswith("Name")
+    assert heading.get_attribute("aria-sort") is None
+
+
+def test_the_keyboard_skips_to_the_content(page: Page) -> None:
+    page.goto(PAGES["entry"])
+    page.keyboard.press("Tab")
+    assert page.locator(":focus").inner_text() == "Skip to content"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('.md-content') !== null")
+
+
+def test_dark_is_a_switch_that_stays(page: Page) -> None:
+    page.goto("")
+    ground = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")  # noqa: E731
+    light = ground()
+    page.locator(DARK).click()
+    assert ground() != light
+    page.goto(PAGES["guide"])
+    assert page.locator("body").get_attribute("data-md-color-scheme") == "slate"
+
+
+@pytest.mark.parametrize(("block", "says"), [("h2#run", "make smoke METHOD=network_slimming"), ("h2#cite", "@inproceedings{")])
+def test_copy_buttons_copy(page: Page, block: str, says: str) -> None:
+    page.goto(PAGES["entry"])
+    code = page.locator(f"{block} ~ .highlight").first
+    code.hover()
+    code.locator("button[data-md-type=copy], button.md-clipboard").first.click()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith(says)
+    assert copied.strip() == code.locator("code").inner_text().strip()
+
+
+def found(page: Page, words: str) -> None:
+    """Search for some words from the keyboard and follow the first answer."""
+    page.keyboard.press("/")
+    page.keyboard.type(words)
+    page.locator(".md-search-result__link").first.click()
+
+
+def test_a_bundle_opened_as_a_file_draws_and_searches(page: Page, tmp_path: Path) -> None:
+    """A small catalogue's: what may go wrong with files is the same."""
+    folder = build(make_tree(tmp_path), offline=True)
+    page.goto(folder.joinpath("index.html").as_uri())
+    assert page.locator(".sp-chart svg").first.is_visible()
+    found(page, "slimming")
+    page.wait_for_url("**/pruning/slim.html*")
+    assert page.locator("h1").inner_text().startswith("Slim")
+
+
+# Journeys
+
+
+def test_a_reader_finds_the_method_that_gains_most_and_its_proof(page: Page) -> None:
+    page.goto("")
+    page.get_by_role("link", name="methods against their controls").click()
+    page.locator("th", has_text="Gap").first.locator("button").click()
+    page.locator("th", has_text="Gap").first.locator("button").click()
+    row = page.locator(".sp-sortable tbody tr").first
+    assert row.locator("td").filter(has_text=re.compile(r"^\+")).count()
+    name = row.locator("a").first.inner_text()
+    row.locator("a").first.click()
+    assert page.locator("h1").inner_text().startswith(name)
+    claims = page.locator(".sp-claims")
+    assert claims.locator(".sp-verdict").count()
+    assert claims.locator(".sp-says a").count()  # the program behind each
+
+
+def test_a_contributor_finds_the_guide(page: Page) -> None:
+    page.goto("")
+    page.get_by_role("link", name="how to add a paper").click()
+    assert page.locator("h1").inner_text().startswith("How to add a paper")
+    assert page.locator("code", has_text="smallprint new").first.is_visible()
+
+
+def test_a_practitioner_finds_the_command(page: Page) -> None:
+    page.goto("")
+    found(page, "network slimming")
+    page.wait_for_url("**/pruning/network_slimming/*")
+    page.locator("a[href$='#run']").first.click()
+    assert page.locator("code", has_text="make smoke METHOD=network_slimming").is_visible()
