@@ -41,6 +41,10 @@ PAGES = {  # one of every type; an entry with a method, and one that has none
     "measured": "comparisons/measured/",
     "published": "comparisons/published/",
     "guide": "guides/run/",
+    "catalogue": "catalogue/",
+    "compare": "compare/#entries=network_slimming,adaround",
+    "glossary": "glossary/",
+    "data": "data/",
     "framework": "frameworks/distiller/",
     "list": "lists/",
     "missing": "404.html",
@@ -273,7 +277,7 @@ def test_dark_is_a_switch_that_stays(page: Page) -> None:
     assert page.locator("body").get_attribute("data-md-color-scheme") == "slate"
 
 
-@pytest.mark.parametrize(("block", "says"), [("h2#run", "make smoke METHOD=network_slimming"), ("h2#cite", "@inproceedings{")])
+@pytest.mark.parametrize(("block", "says"), [("h2#run", "make smoke METHOD=network_slimming"), ("h2#cite", "Zhuang Liu, Jianguo Li")])
 def test_copy_buttons_copy(page: Page, block: str, says: str) -> None:
     page.goto(PAGES["entry"])
     code = page.locator(f"{block} ~ .highlight").first
@@ -332,3 +336,88 @@ def test_a_practitioner_finds_the_command(page: Page) -> None:
     page.wait_for_url("**/pruning/network_slimming/*")
     page.locator("a[href$='#run']").first.click()
     assert page.locator("code", has_text="make smoke METHOD=network_slimming").is_visible()
+
+
+# The catalogue and the comparison
+
+
+def test_a_view_of_the_catalogue_is_its_address(page: Page) -> None:
+    page.goto("catalogue/")
+    rows, said = page.locator(".sp-catalogue tbody tr"), page.locator(".sp-finder-foot p")
+    whole = rows.count()
+    assert said.inner_text() == f"All {whole} entries"
+    page.locator("summary", has_text="Family").click()
+    page.locator(".sp-facet label", has_text="Quantization").locator("input").check()
+    page.locator(".sp-finder-text").fill("rounding")
+    page.locator(".sp-catalogue th", has_text="Year").locator("button").click()
+    names = rows.locator("td:first-child a").all_inner_texts()
+    assert "AdaRound" in names
+    assert 0 < len(names) < whole
+    assert said.inner_text() == f"{len(names)} of {whole} entries"
+    shared = page.url
+    assert "q=rounding" in shared
+    page.goto("about:blank")
+    page.goto(shared)
+    assert rows.locator("td:first-child a").all_inner_texts() == names
+    assert page.locator(".sp-catalogue th[aria-sort=ascending]").inner_text().startswith("Year")
+    page.get_by_role("button", name="Reset").click()
+    assert rows.count() == whole
+
+
+def test_columns_are_chosen_and_a_view_exported(page: Page) -> None:
+    page.goto("catalogue/#q=adaround&columns=year,authors")
+    heads = page.locator(".sp-catalogue th").filter(visible=True)
+    assert [text.strip() for text in heads.all_inner_texts()] == ["Name", "Authors", "Year"]
+    for kind, said in (("CSV", '"adaround","AdaRound"'), ("JSON", '"id": "adaround"'), ("BibTeX", "@inproceedings{nagel2020up")):
+        with page.expect_download() as started:
+            page.locator(".sp-export").get_by_role("button", name=kind).click()
+        text = Path(started.value.path()).read_text()
+        assert said in text
+        assert "network_slimming" not in text
+
+
+def test_without_a_script_the_catalogue_is_a_plain_table(browser: Browser, address: str) -> None:
+    context = browser.new_context(base_url=address, java_script_enabled=False)
+    plain = context.new_page()
+    plain.goto("catalogue/")
+    assert plain.locator(".sp-catalogue tbody tr").count() > 80
+    assert plain.locator(".sp-catalogue a", has_text="AdaRound").is_visible()
+    context.close()
+
+
+def test_entries_are_set_side_by_side(page: Page) -> None:
+    page.goto("catalogue/#q=pruning")
+    for name in ("Network Slimming", "Filter pruning by L1 norm"):
+        page.locator(".sp-finder-text").fill(name)
+        page.get_by_label(f"Choose {name} to compare").check()
+    page.get_by_role("link", name="Compare 2 chosen").click()
+    side = page.locator(".sp-side")
+    side.wait_for()
+    assert side.locator("thead a").all_inner_texts() == ["Network Slimming", "Filter pruning by L1 norm"]
+    assert page.locator(".sp-compare svg circle").count() == 2
+    field = page.get_by_label("Add an entry by name")
+    field.fill("adar")
+    field.press("Enter")
+    assert side.locator("thead a").all_inner_texts()[-1] == "AdaRound"
+    assert page.url.endswith("#entries=network_slimming,pruning_filters,adaround")
+    page.get_by_label("Remove Network Slimming").click()
+    assert side.locator("thead a").all_inner_texts() == ["Filter pruning by L1 norm", "AdaRound"]
+    side.locator("thead a", has_text="AdaRound").click()
+    assert page.locator("h1").inner_text().startswith("AdaRound")
+
+
+def test_a_slip_of_the_finger_finds_the_name(page: Page) -> None:
+    page.goto("")
+    page.keyboard.press("/")
+    page.keyboard.type("adaruond")
+    offer = page.locator(".sp-offer a")
+    offer.first.wait_for()
+    assert offer.first.inner_text() == "AdaRound"
+    offer.first.click()
+    assert page.locator("h1").inner_text().startswith("AdaRound")
+
+
+def test_a_lineage_leads_on(page: Page) -> None:
+    page.goto(PAGES["entry"])
+    page.locator(".sp-lineage a", has_text="Rethinking pruning").click()
+    page.wait_for_url("**/pruning/rethinking_pruning/")
