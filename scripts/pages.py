@@ -157,7 +157,7 @@ def pareto(facts: Facts, here: str) -> str:
         there = points(facts, condition, cost)
         if there:
             svg = charts.pareto([point for _, point in there], axis, f"pareto-{cost}", NAMES)
-            tabs.append(f'=== "{title}"\n\n    <span class="sp-chart">{svg}</span>')
+            tabs.append(f'=== "{title}"\n\n    <span class="sp-chart" tabindex="0">{svg}</span>')
         for record, point in there:
             rows.setdefault((record.id, point.label, point.role), (record, point, {}))[2][cost] = point.cost
     columns = [
@@ -346,7 +346,7 @@ def _against_cost(facts: Facts, swept: Swept, here: str, family: str, where: str
         ]
         known = [one for one in series if one.method]
         svg = charts.sweeps(known, family, "share of the multiply-adds", title.lower(), "best control", f"sweep-{metric}") if known else ""
-        tabs.append(f'=== "{title}"\n\n    <span class="sp-chart">{svg}</span>')
+        tabs.append(f'=== "{title}"\n\n    <span class="sp-chart" tabindex="0">{svg}</span>')
     scratch = [escape(record.entry.name) for record, _ in swept if record.executable and record.executable.start == "scratch"]
     explain = (
         f"{where}every method at several sizes, each beside "
@@ -411,7 +411,7 @@ def _against_steps(facts: Facts, swept: Swept, here: str, family: str, where: st
         for record, found in swept
         for size in found
     ]
-    return section("Accuracy against training steps", "steps", explain, f'<figure class="sp-chart">{svg}</figure>', _numbers(heads, rows))
+    return section("Accuracy against training steps", "steps", explain, f'<figure class="sp-chart" tabindex="0">{svg}</figure>', _numbers(heads, rows))
 
 
 def _numbers(heads: Sequence[str], rows: Sequence[list[str]]) -> str:
@@ -598,7 +598,7 @@ def _measured(facts: Facts, condition: Condition, records: Sequence[Record], her
 
     lines = [line for _, line in sorted(rows, key=first)]
     svg = charts.gaps([gap for _, gap in sorted(gaps, key=first)], f"gaps-{anchor(condition)}", NAMES) if gaps else ""
-    chart = f'<figure class="sp-chart">{svg}</figure>' if svg else ""
+    chart = f'<figure class="sp-chart" tabindex="0">{svg}</figure>' if svg else ""
     return section(condition_name(condition), anchor(condition), chart, table(*filled(columns, lines), kind="sp-sortable"))
 
 
