@@ -20,6 +20,7 @@ from scripts.markup import (
     decimals,
     escape,
     fence,
+    figure,
     fixed,
     hosted,
     inside,
@@ -564,7 +565,7 @@ def _lineage(facts: Facts, record: Record) -> str:
     lines = [f"- **{name}**: {', '.join(entry_link(facts, here, id) for id in dict.fromkeys(ids))}" for name, ids in groups if ids]
     known = [[facts.catalogue.entries.get(facts.moved.get(id, id)) for id in dict.fromkeys(ids)] for _, ids in groups[:3]]
     nodes = [[charts.Node(r.entry.name, r.family, hosted(here, path_of(r))) for r in records if r] for records in known]
-    graph = f'<figure class="sp-lineage">{charts.lineage(entry.name, record.family, *nodes)}</figure>' if any(nodes) else ""
+    graph = f'<figure class="sp-lineage" tabindex="0">{charts.lineage(entry.name, record.family, *nodes)}</figure>' if any(nodes) else ""
     return section("Lineage", "lineage", graph, "\n".join(lines)) if lines else ""
 
 
@@ -590,7 +591,7 @@ def _among(facts: Facts, record: Record, measured: Measured) -> str:
         return ""
     svg = charts.among(points, record.entry.name, record.family, COSTS[cost], "among")
     told = f"{condition_name(condition)}; grey circles are the other methods of the family, which may start from another network."
-    return f'<figure class="sp-chart">{svg}</figure>\n\n<p class="sp-under">{told}</p>'
+    return f'{figure(svg)}\n\n<p class="sp-under">{told}</p>'
 
 
 def _provenance(measured: Measured) -> str:

@@ -73,6 +73,11 @@ def plural(count: int, word: str, many: str | None = None) -> str:
     return f"{count:,} {word if count == 1 else many or word + 's'}"
 
 
+def figure(svg: str) -> str:
+    """A chart in a frame that scrolls on narrow screens, from the keyboard too."""
+    return f'<figure class="sp-chart" tabindex="0">{svg}</figure>'
+
+
 _KEPT = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.DOTALL)
 
 

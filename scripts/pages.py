@@ -37,6 +37,7 @@ from scripts.markup import (
     code,
     decimals,
     escape,
+    figure,
     fixed,
     inside,
     link,
@@ -169,7 +170,7 @@ def pareto(facts: Facts, here: str) -> str:
         there = points(facts, condition, cost)
         if there:
             svg = charts.pareto([point for _, point in there], axis, f"pareto-{cost}", NAMES)
-            tabs.append(f'=== "{title}"\n\n    <span class="sp-chart">{svg}</span>')
+            tabs.append(f'=== "{title}"\n\n    <span class="sp-chart" tabindex="0">{svg}</span>')
         for record, point in there:
             rows.setdefault((record.id, point.label, point.role), (record, point, {}))[2][cost] = point.cost
     columns = [
@@ -459,7 +460,7 @@ def _against_cost(facts: Facts, swept: Swept, here: str, family: str, where: str
         ]
         known = [one for one in series if one.method]
         svg = charts.sweeps(known, family, "share of the multiply-adds", title.lower(), "best control", f"sweep-{metric}") if known else ""
-        tabs.append(f'=== "{title}"\n\n    <span class="sp-chart">{svg}</span>')
+        tabs.append(f'=== "{title}"\n\n    <span class="sp-chart" tabindex="0">{svg}</span>')
     scratch = [escape(record.entry.name) for record, _ in swept if record.executable and record.executable.start == "scratch"]
     explain = (
         f"{where}every method at several sizes, each beside "
@@ -524,7 +525,7 @@ def _against_steps(facts: Facts, swept: Swept, here: str, family: str, where: st
         for record, found in swept
         for size in found
     ]
-    return section("Accuracy against training steps", "steps", explain, f'<figure class="sp-chart">{svg}</figure>', _numbers(heads, rows))
+    return section("Accuracy against training steps", "steps", explain, figure(svg), _numbers(heads, rows))
 
 
 def _numbers(heads: Sequence[str], rows: Sequence[list[str]]) -> str:
@@ -652,7 +653,7 @@ def _bars(facts: Facts, comparison: Comparison, id: str) -> str:
     if len(known) < 2:
         return ""
     bars = [charts.Bar(row.method, value, row.entry in facts.catalogue.entries) for row, value in known]
-    return f'<figure class="sp-chart">{charts.bars(bars, f"{first.name}, {first.unit}", f"bars-{id}")}</figure>'
+    return figure(charts.bars(bars, f"{first.name}, {first.unit}", f"bars-{id}"))
 
 
 def measured_page(facts: Facts) -> str:
@@ -722,7 +723,7 @@ def _measured(facts: Facts, condition: Condition, records: Sequence[Record], her
 
     lines = [line for _, line in sorted(rows, key=first)]
     svg = charts.gaps([gap for _, gap in sorted(gaps, key=first)], f"gaps-{anchor(condition)}", NAMES) if gaps else ""
-    chart = f'<figure class="sp-chart">{svg}</figure>' if svg else ""
+    chart = figure(svg) if svg else ""
     return section(condition_name(condition), anchor(condition), chart, table(*filled(columns, lines), kind="sp-sortable sp-download"))
 
 
@@ -775,4 +776,4 @@ def _changes(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Record,
     if known is None or len(bars) < 2:
         return ""
     name = re.sub(r"[^a-z0-9]+", "-", f"changes-{place[0]}-{place[1]}".lower())
-    return f'<figure class="sp-chart">{charts.bars(bars, f"change of {known.name}, {known.unit}", name)}</figure>'
+    return figure(charts.bars(bars, f"change of {known.name}, {known.unit}", name))

@@ -221,7 +221,7 @@
       line.append(svg("circle", { cx: x(method), cy: y, r: 6, class: "sp-dot" }));
       picture.append(line);
     });
-    return make("figure", { className: "sp-chart" }, picture, make("figcaption", { className: "sp-under" }, "● method  × best control  ◆ reference: accuracy after the last step"));
+    return make("figure", { className: "sp-chart", tabIndex: 0 }, picture, make("figcaption", { className: "sp-under" }, "● method  × best control  ◆ reference: accuracy after the last step"));
   };
 
   const compare = (frame, { entries, families }) => {
