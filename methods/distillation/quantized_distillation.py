@@ -6,10 +6,11 @@ weights and applies it to weights in full precision, where small steps gather un
 quantization a distilled student's weights stay as they are and the levels, one list a layer, are learned by gradient descent.
 
 Departures: weights of convolutions and dense layers are quantized, not biases and batch norm, which the authors' code quantizes
-too; residual networks; the kit's training (Nesterov momentum, weight decay, one cosine). Both algorithms share one budget: points
-are learned in the second half of it. The points' teacher is the teacher, as the abstract says; in the authors' code it is the
-student in full precision. Rounding is to the nearest level, as in their experiments. Indices are not Huffman-coded. In a smoke
-run the student has already learned from the labels.
+too; residual networks; the kit's training (Nesterov momentum, weight decay, one cosine). The soft term is summed over classes, as
+KL is; in the authors' code torch's default divides it by their number, too. Both algorithms share one budget: points are learned
+in the second half of it. The points' teacher is the teacher, as the abstract says; in the authors' code it is the student in full
+precision. Rounding is to the nearest level, as in their experiments. Indices are not Huffman-coded. In a smoke run the student
+has already learned from the labels.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,11 +30,13 @@ from torch.func import functional_call
 from methods.distillation.hinton_distillation import classes_of, soft_loss, student
 from methods.kit import nets
 from methods.kit.lab import Lab
-from methods.kit.layers import Layer, disturbed, frame, replaced
+from methods.kit.layers import Layer, disturbed, replaced
 from methods.kit.measure import weight_bits
 from methods.kit.pack import pack
 from methods.kit.task import Split, Task
 from methods.kit.train import cross_entropy, fit
+
+Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits, images and labels
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,13 @@ class Config:
     temperature: float = 2.0  # authors' code
     teacher_weight: float = 0.7  # of the soft term, the rest is the labels'; authors' code
     lr: float = 0.1  # the student starts from random weights
-    points_lr: float = 3e-4  # small, as a point's gradient sums those of many weights
+    points_lr: float = 1e-5  # small, as a point's gradient sums those of many weights; authors' code
     gradient_batches: int = 5  # that a layer's share of the points rests on; authors' code
     student: str = "random"  # where it starts; "labels": from the committed weights, trained on labels alone
 
 
 LEARNING = Config(bits=2)
-SMOKE = replace(LEARNING, lr=0.02, student="labels")  # from random weights a student learns too little in seconds
+SMOKE = (replace(LEARNING, lr=0.02, student="labels"), 24)  # steps; from random weights a student learns too little in seconds
 SWEEP = tuple((LEARNING, steps) for steps in (50, 100, 200, 400))
 
 
@@ -60,23 +62,18 @@ def reference(task: Task) -> nn.Module:
     return nets.trained("resnet20", task.name)
 
 
-class Buckets(NamedTuple):
-    """A weight in runs of equal length, each stretched to [0, 1]: scaled (n, k), alpha and beta (n, 1). The last run is filled up."""
+def in_buckets(weight: Tensor, bucket: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Runs of a weight (n, k), each stretched to [0, 1], with alpha and beta (n, 1), §2.1; the last run is filled up.
 
-    scaled: Tensor
-    alpha: Tensor
-    beta: Tensor
-
-
-def in_buckets(weight: Tensor, bucket: int) -> Buckets:
-    """sc(v) = (v - beta) / alpha with beta = min v and alpha = max v - min v of each bucket, §2.1. A flat bucket has alpha 1."""
+    sc(v) = (v - beta) / alpha with beta = min v and alpha = max v - min v of each bucket; a flat bucket has alpha 1.
+    """
     flat = weight.detach().reshape(-1)
     bucket = min(bucket, len(flat))
     rows = torch.cat([flat, flat[-1:].expand(-len(flat) % bucket)]).view(-1, bucket)
     beta = rows.amin(1, keepdim=True)
     alpha = rows.amax(1, keepdim=True) - beta
     alpha = torch.where(alpha > 0, alpha, torch.ones_like(alpha))
-    return Buckets((rows - beta) / alpha, alpha, beta)
+    return (rows - beta) / alpha, alpha, beta
 
 
 def nearest(scaled: Tensor, points: Tensor) -> Tensor:
@@ -84,9 +81,10 @@ def nearest(scaled: Tensor, points: Tensor) -> Tensor:
     return torch.bucketize(scaled, (points[1:] + points[:-1]) / 2)
 
 
-def looked_up(codes: Tensor, points: Tensor, buckets: Buckets, shape: torch.Size) -> Tensor:
-    """sc^-1 of the points: Q(v)_i = alpha p_j + beta for a weight i that sits on p_j, §2.1. dQ(v)_i / dp_j = alpha, §4."""
-    return (buckets.alpha * points[codes] + buckets.beta).flatten()[: shape.numel()].view(shape)
+def on_points(weight: Tensor, points: Tensor, bucket: int) -> Tensor:
+    """Q(v)_i = alpha p_j + beta for a weight i whose nearest point is p_j, §2.1. dQ(v)_i / dp_j = alpha, §4."""
+    scaled, alpha, beta = in_buckets(weight, bucket)
+    return (alpha * points[nearest(scaled, points.detach())] + beta).flatten()[: weight.numel()].view(weight.shape)
 
 
 def uniform(levels: int, like: Tensor) -> Tensor:
@@ -96,8 +94,7 @@ def uniform(levels: int, like: Tensor) -> Tensor:
 
 def quantized(weight: Tensor, config: Config) -> Tensor:
     """The weight on the uniform levels of its buckets."""
-    buckets, points = in_buckets(weight, config.bucket), uniform(2**config.bits, weight)
-    return looked_up(nearest(buckets.scaled, points), points, buckets, weight.shape)
+    return on_points(weight, uniform(2**config.bits, weight), config.bucket)
 
 
 class LookUp(nn.Module):
@@ -105,17 +102,14 @@ class LookUp(nn.Module):
 
     def __init__(self, layer: Layer, points: Tensor, bucket: int) -> None:
         super().__init__()
-        buckets, shape = in_buckets(layer.weight, bucket), layer.weight.shape
-        codes = nearest(buckets.scaled, points).flatten()[: shape.numel()].view(shape)
+        (scaled, alpha, beta), shape = in_buckets(layer.weight, bucket), layer.weight.shape
+        codes = nearest(scaled, points).flatten()[: shape.numel()].view(shape)
         self.register_buffer("weight", codes.to(torch.uint8 if len(points) <= 256 else torch.int16))
         self.register_buffer("weight_points", points.detach()[None].clone())
-        self.register_buffer("weight_lines", torch.cat([buckets.alpha, buckets.beta], 1))
+        self.register_buffer("weight_lines", torch.cat([alpha, beta], 1))
         self.register_buffer("weight_zero", torch.tensor(-1))  # no code stands for zero
-        self.bias, self.bucket = copy.deepcopy(layer.bias), buckets.scaled.shape[1]
-        self.convolution = {}
-        if isinstance(layer, nn.Conv2d):
-            self.convolution = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
-            self.frame, self.mode = frame(layer), layer.padding_mode
+        self.bucket, self.layer = scaled.shape[1], copy.deepcopy(layer)
+        del self.layer.weight
 
     def float_weight(self) -> Tensor:
         points, lines, codes = self.get_buffer("weight_points")[0], self.get_buffer("weight_lines"), self.get_buffer("weight")
@@ -123,11 +117,8 @@ class LookUp(nn.Module):
         return alpha * points[codes.int()] + beta
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.convolution:
-            return F.linear(x, self.float_weight(), self.bias)
-        if self.mode == "zeros":
-            return F.conv2d(x, self.float_weight(), self.bias, **self.convolution)
-        return F.conv2d(F.pad(x, self.frame, self.mode), self.float_weight(), self.bias, **(self.convolution | {"padding": 0}))
+        run = self.layer._conv_forward if isinstance(self.layer, nn.Conv2d) else F.linear
+        return run(x, self.float_weight(), self.layer.bias)
 
 
 def quantizable(model: nn.Module) -> dict[str, Layer]:
@@ -143,7 +134,7 @@ def loss(z: Tensor, v: Tensor, y: Tensor, config: Config) -> Tensor:
     return config.teacher_weight * soft_loss(z, v, config.temperature) + (1 - config.teacher_weight) * F.cross_entropy(z, y)
 
 
-def teaching(teacher: nn.Module, task: Task, config: Config) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def teaching(teacher: nn.Module, task: Task, config: Config) -> Criterion:
     """The loss of a student's logits on images with labels. The teacher is frozen; logits are compared in no less than float32."""
     teacher.to(task.device).eval().requires_grad_(False)
     return lambda z, x, y: loss(precise(z), precise(teacher(x)), y, config)
@@ -158,7 +149,7 @@ def labels(z: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(precise(z), y)
 
 
-def projected(learner: nn.Module, task: Task, config: Config, criterion: Callable[[Tensor, Tensor, Tensor], Tensor]) -> nn.Module:
+def projected(learner: nn.Module, task: Task, config: Config, criterion: Criterion) -> nn.Module:
     """Algorithm 1: w_q = Q(w); the gradient at w_q moves w; in the end Q(w) is what is left."""
     names = list(quantizable(learner))
 
@@ -180,7 +171,7 @@ def points_of(learner: nn.Module, task: Task, config: Config) -> dict[str, nn.Pa
     levels = shared_out([float(layer.weight.grad.norm()) for layer in layers.values()], 2**config.bits)
     points = {}
     for (name, layer), count in zip(layers.items(), levels, strict=True):
-        scaled = in_buckets(layer.weight, config.bucket).scaled.flatten()[: layer.weight.numel()]
+        scaled = in_buckets(layer.weight, config.bucket)[0].flatten()[: layer.weight.numel()]
         points[name] = nn.Parameter(torch.quantile(scaled.float(), uniform(count, scaled.float())).to(scaled))
     return points
 
@@ -196,25 +187,18 @@ def shared_out(norms: list[float], levels: int) -> list[int]:
     return given
 
 
-def differentiable(learner: nn.Module, task: Task, config: Config, criterion: Callable[[Tensor, Tensor, Tensor], Tensor]) -> nn.Module:
+def differentiable(learner: nn.Module, task: Task, config: Config, criterion: Criterion) -> nn.Module:
     """Algorithm 2: train the student, then keep its weights and learn where the points lie; weights go to the nearest every time."""
     fit(learner, task, lambda m, x, y: criterion(m(x), x, y), share=0.5, lr=config.lr)
     return learned(learner, points_of(learner, task, config), task, config, criterion)
 
 
-def learned(
-    learner: nn.Module, points: dict[str, nn.Parameter], task: Task, config: Config, criterion: Callable[[Tensor, Tensor, Tensor], Tensor]
-) -> nn.Module:
+def learned(learner: nn.Module, points: dict[str, nn.Parameter], task: Task, config: Config, criterion: Criterion) -> nn.Module:
     """Gradient descent on the points alone, kept in order."""
-    weights = {name: learner.get_submodule(name).weight for name in points}
-    buckets = {name: in_buckets(weight, config.bucket) for name, weight in weights.items()}
-    learner.requires_grad_(False)
+    learner.requires_grad_(False)  # equivalent: spares gradients that nothing follows
 
     def step(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        at = {
-            f"{name}.weight": looked_up(nearest(buckets[name].scaled, p.detach()), p, buckets[name], weights[name].shape)
-            for name, p in points.items()
-        }
+        at = {f"{name}.weight": on_points(model.get_submodule(name).weight, p, config.bucket) for name, p in points.items()}
         return criterion(functional_call(model, at, (x,), tie_weights=False), x, y)  # a shared layer is one layer
 
     def sort(progress: float) -> None:
@@ -256,16 +240,6 @@ def control_afterwards(model: nn.Module, task: Task, config: Config, like: nn.Mo
     return shipped(learner, {name: uniform(2**config.bits, layer.weight) for name, layer in quantizable(learner).items()}, config)
 
 
-def oracle(weight: Tensor, config: Config) -> np.ndarray:
-    """The weight on its nearest level, by trying every level of every bucket."""
-    flat, found = weight.detach().double().numpy().reshape(-1), []
-    for start in range(0, len(flat), config.bucket):
-        run = flat[start : start + config.bucket]
-        levels = np.array([run.min() + (run.max() - run.min()) * k / (2**config.bits - 1) for k in range(2**config.bits)])
-        found.append(levels[abs(run[:, None] - levels).argmin(1)])
-    return np.concatenate(found).reshape(weight.shape)
-
-
 def claim_nearest_level_by_enumeration(lab: Lab) -> float:
     """Largest difference of a stored weight from its nearest level, for layers of less than a bucket, of whole ones, and flat ones."""
     torch.manual_seed(0)
@@ -278,8 +252,18 @@ def claim_nearest_level_by_enumeration(lab: Lab) -> float:
         for weight in (layer.weight, torch.full_like(layer.weight, -2.0)):
             stored = shipped(nn.Sequential(copy.deepcopy(layer)), {"0": uniform(2**bits, weight)}, config)[0]
             ours = (stored.float_weight(), quantized(layer.weight, config)) if weight is layer.weight else (quantized(weight, config),)
-            worst = max(worst, *(float(abs(w.detach().numpy() - oracle(weight, config)).max()) for w in ours))
+            worst = max(worst, *(float(abs(w.detach().numpy() - _oracle(weight, config)).max()) for w in ours))
     return worst
+
+
+def _oracle(weight: Tensor, config: Config) -> np.ndarray:
+    """The weight on its nearest level, by trying every level of every bucket."""
+    flat, found = weight.detach().double().numpy().reshape(-1), []
+    for start in range(0, len(flat), config.bucket):
+        run = flat[start : start + config.bucket]
+        levels = np.array([run.min() + (run.max() - run.min()) * k / (2**config.bits - 1) for k in range(2**config.bits)])
+        found.append(levels[abs(run[:, None] - levels).argmin(1)])
+    return np.concatenate(found).reshape(weight.shape)
 
 
 def claim_buckets_hold_two_to_the_bits(lab: Lab) -> float:
@@ -318,7 +302,7 @@ def claim_gradient_at_quantized_weights(lab: Lab) -> float:
     plain = copy.deepcopy(learner)
     for layer in plain:
         if hasattr(layer, "weight"):
-            layer.weight.data = torch.from_numpy(oracle(layer.weight, config))
+            layer.weight.data = torch.from_numpy(_oracle(layer.weight, config))
     x, y = next(task.batches())
     with torch.no_grad():
         v = teacher(x)
@@ -358,7 +342,7 @@ def claim_point_gradient_is_scaled_sum(lab: Lab) -> float:
 
 def claim_only_points_move(lab: Lab) -> float:
     """How many weights and biases change while points are learned, how many points stay or end out of order, how many codes are wrong."""
-    learner, teacher, task, config = _net(), _net(1), replace(_step(), steps=8), Config(bits=2, bucket=16, points_lr=1e-2)
+    learner, teacher, task, config = _net(), _net(1), replace(_step(), steps=8), Config(bits=2, bucket=16, points_lr=3.0)
     before = copy.deepcopy(learner.state_dict())
     points = points_of(copy.deepcopy(learner), task, config)
     start = {name: p.detach().clone() for name, p in points.items()}
@@ -366,7 +350,7 @@ def claim_only_points_move(lab: Lab) -> float:
     wrong = sum(int((value != before[name]).sum()) for name, value in learner.state_dict().items())
     for name, p in points.items():
         wrong += int((p == start[name]).sum()) + int((p[1:] < p[:-1]).sum())
-        scaled = in_buckets(before[f"{name}.weight"], 16).scaled.flatten()[: before[f"{name}.weight"].numel()]
+        scaled = in_buckets(before[f"{name}.weight"], 16)[0].flatten()[: before[f"{name}.weight"].numel()]
         chosen = (scaled[:, None] - p.detach()).abs().argmin(1)
         wrong += int((small.get_submodule(name).weight.flatten() != chosen).sum())
     return wrong + sum(not p.requires_grad for p in learner.parameters())
@@ -374,7 +358,7 @@ def claim_only_points_move(lab: Lab) -> float:
 
 def claim_points_follow_gradients(lab: Lab) -> float:
     """Largest difference of the first points from numpy's percentiles, infinite where their numbers are not shared by gradient norms."""
-    learner, task = _net(), replace(_step(), steps=8)
+    learner, task = _net(), replace(_step(), steps=8, batch=4)
     config, gradients, worst = Config(bits=3, bucket=16, gradient_batches=3), copy.deepcopy(learner), 0.0
     for x, y in islice(task.batches(), 3):
         F.cross_entropy(gradients(x), y).backward()
@@ -443,7 +427,7 @@ def claim_student_follows_teacher(lab: Lab) -> float:
     worst = 0.0
     for algorithm in ALGORITHMS:
         teacher, learner, task = _toy()
-        config, x = Config(algorithm, bits=2, bucket=64, teacher_weight=1.0, lr=0.05), task.train.images
+        config, x = Config(algorithm, bits=2, bucket=64, teacher_weight=1.0, lr=0.05, points_lr=3e-4), task.train.images
         start = shipped(learner, {name: uniform(4, layer.weight) for name, layer in quantizable(learner).items()}, config)
         small = distil(learner, teacher, task, config)
         with torch.no_grad():
@@ -492,17 +476,18 @@ def claim_file_is_smaller(lab: Lab) -> float:
 
 
 def claim_learned_points_help(lab: Lab) -> float:
-    """Accuracy with points learned in a fifth of the steps, less that with quantiles and the batch norm of as many batches."""
-    task = lab.task.with_steps(max(1, lab.task.steps // 5))
-    scores = []
-    for points_lr in (lab.config.points_lr, 0.0):
-        config = replace(lab.config, algorithm="points", points_lr=points_lr)
-        learner = student(task, config, 10).to(task.device)
-        end = learned(
-            learner, points_of(learner, task, config), task.with_steps(2 * task.steps), config, teaching(lab.reference, task, config)
-        )
-        scores.append(task.score(end, task.test))
-    return scores[0] - scores[1]
+    """Loss on test images with points learned in a few steps, over that with quantiles.
+
+    Batch norm sees the batch, as in training: its running statistics take longer to follow a change than the points to learn.
+    """
+    task = lab.task.with_steps(16)  # half of them for the points
+    criterion, learner = teaching(lab.reference, task, lab.config), student(task, lab.config, 10)
+    points = points_of(learner, task, lab.config)
+    start = shipped(learner, points, lab.config)
+    end = learned(learner, points, task, lab.config, criterion)
+    with torch.no_grad():
+        after, before = (sum(float(criterion(net.train()(x), x, y)) for x, y in task.test.first(512).chunks()) for net in (end, start))
+    return after / before
 
 
 def claim_teacher_helps_from_the_start(lab: Lab) -> float:
