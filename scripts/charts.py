@@ -80,6 +80,12 @@ def _finish(chart: Any, title: str, name: str) -> str:
     return dress(vl_convert.vegalite_to_svg(spec), title, name)
 
 
+DEFAULTS = re.compile(  # what Vega writes though it is so without, or nothing to see; the font is the page's own
+    r' (?:font-family="sans-serif"|opacity="1"|stroke-width="1"|[xy]2="0"|font-weight="normal"|transform="translate\(0,0\)")'
+    r'|<path class="foreground" d="" display="none"/>|<path class="background" d="M0,0h0v0h0Z"/>'
+)
+
+
 def dress(svg: str, title: str, name: str) -> str:
     """What Vega's SVG needs for a page: the page's ink, own ids, a title, tooltips."""
     body = svg[svg.index(">") + 1 :].strip()
@@ -90,7 +96,8 @@ def dress(svg: str, title: str, name: str) -> str:
     clips: dict[str, int] = {}  # Vega counts them from chart to chart
     body = re.sub(r"\bclip(\d+)\b", lambda clip: f"clip{clips.setdefault(clip[1], len(clips))}", body)
     body = re.sub(r'(\bid="|url\(#)', rf"\g<1>{name}-", body)
-    body = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", body)
+    body = DEFAULTS.sub("", body)
+    body = re.sub(r"-?\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), body)
     body = body.replace(INK, "currentColor")
     box = size[1] if size else "0 0 640 400"
     width = 1.25 * float(box.split()[2])

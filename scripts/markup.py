@@ -101,12 +101,15 @@ class Column(NamedTuple):
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, kind: str = "") -> str:
     """A Markdown table in a frame that scrolls on narrow screens; `kind` adds classes, "sp-sortable" for instance."""
+    rows = list(rows)
+    bare = not any("](" in cell or "<a " in cell for row in rows for cell in row)  # the keyboard scrolls what it can reach
     lines = [
         "| " + " | ".join(column.name for column in columns) + " |",
         "| " + " | ".join("---:" if column.number else ":---" for column in columns) + " |",
         *("| " + " | ".join(cell or " " for cell in row) + " |" for row in rows),
     ]
-    return f'<div class="sp-table {kind}" markdown>\n\n' + "\n".join(lines) + "\n\n</div>"
+    focus = ' tabindex="0"' if bare else ""
+    return f'<div class="sp-table {kind}"{focus} markdown>\n\n' + "\n".join(lines) + "\n\n</div>"
 
 
 def raw_table(kind: str, heads: Sequence[str], bodies: str, above: str = "") -> str:

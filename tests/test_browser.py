@@ -358,7 +358,7 @@ def test_a_view_of_the_catalogue_is_its_address(page: Page) -> None:
     whole = rows.count()
     assert said.inner_text() == f"All {whole} entries"
     page.locator("summary", has_text="Family").click()
-    page.locator(".sp-facet label", has_text="Quantization").locator("input").check()
+    page.get_by_role("checkbox", name=re.compile(r"^Quantization \d")).check()
     page.locator(".sp-finder-text").fill("rounding")
     page.locator(".sp-catalogue th", has_text="Year").locator("button").click()
     names = rows.locator("td:first-child a").all_inner_texts()
