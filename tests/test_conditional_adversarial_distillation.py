@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.distillation.conditional_adversarial_distillation import (
@@ -19,6 +20,7 @@ from methods.distillation.conditional_adversarial_distillation import (
 )
 from methods.kit import nets
 from methods.kit.task import Split, Task
+from methods.kit.train import fit
 from tests.helpers import Mixed, noise
 
 
@@ -93,6 +95,22 @@ def test_controls_get_the_same_start_and_the_same_batches(task: Task) -> None:
     assert seen[0] == seen[1] == seen[2]
     for network in networks[1:]:
         assert all(torch.equal(p, q) for p, q in zip(network.parameters(), networks[0].parameters(), strict=True))
+
+
+def test_the_control_has_a_fixed_distance(task: Task) -> None:
+    teacher = Mixed().eval()
+
+    def loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        z = network(x).float()
+        p, q = (teacher(x).float() / 5).log_softmax(1), (z / 5).log_softmax(1)
+        return F.cross_entropy(z, y) / 2 + 25 * (p.exp() * (p - q)).sum(1).mean()  # Eq. 4 at T = 5
+
+    networks = []
+    for build in (lambda: control_hinton(teacher, task, Config(), teacher), lambda: fit(student(task, Config(), 5), task, loss, lr=0.1)):
+        torch.manual_seed(0)
+        networks.append(build())
+    for p, q in zip(*(network.parameters() for network in networks), strict=True):
+        assert torch.allclose(p, q, atol=1e-3)
 
 
 def test_a_student_may_start_from_labels(task: Task) -> None:

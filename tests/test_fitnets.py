@@ -91,6 +91,19 @@ def test_controls_get_the_same_steps_and_start(teacher: Mixed, task: Task, monke
         assert all(map(torch.equal, start.begin, starts[0].begin))
 
 
+def test_the_control_learns_from_its_teacher(teacher: Mixed, task: Task) -> None:
+    networks = []
+    for build in (
+        lambda: fitnets.control_distillation(teacher, task, Config(), teacher),
+        lambda: fitnets.follow_outputs(fitnets.student(5), teacher, task, Config()),
+        lambda: fitnets.control_alone(teacher, task, Config(), teacher),
+    ):
+        torch.manual_seed(3)
+        networks.append(list(build().parameters()))
+    assert all(map(torch.equal, networks[0], networks[1]))
+    assert not any(map(torch.equal, networks[0], networks[2]))
+
+
 class Functional(nn.Module):
     """Non-linearities that are no modules."""
 

@@ -47,6 +47,7 @@ class Config:
     lr: float = 0.05  # of the second stage
 
 
+SMOKE = (Config(), 48)  # steps: enough for the hints to tell
 SWEEP = tuple((Config(), steps) for steps in (50, 100, 200, 400))
 THIN: nets.Plan = [8, 8, 8, "pool", 16, 16, 16, "pool", 24, 24, 32]  # FitNet 1, Table 7, half as wide
 
@@ -230,6 +231,13 @@ def control_alone(model: nn.Module, task: Task, config: Config, like: nn.Module)
     return fit(student(classes_of(model, task)), task, lr=config.lr)
 
 
+def claim_hint_loss(lab: Lab) -> float:
+    """Relative difference from half the squared distance, image by image, by numpy."""
+    u, r = torch.randn(2, 5, 3, 4, 6, dtype=torch.float64)
+    oracle = np.mean([0.5 * np.linalg.norm(a.ravel() - b.ravel()) ** 2 for a, b in zip(u.numpy(), r.numpy(), strict=True)])
+    return abs(hint_loss(u, r).item() / float(oracle) - 1)
+
+
 NETWORKS = {"teacher": "111", "FitNet1": "333", "FitNet2": "333", "FitNet3": "443", "FitNet4": "566"}  # convolutions a block, Table 7
 
 
@@ -314,13 +322,6 @@ def claim_regressor_shares_non_linearity(lab: Lab) -> float:
         nn.init.normal_(r[0].weight)
         worst = max(worst, float(np.abs(r(x).detach().numpy() - plain(r[0](x).detach().numpy())).max()))
     return worst
-
-
-def claim_hint_loss(lab: Lab) -> float:
-    """Relative difference from half the squared distance, image by image, by numpy."""
-    u, r = torch.randn(2, 5, 3, 4, 6, dtype=torch.float64)
-    oracle = np.mean([0.5 * np.linalg.norm(a.ravel() - b.ravel()) ** 2 for a, b in zip(u.numpy(), r.numpy(), strict=True)])
-    return abs(hint_loss(u, r).item() / float(oracle) - 1)
 
 
 def claim_loss_of_second_stage(lab: Lab) -> float:
@@ -479,7 +480,7 @@ def unpredicted(lab: Lab, model: nn.Module) -> float:
         y = up_to(network.eval(), name, x.to(lab.task.device)).double().cpu()
         return y.movedim(1, 3).flatten(0, 2)
 
-    part = (lab.task.train.images[:256], lab.task.test.images[:256])
+    part = (lab.task.train.images[:128], lab.task.test.images[:128])
     (v, v_test), (u, u_test) = ([places(network, name, x) for x in part] for network, name in ((model, g), (lab.reference, h)))
     answer = torch.linalg.lstsq(v - v.mean(0), u - u.mean(0)).solution
     left = u_test - u.mean(0) - (v_test - v.mean(0)) @ answer
