@@ -411,7 +411,9 @@ def _against_steps(facts: Facts, swept: Swept, here: str, family: str, where: st
         for record, found in swept
         for size in found
     ]
-    return section("Accuracy against training steps", "steps", explain, f'<figure class="sp-chart" tabindex="0">{svg}</figure>', _numbers(heads, rows))
+    return section(
+        "Accuracy against training steps", "steps", explain, f'<figure class="sp-chart" tabindex="0">{svg}</figure>', _numbers(heads, rows)
+    )
 
 
 def _numbers(heads: Sequence[str], rows: Sequence[list[str]]) -> str:
