@@ -76,7 +76,7 @@ def _finish(chart: Any, title: str, name: str) -> str:
             "labelColor": INK, "titleColor": INK, "labelFontSize": 12, "orient": "top", "title": None,
             "symbolSize": 90, "columnPadding": 14,
         },
-    ).to_dict()  # fmt: skip
+    ).to_dict(validate=False)  # fmt: skip
     return dress(vl_convert.vegalite_to_svg(spec), title, name)
 
 

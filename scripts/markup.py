@@ -84,9 +84,7 @@ _KEPT = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.DOTALL)
 def squeezed(html: str) -> str:
     """A finished page without the indentation and empty lines that templates leave; where white space shows, it stays."""
     parts = _KEPT.split(html)  # between two that are kept, the name of the first one's element
-    return "".join(
-        re.sub(r"\s*\n\s*", "\n", part) if index % 3 == 0 else part if index % 3 == 1 else "" for index, part in enumerate(parts)
-    )
+    return "".join(re.sub(r"\n\s+", "\n", part) if index % 3 == 0 else part if index % 3 == 1 else "" for index, part in enumerate(parts))
 
 
 # Tables

@@ -278,6 +278,11 @@ def test_a_fence_is_longer_than_any_inside() -> None:
     assert markup.fence("a\n````\nb", "python").startswith("`````python\n")
 
 
+def test_white_space_is_squeezed_only_where_it_does_not_show() -> None:
+    page = "<p>\n\n  a <b>x</b>\n</p>\n\n<pre>\n  b\n\n c</pre>\n  <script>\n\n x</script>\n"
+    assert markup.squeezed(page) == "<p>\na <b>x</b>\n</p>\n<pre>\n  b\n\n c</pre>\n<script>\n\n x</script>\n"
+
+
 # Numbers
 
 
