@@ -11,6 +11,7 @@ from catalog import Record
 from catalog.schema import Comparison, Framework, Listing, Result
 from scripts import browse, charts, data_page, exports, history
 from scripts.entry_pages import (
+    COSTS,
     FAMILIES,
     anchor,
     bound_text,
@@ -150,13 +151,6 @@ def points(facts: Facts, condition: Condition, cost: str) -> list[tuple[Record, 
             known: tuple[object, ...] = (role, point.cost, point.accuracy) if role == "reference" else (record.id, subject)
             found.setdefault(known, (record, point))
     return list(found.values())
-
-
-COSTS = {
-    "file_bytes": ("File size", "file size in bytes"),
-    "multiply_adds": ("Multiply-adds", "multiply-adds for one image"),
-    "latency": ("Time", "time over the reference's, one thread"),
-}
 
 
 def pareto(facts: Facts, here: str) -> str:
