@@ -114,6 +114,17 @@ def altair() -> Any:
     return imported
 
 
+def roles(names: Sequence[str]) -> Any:
+    """The legend of who is who: methods are circles, references diamonds, controls of any name crosses."""
+    marks = {"reference": "diamond", "method": "circle"}
+    alt = altair()
+    return alt.Shape(
+        "role:N",
+        scale=alt.Scale(domain=list(names), range=[marks.get(name, "cross") for name in names]),
+        legend=alt.Legend(symbolFillColor=FAINT, symbolStrokeColor=FAINT),
+    )
+
+
 def frontier(points: Sequence[Point]) -> list[Point]:
     """Those that no other network beats in both accuracy and cost, by cost."""
     best: list[Point] = []
@@ -188,11 +199,7 @@ def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, st
         scale=alt.Scale(domain=[families.get(f, f) for f in used], range=[COLOURS[f] for f in used]),
         legend=alt.Legend(symbolType="circle", symbolStrokeWidth=0, symbolOpacity=1),
     )
-    shape = alt.Shape(
-        "role:N",
-        scale=alt.Scale(domain=["reference", "control", "method"], range=["diamond", "cross", "circle"]),
-        legend=alt.Legend(symbolFillColor=FAINT, symbolStrokeColor=FAINT),
-    )
+    shape = roles(["reference", "control", "method"])
     axis_x = alt.X("cost:Q", title=cost, scale=alt.Scale(type="log", domain=x), axis=alt.Axis(values=ticks, format="~s", labelOverlap=True))
     axis_y = alt.Y("accuracy:Q", title="accuracy", scale=alt.Scale(domain=y, nice=False), axis=alt.Axis(format="~%", tickCount=6))
     rows = [
@@ -242,11 +249,7 @@ def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> str:
     axis_y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(grid=True, ticks=False, domain=False, labelLimit=240))
     palette = alt.Scale(domain=[families.get(f, f) for f in used], range=[COLOURS[f] for f in used])
     colour = alt.Color("family:N", scale=palette, legend=alt.Legend(symbolType="circle", symbolStrokeWidth=0, symbolOpacity=1))
-    shape = alt.Shape(
-        "role:N",
-        scale=alt.Scale(domain=["reference", "best control", "method"], range=["diamond", "cross", "circle"]),
-        legend=alt.Legend(symbolFillColor=FAINT, symbolStrokeColor=FAINT),
-    )
+    shape = roles(["reference", "best control", "method"])
     bars = (
         alt.Chart(alt.InlineData(values=spans))
         .mark_rule(strokeWidth=4, opacity=0.45)
@@ -299,11 +302,7 @@ def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control
     up = alt.Scale(domain=[0, top], nice=False)
     y = alt.Y("value:Q", title=value, scale=up, axis=alt.Axis(format="~%", tickCount=4))
     whole = ["reference"] if any(one.reference for one in series) else []
-    shape = alt.Shape(
-        "role:N",
-        scale=alt.Scale(domain=["method", control, *whole], range=["circle", "cross", "diamond"][: 2 + len(whole)]),
-        legend=alt.Legend(symbolFillColor=FAINT, symbolStrokeColor=FAINT),
-    )
+    shape = roles(["method", control, *whole])
 
     def drawn(spots: Sequence[Spot], role: str, label: str) -> Any:
         rows = [
@@ -406,11 +405,7 @@ def among(points: Sequence[Point], own: str, family: str, cost: str, name: str) 
     )  # fmt: skip
     up = alt.Scale(domain=[max(0.0, low - 0.03), min(1.0, high + 0.03)], nice=False)
     y = alt.Y("accuracy:Q", title="accuracy", scale=up, axis=alt.Axis(format="~%", tickCount=5))
-    shape = alt.Shape(
-        "role:N",
-        scale=alt.Scale(domain=["reference", "control", "method"], range=["diamond", "cross", "circle"]),
-        legend=alt.Legend(symbolFillColor=FAINT, symbolStrokeColor=FAINT),
-    )
+    shape = roles(["reference", "control", "method"])
 
     def marks(chosen: Sequence[Point], colour: str, opacity: float, size: int) -> Any:
         rows = [{**p._asdict(), "note": f"{p.label}, {p.role}: {p.accuracy:.1%} at {p.cost:,.0f}"} for p in chosen]
