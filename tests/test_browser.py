@@ -11,6 +11,7 @@ import importlib.util
 import os
 import re
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +28,7 @@ from catalog import FAMILIES
 from scripts.site import build
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 pytestmark = pytest.mark.xdist_group("browser")  # they share one build of the site and one browser
 ROOT = Path(__file__).parents[1]
@@ -219,9 +220,16 @@ def test_a_reader_in_the_dark_still_prints_on_white(page: Page) -> None:
     assert not violations(page, BY_COLOUR)
 
 
+def late(route: Route) -> None:
+    """A script that comes after the first paint, as on a slow line or a busy machine."""
+    time.sleep(0.2)
+    route.continue_()
+
+
 @every_type
 def test_the_layout_holds_still_fits_a_phone_and_prints(page: Page, path: str) -> None:
     page.emulate_media(color_scheme="dark")
+    page.route("**/*.js", late)
     page.goto(path, wait_until="networkidle")
     assert page.evaluate("shifted") < 0.1
     assert page.locator("body").get_attribute("data-md-color-scheme") == "slate"
