@@ -193,7 +193,7 @@ def run(
             continue
         collected: dict[str, list[Verdict]] = {}
         for count, seed in enumerate(seeds, 1):
-            config = method.Config() if tier in ("long", "full") else None
+            config = {"long": getattr(method, "LONG", None) or method.Config(), "full": method.Config()}.get(tier)
             lab = Lab(method, lambda tier=tier, seed=seed: make_task(tier, start, data, seed, device), config)  # type: ignore[misc]
             where = f"{tier}, seed {seed} ({count} of {len(seeds)})"
             say(f"{where}: reading data")

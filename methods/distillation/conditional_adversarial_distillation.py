@@ -47,6 +47,7 @@ class Config:
 
 
 SMOKE = (Config(lr=0.001, judge_lr=0.02, student="labels"), 20)  # steps; from random weights a student learns too little in seconds
+LONG = (Config(), 400)  # more take more than five minutes
 SWEEP = tuple((Config(), steps) for steps in (50, 100, 200, 400))
 
 
