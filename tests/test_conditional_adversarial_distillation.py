@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import Mixed, noise
 from torch import Tensor, nn
 
 from methods.distillation.conditional_adversarial_distillation import (
@@ -21,7 +22,6 @@ from methods.distillation.conditional_adversarial_distillation import (
 from methods.kit import nets
 from methods.kit.task import Split, Task
 from methods.kit.train import fit
-from tests.helpers import Mixed, noise
 
 
 @pytest.fixture

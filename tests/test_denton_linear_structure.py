@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import noise
+from helpers import Mixed, noise
 from torch import Tensor, nn
 
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Task
 from methods.low_rank import denton_linear_structure as denton
 from methods.low_rank.denton_linear_structure import Config, compress, control_svd
-from tests.helpers import Mixed
 
 
 @pytest.fixture

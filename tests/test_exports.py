@@ -397,8 +397,9 @@ def test_the_snippet_of_the_data_page_runs(made: dict[str, str], tmp_path: Path,
 
 
 def test_a_site_with_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_pages import make_tree
+
     from scripts.site import SiteError, build
-    from tests.test_pages import make_tree
 
     root = make_tree(tmp_path / "tree")
     monkeypatch.setenv("SMALLPRINT_SITE_URL", "https://example.org/small/")

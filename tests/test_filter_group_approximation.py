@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from helpers import noise
+from helpers import Mixed, noise
 from torch import Tensor, nn
 
 from methods.kit.layers import responses
@@ -22,7 +22,6 @@ from methods.low_rank.filter_group_approximation import (
     plan,
     white,
 )  # fmt: skip
-from tests.helpers import Mixed
 
 SHORT = Config(groups=(2, 4), images=16)
 

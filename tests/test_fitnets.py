@@ -6,14 +6,13 @@ from dataclasses import fields, replace
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import noise
+from helpers import Mixed, noise
 from torch import Tensor, nn
 
 from methods.distillation import fitnets
 from methods.distillation.fitnets import Config, compress, distil, follow_hints, frozen, layers, middle
 from methods.kit import nets
 from methods.kit.task import Split, Task
-from tests.helpers import Mixed
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ import logging
 
 import pytest
 import torch
-from helpers import noise
+from helpers import Mixed, noise
 from torch import Tensor, nn
 
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Task
 from methods.low_rank.lebedev_cp import SMOKE, SWEEP, Config, chain, compress, control_jaderberg, cp
-from tests.helpers import Mixed
 
 SHORT = Config(speedup=2, iterations=2)
 

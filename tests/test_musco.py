@@ -6,14 +6,13 @@ from dataclasses import fields
 
 import pytest
 import torch
-from helpers import noise
+from helpers import Mixed, noise
 from torch import Tensor, nn
 
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Task
 from methods.low_rank.kim_tucker import tucker2
 from methods.low_rank.musco import Config, compress, control_one_shot, decomposable, decompose, melted, planted, ranks_of
-from tests.helpers import Mixed
 
 GENTLE = Config(weakening=0.5, stages=3, floor=6)
 RANKS = {"block.second.conv": (6, 6), "wide.conv": (6, 6), "fc1": (None, 6)}  # after three stages

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import Mixed, noise
 from torch import nn
 
 from methods.distillation.net2net import Concat, Config, compress, control_alone, control_random_pad, coupled, grow, padded, places
 from methods.kit import nets
 from methods.kit.surgery import widths
 from methods.kit.task import Task
-from tests.helpers import Mixed, noise
 
 SMALL = Config(widen=1.5, added=1, every=2)
 

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from helpers import noise
+from helpers import Mixed, noise
 from torch import Tensor, nn
 
 from methods.distillation.quantized_distillation import (
@@ -22,7 +22,6 @@ from methods.distillation.quantized_distillation import (
 from methods.kit import nets
 from methods.kit.measure import measure
 from methods.kit.task import Task
-from tests.helpers import Mixed
 
 FEW = Config(bits=2, bucket=32, lr=0.02)
 

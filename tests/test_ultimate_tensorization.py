@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import noise
+from helpers import Mixed, noise
 from torch import Tensor, nn
 
 from methods.kit.nets import count
@@ -21,7 +21,6 @@ from methods.low_rank.ultimate_tensorization import (
     converted,
     train_of,
 )
-from tests.helpers import Mixed
 
 SMALL = Config(rank=3, dense_rank=3, dense_factors=2)
 

@@ -5,14 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import noise
+from helpers import Mixed, noise
 from torch import Tensor, nn
 
 from methods.kit.layers import responses
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Task
 from methods.low_rank.zhang_nonlinear import Config, approximation, compress, control_linear, control_square, control_svd, control_symmetric
-from tests.helpers import Mixed
 
 SHORT = Config(speedup=2, images=24, places=20, penalties=(0.01, 0.01, 1.0, 1.0))
 
