@@ -12,15 +12,14 @@ from torch import Tensor, nn
 
 from methods.distillation.semi_supervised_adaptive_distillation import (
     Config,
-    average_precision,
     compress,
     control_alone,
     control_plain,
-    head,
     labelled,
     prepare,
 )
 from methods.kit import nets
+from methods.kit.detection import average_precision
 from methods.kit.task import Split, Task
 
 
@@ -96,20 +95,3 @@ def test_the_controls_get_the_same_start_and_steps(task: Task) -> None:
 def test_a_student_learns_nothing_from_labels_that_it_may_not_see(task: Task) -> None:
     assert len(labelled(task).train) == len(task.train) // 2
     assert bool((task.train.labels[len(task.train) // 2 :] == -1).all())
-
-
-def test_nothing_found_is_no_precision() -> None:
-    class Blank(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.full((len(x), 7, 6, 6), -9.0)
-
-    task = prepare(noise(steps=1))
-    assert average_precision(Blank(), task.test) <= 0.05
-    assert average_precision(Blank(), Split(task.test.images, torch.arange(len(task.test)))) == 0.0
-
-
-def test_mosaics_need_no_square_images_and_leave_out_what_is_over() -> None:
-    split = Split(torch.randn(7, 3, 10, 14), torch.arange(7))
-    task = prepare(Task("own", split, split, split, steps=1))
-    assert task.train.images.shape == (1, 3, 20, 28)
-    assert head(8, 3)(torch.randn(1, 8, 5, 7)).shape == (1, 7, 5, 7)
