@@ -224,6 +224,15 @@ def _ramps(count: int = 400, classes: int = 3) -> Task:
     return Task("toy", part, part, part, steps=20, batch=64)
 
 
+def claim_half_has_no_labels(lab: Lab) -> float:
+    """Training mosaics that have a label and should not, or none and should, and others that have none."""
+    task, whole = prepare(_ramps(64)), in_mosaics(_ramps(64))
+    hidden, half = whole.train.labels.clone(), len(whole.train) // 2
+    hidden[half:] = -1
+    wrong = sum(int((a != b).sum()) for a, b in ((task.train.labels, hidden), (labelled(task).train.labels, hidden[:half])))
+    return wrong + sum(int((part.labels < 0).sum()) for part in (task.validation, task.test))
+
+
 def _planted(y: Tensor, score: float, rows: int = 8, columns: int = 9) -> Tensor:
     """Maps of a teacher that knows every object and is as sure as `score`."""
     found, offsets = targets(torch.zeros(len(y), 7, rows, columns), *objects(y))
