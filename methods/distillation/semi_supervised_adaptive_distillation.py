@@ -49,7 +49,7 @@ class Config:
 
 LEARNING = Config(lr=0.02)
 SMOKE = (Config(lr=0.006, student="labels"), 32)  # steps; from random weights nothing is detected in seconds
-LONG = (Config(student="labels"), 300)  # more take more than five minutes
+LONG = (Config(student="labels"), 300)  # within five minutes
 SWEEP = tuple((LEARNING, steps) for steps in (50, 100, 200, 400))
 
 HEAD_STEPS = 240  # of the teacher's head
