@@ -1,4 +1,7 @@
-"""Charts as static inline SVG: no script, no font, no request; text takes the page's colour, so light and dark both work."""
+"""Charts as static inline SVG: no script, no font, no request; text takes the page's colour, so light and dark both work.
+
+Beside each stands the specification it was drawn from, for readers who want to explore it (see `vega`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from html import escape
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-INK = "#010203"  # stands for the page's text colour until the SVG is finished
+from scripts import vega
+from scripts.vega import Chart
+
+INK = vega.INK
 FAINT = "#8a8f98"
 COLOURS = {  # after Okabe and Ito: told apart by colour-blind readers, on white and on black
     "low_rank": "#2f86c6",
@@ -60,7 +66,7 @@ class Series(NamedTuple):
     control: list[Spot]
 
 
-def _finish(chart: Any, title: str, name: str) -> str:
+def _finish(chart: Any, title: str, name: str, *, zoom: bool = False) -> Chart:
     """A chart as SVG: one image to screen readers, a tooltip for every mark, no identifier twice in a page."""
     import vl_convert
 
@@ -77,7 +83,7 @@ def _finish(chart: Any, title: str, name: str) -> str:
             "symbolSize": 90, "columnPadding": 14,
         },
     ).to_dict(validate=False)  # fmt: skip
-    return dress(vl_convert.vegalite_to_svg(spec), title, name)
+    return Chart(name, dress(vl_convert.vegalite_to_svg(spec), title, name), vega.interactive(spec, zoom=zoom))
 
 
 DEFAULTS = re.compile(  # what Vega writes though it is so without, or nothing to see; the font is the page's own
@@ -186,7 +192,7 @@ def _marks(rows: Sequence[dict[str, Any]], x: Any, y: Any, colour: Any, shape: A
     return [points(references), points(others).encode(color=colour)]
 
 
-def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, str]) -> str:
+def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, str]) -> Chart:
     """Accuracy against one cost, both as measured; the line joins what nothing beats. `families` are their names by id."""
     alt = altair()
     ticks = _ticks(min(p.cost for p in points), max(p.cost for p in points))
@@ -219,10 +225,10 @@ def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, st
         )
         layers.append(text.encode(axis_x, axis_y, text="label:N"))
     chart = alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
-    return _finish(chart, f"Accuracy against {cost}: {len(points)} networks. The table below holds every number.", name)
+    return _finish(chart, f"Accuracy against {cost}: {len(points)} networks. The table below holds every number.", name, zoom=True)
 
 
-def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> str:
+def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> Chart:
     """One line a method: its best control (bar), itself (dot), the reference (diamond)."""
     alt = altair()
     order = [row.label for row in rows]
@@ -273,7 +279,7 @@ class Bar(NamedTuple):
     own: bool
 
 
-def bars(rows: Sequence[Bar], what: str, name: str) -> str:
+def bars(rows: Sequence[Bar], what: str, name: str) -> Chart:
     """Printed numbers as bars from zero, in the order given; methods without an entry in grey."""
     alt = altair()
     values = [{"place": str(place), "label": bar.label, "value": bar.value, "own": bar.own} for place, bar in enumerate(rows)]
@@ -291,7 +297,7 @@ def bars(rows: Sequence[Bar], what: str, name: str) -> str:
     return _finish(chart, f"{what} of {len(rows)} methods, as printed. The table below holds every number.", name)
 
 
-def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control: str, name: str) -> str:
+def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control: str, name: str) -> Chart:
     """A small panel a method: itself, its control, and behind them, grey, all the other methods. Bars are deviations over seeds."""
     alt = altair()
     everything = [spot for one in series for spot in (*one.method, *one.control, *filter(None, [one.reference]))]
@@ -306,7 +312,15 @@ def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control
 
     def drawn(spots: Sequence[Spot], role: str, label: str) -> Any:
         rows = [
-            {"cost": c, "value": v, "low": v - sd, "high": v + sd, "role": role, "note": f"{label}, {role}: {v:.1%} at {c:.3g} {cost}"}
+            {
+                "cost": c,
+                "value": v,
+                "low": v - sd,
+                "high": v + sd,
+                "label": label,
+                "role": role,
+                "note": f"{label}, {role}: {v:.1%} at {c:.3g} {cost}",
+            }
             for c, v, sd in sorted(spots)
         ]
         return alt.Chart(alt.InlineData(values=rows))
@@ -394,7 +408,7 @@ def lineage(own: str, family: str, before: Sequence[Node], after: Sequence[Node]
     )
 
 
-def among(points: Sequence[Point], own: str, family: str, cost: str, name: str) -> str:
+def among(points: Sequence[Point], own: str, family: str, cost: str, name: str) -> Chart:
     """One method, its controls and its reference in colour, in accuracy against cost, before its family's other methods in grey."""
     alt = altair()
     ticks = _ticks(min(p.cost for p in points), max(p.cost for p in points))
@@ -420,4 +434,9 @@ def among(points: Sequence[Point], own: str, family: str, cost: str, name: str) 
         marks([p for p in mine if p.role == "method"], COLOURS.get(family, INK), 1, 130),
     ]
     chart = alt.layer(*layers).properties(width=460, height=200)
-    return _finish(chart, f"Accuracy against {cost}: {own}, its controls, and in grey its family's other methods.", name)
+    return _finish(
+        chart,
+        f"Accuracy against {cost}: {own}, its controls, and in grey its family's other methods. The tables below hold the numbers.",
+        name,
+        zoom=True,
+    )
