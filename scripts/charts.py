@@ -92,6 +92,9 @@ DEFAULTS = re.compile(  # what Vega writes though it is so without, or nothing t
 )
 
 
+DIGITS = re.compile(r"-?\d+\.\d{2,}")
+
+
 def dress(svg: str, title: str, name: str) -> str:
     """What Vega's SVG needs for a page: the page's ink, own ids, a title, tooltips."""
     body = svg[svg.index(">") + 1 :].strip()
@@ -103,7 +106,7 @@ def dress(svg: str, title: str, name: str) -> str:
     body = re.sub(r"\bclip(\d+)\b", lambda clip: f"clip{clips.setdefault(clip[1], len(clips))}", body)
     body = re.sub(r'(\bid="|url\(#)', rf"\g<1>{name}-", body)
     body = DEFAULTS.sub("", body)
-    body = re.sub(r"-?\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), body)
+    body = re.sub(r"<[^>]+>", lambda tag: DIGITS.sub(lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), tag[0]), body)
     body = body.replace(INK, "currentColor")
     box = size[1] if size else "0 0 640 400"
     width = 1.25 * float(box.split()[2])
@@ -174,7 +177,7 @@ def _labels(points: Sequence[Point], x: tuple[float, float], y: tuple[float, flo
             inside = box[0] >= 0 and box[2] <= WIDTH + 60 and box[1] >= -10 and box[3] <= HEIGHT
             if inside and not any(box[0] < x1 and x0 < box[2] and box[1] < y1 and y0 < box[3] for x0, y0, x1, y1 in taken):
                 taken.append(box)
-                placed.append({"cost": point.cost, "accuracy": point.accuracy, "label": point.label, "align": align, "dx": dx, "dy": dy})
+                placed.append({**point._asdict(), "align": align, "dx": dx, "dy": dy})
                 break
     return placed
 
@@ -220,7 +223,8 @@ def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, st
     )
     layers = [line, *_marks(rows, axis_x, axis_y, colour, shape)]
     for label in _labels(points, x, y):
-        text = alt.Chart(alt.InlineData(values=[label])).mark_text(
+        row = {**label, "family": families.get(label["family"], label["family"])}
+        text = alt.Chart(alt.InlineData(values=[row])).mark_text(
             align=label["align"], dx=label["dx"], dy=label["dy"], fontSize=12, color=INK
         )
         layers.append(text.encode(axis_x, axis_y, text="label:N"))
@@ -310,28 +314,15 @@ def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control
     whole = ["reference"] if any(one.reference for one in series) else []
     shape = roles(["method", control, *whole])
 
-    def drawn(spots: Sequence[Spot], role: str, label: str) -> Any:
-        rows = [
-            {
-                "cost": c,
-                "value": v,
-                "low": v - sd,
-                "high": v + sd,
-                "label": label,
-                "role": role,
-                "note": f"{label}, {role}: {v:.1%} at {c:.3g} {cost}",
-            }
-            for c, v, sd in sorted(spots)
-        ]
-        return alt.Chart(alt.InlineData(values=rows))
+    def rows(spots: Sequence[Spot], role: str, label: str) -> list[dict[str, Any]]:
+        found = [{"cost": c, "value": v, "low": v - sd, "high": v + sd, "label": label, "role": role} for c, v, sd in sorted(spots)]
+        return [{**row, "note": f"{label}, {role}: {row['value']:.1%} at {row['cost']:.3g} {cost}"} for row in found]
 
+    together = alt.InlineData(values=[row for one in series for row in rows(one.method, "other methods", one.label)])
     panels = []
     for one in series:
-        layers = [
-            drawn(other.method, "other methods", other.label).mark_line(color=FAINT, opacity=0.35, strokeWidth=1.2).encode(x, y)
-            for other in series
-            if other is not one
-        ]
+        others = alt.Chart(together).mark_line(color=FAINT, opacity=0.35, strokeWidth=1.2).encode(x, y, detail="label:N")
+        layers = [others.transform_filter(f"datum.label !== {json.dumps(one.label)}")]
         for spots, role, dash, colour in (
             ([one.reference] if one.reference else [], "reference", [1, 0], INK),
             (one.control, control, [4, 3], INK),
@@ -339,7 +330,7 @@ def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control
         ):
             if not spots:
                 continue
-            chart = drawn(spots, role, one.label)
+            chart = alt.Chart(alt.InlineData(values=rows(spots, role, one.label)))
             layers.append(chart.mark_line(color=colour, strokeDash=dash, strokeWidth=1.6).encode(x, y))
             if any(spot.spread for spot in spots):
                 bars = chart.mark_rule(color=colour, strokeWidth=1.2)

@@ -7,7 +7,7 @@ a small script of its own, since a page opened as a file may fetch nothing, and 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -65,35 +65,28 @@ def _js(data: Any) -> str:
 
 def interactive(spec: Mapping[str, Any], *, zoom: bool = False) -> dict[str, Any]:
     """A specification with tooltips and with legends that single out; `zoom` says that its axes may be moved."""
-    made = json.loads(json.dumps({name: part for name, part in spec.items() if name != "$schema"}))  # a deep copy; no address
-    units = list(_units(made))
+    whole = json.dumps({name: part for name, part in spec.items() if name != "$schema"})  # an address, of which no page speaks
+    made = json.loads(whole, parse_constant=lambda _: None)  # a copy, where what is not finite is unknown
+    units = list(_units(made, made.get("datasets", {})))
     shown = {field: set(_domain(units, channel)) for field, channel in LEGENDS.items()}
     picks = {}
     for field, channel in LEGENDS.items():
         if len(shown[field]) > 1:
-            unit = next(unit for unit in units if _legend(unit, channel))
+            unit = next(unit for unit, _ in units if _legend(unit, channel))
             picks[field] = f"pick_{field}"
             select = {"type": "point", "fields": [field], "toggle": "true"}
             unit.setdefault("params", []).append({"name": picks[field], "select": select, "bind": "legend"})
-    for unit in units:
-        _answer(unit, {field: pick for field, pick in picks.items() if _rows(unit)[0].get(field) in shown[field]})
+    for unit, row in units:
+        _answer(unit, row, {field: pick for field, pick in picks.items() if row.get(field) in shown[field]})
     return {"spec": made, "zoom": zoom, "picks": {field: sorted(shown[field]) for field in picks}}
 
 
-def _units(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The single views that a specification is composed of, those without anything to show left out."""
-    parts = spec.get("layer") or spec.get("concat")
-    if parts is None:
-        if _rows(spec):
-            yield spec
-        return
-    for part in parts:
-        yield from _units(part)
-
-
-def _rows(unit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = unit["data"]["values"]
-    return rows
+def _units(spec: dict[str, Any], sets: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The single views that a specification is composed of, each with its first row; those without any are left out."""
+    if "mark" in spec and (rows := sets[spec["data"]["name"]]):
+        yield spec, rows[0]
+    for part in spec.get("layer") or spec.get("concat") or []:
+        yield from _units(part, sets)
 
 
 def _legend(unit: Mapping[str, Any], channel: str) -> bool:
@@ -101,18 +94,18 @@ def _legend(unit: Mapping[str, Any], channel: str) -> bool:
     return "field" in encoded and encoded.get("legend", {}) is not None
 
 
-def _domain(units: list[dict[str, Any]], channel: str) -> list[str]:
-    found = [unit["encoding"][channel] for unit in units if _legend(unit, channel)]
+def _domain(units: Iterable[tuple[dict[str, Any], object]], channel: str) -> list[str]:
+    found = [unit["encoding"][channel] for unit, _ in units if _legend(unit, channel)]
     return found[0]["scale"]["domain"] if found else []
 
 
-def _answer(unit: dict[str, Any], picks: Mapping[str, str]) -> None:
+def _answer(unit: dict[str, Any], row: Mapping[str, Any], picks: Mapping[str, str]) -> None:
     """Let one view say what a reader points at, and fade where another series is singled out."""
-    encoding, mark, row = unit["encoding"], unit["mark"], _rows(unit)[0]
+    encoding, mark = unit["encoding"], unit["mark"]
     said = "note" if "description" in encoding else "label" if mark["type"] == "line" and "label" in row else None
     if said:
         encoding["tooltip"] = {"field": said, "type": "nominal"}
-    if "color" not in encoding:  # a reference belongs to no family
+    if "color" not in encoding and mark["type"] != "text":  # a reference belongs to no family, a name to its point's
         picks = {field: pick for field, pick in picks.items() if field != "family"}
     if picks:
         tests = [{"param": pick} for pick in picks.values()]
