@@ -144,7 +144,7 @@
     }
     const asked = document.activeElement === explore;
     explore.replaceWith(...made, element("span", { className: "sp-hint", textContent: said }));
-    if (asked) (made[0] ?? figure.querySelector(".sp-frame")).focus({ preventScroll: true });
+    if (asked) figure.querySelector(".sp-frame").focus({ preventScroll: true }); // where arrows move and + zooms; the tools come next
   };
 
   const draw = async (figure) => {
