@@ -82,7 +82,7 @@ def figure(chart: vega.Chart, numbers: str, tag: str = "figure") -> str:
     """
     vega.keep(chart)
     explore = '<button type="button" class="sp-explore">Explore this chart</button>'
-    there = f'<a href="#{numbers}">Numbers as a table</a>'
+    there = f'<a href="#{numbers}" aria-label="Numbers of this chart, as a table">Numbers</a>'
     frame = f'<span class="sp-frame" tabindex="0">{chart.svg}</span>'
     return f'<{tag} class="sp-chart" data-chart="{chart.name}">{frame}<span class="sp-tools">{explore}{there}</span></{tag}>'
 
