@@ -1,4 +1,7 @@
-"""Charts as static inline SVG: no script, no font, no request; text takes the page's colour, so light and dark both work."""
+"""Charts as static inline SVG: no script, no font, no request; text takes the page's colour, so light and dark both work.
+
+Beside each stands the specification it was drawn from, for readers who want to explore it (see `vega`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from html import escape
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-INK = "#010203"  # stands for the page's text colour until the SVG is finished
+from scripts import vega
+from scripts.vega import Chart
+
+INK = vega.INK
 FAINT = "#8a8f98"
 COLOURS = {  # after Okabe and Ito: told apart by colour-blind readers, on white and on black
     "low_rank": "#2f86c6",
@@ -60,7 +66,7 @@ class Series(NamedTuple):
     control: list[Spot]
 
 
-def _finish(chart: Any, title: str, name: str) -> str:
+def _finish(chart: Any, title: str, name: str, *, zoom: bool = False) -> Chart:
     """A chart as SVG: one image to screen readers, a tooltip for every mark, no identifier twice in a page."""
     import vl_convert
 
@@ -77,13 +83,16 @@ def _finish(chart: Any, title: str, name: str) -> str:
             "symbolSize": 90, "columnPadding": 14,
         },
     ).to_dict(validate=False)  # fmt: skip
-    return dress(vl_convert.vegalite_to_svg(spec), title, name)
+    return Chart(name, dress(vl_convert.vegalite_to_svg(spec), title, name), vega.interactive(spec, zoom=zoom))
 
 
 DEFAULTS = re.compile(  # what Vega writes though it is so without, or nothing to see; the font is the page's own
     r' (?:font-family="sans-serif"|opacity="1"|stroke-width="1"|[xy]2="0"|font-weight="normal"|transform="translate\(0,0\)")'
     r'|<path class="foreground" d="" display="none"/>|<path class="background" d="M0,0h0v0h0Z"/>'
 )
+
+
+DIGITS = re.compile(r"-?\d+\.\d{2,}")
 
 
 def dress(svg: str, title: str, name: str) -> str:
@@ -97,7 +106,7 @@ def dress(svg: str, title: str, name: str) -> str:
     body = re.sub(r"\bclip(\d+)\b", lambda clip: f"clip{clips.setdefault(clip[1], len(clips))}", body)
     body = re.sub(r'(\bid="|url\(#)', rf"\g<1>{name}-", body)
     body = DEFAULTS.sub("", body)
-    body = re.sub(r"-?\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), body)
+    body = re.sub(r"<[^>]+>", lambda tag: DIGITS.sub(lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), tag[0]), body)
     body = body.replace(INK, "currentColor")
     box = size[1] if size else "0 0 640 400"
     width = 1.25 * float(box.split()[2])
@@ -168,7 +177,7 @@ def _labels(points: Sequence[Point], x: tuple[float, float], y: tuple[float, flo
             inside = box[0] >= 0 and box[2] <= WIDTH + 60 and box[1] >= -10 and box[3] <= HEIGHT
             if inside and not any(box[0] < x1 and x0 < box[2] and box[1] < y1 and y0 < box[3] for x0, y0, x1, y1 in taken):
                 taken.append(box)
-                placed.append({"cost": point.cost, "accuracy": point.accuracy, "label": point.label, "align": align, "dx": dx, "dy": dy})
+                placed.append({**point._asdict(), "align": align, "dx": dx, "dy": dy})
                 break
     return placed
 
@@ -186,7 +195,7 @@ def _marks(rows: Sequence[dict[str, Any]], x: Any, y: Any, colour: Any, shape: A
     return [points(references), points(others).encode(color=colour)]
 
 
-def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, str]) -> str:
+def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, str]) -> Chart:
     """Accuracy against one cost, both as measured; the line joins what nothing beats. `families` are their names by id."""
     alt = altair()
     ticks = _ticks(min(p.cost for p in points), max(p.cost for p in points))
@@ -214,15 +223,16 @@ def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, st
     )
     layers = [line, *_marks(rows, axis_x, axis_y, colour, shape)]
     for label in _labels(points, x, y):
-        text = alt.Chart(alt.InlineData(values=[label])).mark_text(
+        row = {**label, "family": families.get(label["family"], label["family"])}
+        text = alt.Chart(alt.InlineData(values=[row])).mark_text(
             align=label["align"], dx=label["dx"], dy=label["dy"], fontSize=12, color=INK
         )
         layers.append(text.encode(axis_x, axis_y, text="label:N"))
     chart = alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
-    return _finish(chart, f"Accuracy against {cost}: {len(points)} networks. The table below holds every number.", name)
+    return _finish(chart, f"Accuracy against {cost}: {len(points)} networks. The table below holds every number.", name, zoom=True)
 
 
-def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> str:
+def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> Chart:
     """One line a method: its best control (bar), itself (dot), the reference (diamond)."""
     alt = altair()
     order = [row.label for row in rows]
@@ -273,7 +283,7 @@ class Bar(NamedTuple):
     own: bool
 
 
-def bars(rows: Sequence[Bar], what: str, name: str) -> str:
+def bars(rows: Sequence[Bar], what: str, name: str) -> Chart:
     """Printed numbers as bars from zero, in the order given; methods without an entry in grey."""
     alt = altair()
     values = [{"place": str(place), "label": bar.label, "value": bar.value, "own": bar.own} for place, bar in enumerate(rows)]
@@ -291,7 +301,7 @@ def bars(rows: Sequence[Bar], what: str, name: str) -> str:
     return _finish(chart, f"{what} of {len(rows)} methods, as printed. The table below holds every number.", name)
 
 
-def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control: str, name: str) -> str:
+def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control: str, name: str) -> Chart:
     """A small panel a method: itself, its control, and behind them, grey, all the other methods. Bars are deviations over seeds."""
     alt = altair()
     everything = [spot for one in series for spot in (*one.method, *one.control, *filter(None, [one.reference]))]
@@ -304,20 +314,15 @@ def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control
     whole = ["reference"] if any(one.reference for one in series) else []
     shape = roles(["method", control, *whole])
 
-    def drawn(spots: Sequence[Spot], role: str, label: str) -> Any:
-        rows = [
-            {"cost": c, "value": v, "low": v - sd, "high": v + sd, "role": role, "note": f"{label}, {role}: {v:.1%} at {c:.3g} {cost}"}
-            for c, v, sd in sorted(spots)
-        ]
-        return alt.Chart(alt.InlineData(values=rows))
+    def rows(spots: Sequence[Spot], role: str, label: str) -> list[dict[str, Any]]:
+        found = [{"cost": c, "value": v, "low": v - sd, "high": v + sd, "label": label, "role": role} for c, v, sd in sorted(spots)]
+        return [{**row, "note": f"{label}, {role}: {row['value']:.1%} at {row['cost']:.3g} {cost}"} for row in found]
 
+    together = alt.InlineData(values=[row for one in series for row in rows(one.method, "other methods", one.label)])
     panels = []
     for one in series:
-        layers = [
-            drawn(other.method, "other methods", other.label).mark_line(color=FAINT, opacity=0.35, strokeWidth=1.2).encode(x, y)
-            for other in series
-            if other is not one
-        ]
+        others = alt.Chart(together).mark_line(color=FAINT, opacity=0.35, strokeWidth=1.2).encode(x, y, detail="label:N")
+        layers = [others.transform_filter(f"datum.label !== {json.dumps(one.label)}")]
         for spots, role, dash, colour in (
             ([one.reference] if one.reference else [], "reference", [1, 0], INK),
             (one.control, control, [4, 3], INK),
@@ -325,7 +330,7 @@ def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control
         ):
             if not spots:
                 continue
-            chart = drawn(spots, role, one.label)
+            chart = alt.Chart(alt.InlineData(values=rows(spots, role, one.label)))
             layers.append(chart.mark_line(color=colour, strokeDash=dash, strokeWidth=1.6).encode(x, y))
             if any(spot.spread for spot in spots):
                 bars = chart.mark_rule(color=colour, strokeWidth=1.2)
@@ -394,7 +399,7 @@ def lineage(own: str, family: str, before: Sequence[Node], after: Sequence[Node]
     )
 
 
-def among(points: Sequence[Point], own: str, family: str, cost: str, name: str) -> str:
+def among(points: Sequence[Point], own: str, family: str, cost: str, name: str) -> Chart:
     """One method, its controls and its reference in colour, in accuracy against cost, before its family's other methods in grey."""
     alt = altair()
     ticks = _ticks(min(p.cost for p in points), max(p.cost for p in points))
@@ -420,4 +425,9 @@ def among(points: Sequence[Point], own: str, family: str, cost: str, name: str) 
         marks([p for p in mine if p.role == "method"], COLOURS.get(family, INK), 1, 130),
     ]
     chart = alt.layer(*layers).properties(width=460, height=200)
-    return _finish(chart, f"Accuracy against {cost}: {own}, its controls, and in grey its family's other methods.", name)
+    return _finish(
+        chart,
+        f"Accuracy against {cost}: {own}, its controls, and in grey its family's other methods. The tables below hold the numbers.",
+        name,
+        zoom=True,
+    )

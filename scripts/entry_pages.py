@@ -593,9 +593,10 @@ def _among(facts: Facts, record: Record, measured: Measured) -> str:
                 points.append(charts.Point(other.entry.name, other.family, role, paid.mean, accuracy.mean))
     if len(points) < 2:
         return ""
-    svg = charts.among(points, record.entry.name, record.family, COSTS[cost][1], "among")
-    told = f"{condition_name(condition)}; grey circles are the other methods of the family, which may start from another network."
-    return f'{figure(svg)}\n\n<p class="sp-under">{told}</p>'
+    chart = charts.among(points, record.entry.name, record.family, COSTS[cost][1], f"among-{record.id}")
+    told = f"{condition_name(condition)}; grey circles are the other methods of the family, which may start from another network: "
+    told += inside("all numbers", path_of(record), f"comparisons/measured.md#{anchor(condition)}")
+    return f"{figure(chart, anchor(condition))}\n\n{told}.\n{{ .sp-under }}"
 
 
 def _provenance(measured: Measured) -> str:

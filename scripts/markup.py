@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
+from scripts import vega
+
 NONE = "–"
 _HARMLESS = " ,./%;?@-:'()!+="  # inside a line; at its beginning some of them are markup
 
@@ -73,9 +75,16 @@ def plural(count: int, word: str, many: str | None = None) -> str:
     return f"{count:,} {word if count == 1 else many or word + 's'}"
 
 
-def figure(svg: str) -> str:
-    """A chart in a frame that scrolls on narrow screens, from the keyboard too."""
-    return f'<figure class="sp-chart" tabindex="0">{svg}</figure>'
+def figure(chart: vega.Chart, numbers: str, tag: str = "figure") -> str:
+    """A chart in a frame that scrolls on narrow screens, from the keyboard too; below it, room for tools and a way to its table.
+
+    `numbers` is the id of the table; in a tab, where what stands alone becomes a paragraph, `tag` must be span.
+    """
+    vega.keep(chart)
+    explore = '<button type="button" class="sp-explore">Explore this chart</button>'
+    there = f'<a href="#{numbers}" aria-label="Numbers of this chart, as a table">Numbers</a>'
+    frame = f'<span class="sp-frame" tabindex="0">{chart.svg}</span>'
+    return f'<{tag} class="sp-chart" data-chart="{chart.name}">{frame}<span class="sp-tools">{explore}{there}</span></{tag}>'
 
 
 _KEPT = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.DOTALL)
@@ -97,7 +106,7 @@ class Column(NamedTuple):
     number: bool = False
 
 
-def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, kind: str = "") -> str:
+def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, kind: str = "", id: str = "") -> str:
     """A Markdown table in a frame that scrolls on narrow screens; `kind` adds classes, "sp-sortable" for instance."""
     rows = list(rows)
     bare = not any("](" in cell or "<a " in cell for row in rows for cell in row)  # the keyboard scrolls what it can reach
@@ -106,7 +115,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, kind: str
         "| " + " | ".join("---:" if column.number else ":---" for column in columns) + " |",
         *("| " + " | ".join(cell or " " for cell in row) + " |" for row in rows),
     ]
-    focus = ' tabindex="0"' if bare else ""
+    focus = (f' id="{id}"' if id else "") + (' tabindex="0"' if bare else "")
     return f'<div class="sp-table {kind}"{focus} markdown>\n\n' + "\n".join(lines) + "\n\n</div>"
 
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from catalog import Record
 from catalog.schema import Comparison, Framework, Listing, Result
-from scripts import browse, charts, data_page, exports, history
+from scripts import browse, charts, data_page, exports, history, vega
 from scripts.entry_pages import (
     COSTS,
     FAMILIES,
@@ -62,7 +62,16 @@ NAMES = {family: name for family, (name, _) in FAMILIES.items()}
 
 
 def pages(facts: Facts) -> dict[str, str]:
-    """Every generated page: path of the Markdown file -> its text. Raises ValueError for a mark that nothing fills."""
+    """Every generated page: path of the Markdown file -> its text; and the charts' specifications, as scripts.
+
+    Raises ValueError for a mark that nothing fills.
+    """
+    with vega.kept() as specs:
+        made = _pages(facts)
+    return made | vega.files(specs)
+
+
+def _pages(facts: Facts) -> dict[str, str]:
     made = {path_of(record): entry_page(facts, record) for record in facts.catalogue.entries.values()}
     made.update({f"{family}/index.md": family_page(facts, family) for family in FAMILIES})
     made.update({f"comparisons/{id}.md": comparison_page(facts, id, table) for id, table in facts.catalogue.comparisons.items()})
@@ -163,8 +172,8 @@ def pareto(facts: Facts, here: str) -> str:
     for cost, (title, axis) in COSTS.items():
         there = points(facts, condition, cost)
         if there:
-            svg = charts.pareto([point for _, point in there], axis, f"pareto-{cost}", NAMES)
-            tabs.append(f'=== "{title}"\n\n    <span class="sp-chart" tabindex="0">{svg}</span>')
+            chart = charts.pareto([point for _, point in there], axis, f"pareto-{cost}", NAMES)
+            tabs.append(f'=== "{title}"\n\n    {figure(chart, "numbers-pareto", "span")}')
         for record, point in there:
             rows.setdefault((record.id, point.label, point.role), (record, point, {}))[2][cost] = point.cost
     columns = [
@@ -184,7 +193,7 @@ def pareto(facts: Facts, here: str) -> str:
         ]
         for record, point, costs in rows.values()
     ]
-    indented = "\n".join(f"    {line}" for line in table(columns, lines, kind="sp-sortable").splitlines())
+    indented = "\n".join(f"    {line}" for line in table(columns, lines, kind="sp-sortable", id="numbers-pareto").splitlines())
     what = f"{condition_name(condition)}: each point is a network, as it would ship. Up and left is better;"
     what += " the dashed line joins those that none beats in both."
     guide = inside("What these data are", here, "guides/read.md#data")
@@ -453,8 +462,10 @@ def _against_cost(facts: Facts, swept: Swept, here: str, family: str, where: str
             for record, found in swept
         ]
         known = [one for one in series if one.method]
-        svg = charts.sweeps(known, family, "share of the multiply-adds", title.lower(), "best control", f"sweep-{metric}") if known else ""
-        tabs.append(f'=== "{title}"\n\n    <span class="sp-chart" tabindex="0">{svg}</span>')
+        if known:
+            name = f"sweep-{family}-{metric}".replace("_", "-")
+            chart = charts.sweeps(known, family, "share of the multiply-adds", title.lower(), "best control", name)
+            tabs.append(f'=== "{title}"\n\n    {figure(chart, "numbers-sweep", "span")}')
     scratch = [escape(record.entry.name) for record, _ in swept if record.executable and record.executable.start == "scratch"]
     explain = (
         f"{where}every method at several sizes, each beside "
@@ -473,7 +484,7 @@ def _against_cost(facts: Facts, swept: Swept, here: str, family: str, where: str
     theory = f"Theory does not become time, on one thread of a CPU, for the smallest of {'; '.join(slow)}." if slow else ""
     heads = ["Method", "Multiply-adds", "Parameters", "Time", "Accuracy", "Best control", "Which", "Output error"]
     rows = [_size(facts, here, record.id, size) for record, found in swept for size in found]
-    return section("Accuracy and error against multiply-adds", "sweep", explain, *tabs, theory, _numbers(heads, rows))
+    return section("Accuracy and error against multiply-adds", "sweep", explain, *tabs, theory, _numbers("numbers-sweep", heads, rows))
 
 
 def _against_steps(facts: Facts, swept: Swept, here: str, family: str, where: str) -> str:
@@ -492,7 +503,8 @@ def _against_steps(facts: Facts, swept: Swept, here: str, family: str, where: st
         )
         for record, found in swept
     ]
-    svg = charts.sweeps(series, family, "training steps", "accuracy", "without a teacher", "steps-accuracy")
+    name = f"steps-{family}".replace("_", "-")
+    chart = charts.sweeps(series, family, "training steps", "accuracy", "without a teacher", name)
     explain = (
         f"{where}what comes out after so many steps, beside the same network that starts from the same weights and learns from the "
         "same images without a teacher; grey lines are the other methods, bars the deviation over seeds. Every point is a training run "
@@ -519,13 +531,14 @@ def _against_steps(facts: Facts, swept: Swept, here: str, family: str, where: st
         for record, found in swept
         for size in found
     ]
-    return section("Accuracy against training steps", "steps", explain, figure(svg), _numbers(heads, rows))
+    drawn, numbers = figure(chart, "numbers-steps"), _numbers("numbers-steps", heads, rows)
+    return section("Accuracy against training steps", "steps", explain, drawn, numbers)
 
 
-def _numbers(heads: Sequence[str], rows: Sequence[list[str]]) -> str:
+def _numbers(id: str, heads: Sequence[str], rows: Sequence[list[str]]) -> str:
     """The table behind a chart, folded; every column but names sorts as numbers."""
     columns = [Column(head, head not in ("Method", "Which")) for head in heads]
-    lines = table(columns, rows, kind="sp-sortable").splitlines()
+    lines = table(columns, rows, kind="sp-sortable", id=id).splitlines()
     return '??? note "The numbers of these charts"\n\n' + "\n".join(f"    {line}" for line in lines)
 
 
@@ -635,7 +648,7 @@ def comparison_page(facts: Facts, id: str, comparison: Comparison) -> str:
         f"Printed in {link(escape(comparison.source.label), comparison.source.url)}. Nothing here was measured by us.",
         f"Data: {escape(comparison.dataset)}. Network: {escape(comparison.model)}." + (f" Baseline: {baseline}." if baseline else ""),
         _bars(facts, comparison, id),
-        table(*filled(columns, rows), kind="sp-sortable sp-download"),
+        table(*filled(columns, rows), kind="sp-sortable sp-download", id="numbers"),
         f"## What looks wrong in print, or needs a word {{ #notes }}\n\n{notes}" if notes else "",
     ])) + "\n"  # fmt: skip
 
@@ -647,7 +660,7 @@ def _bars(facts: Facts, comparison: Comparison, id: str) -> str:
     if len(known) < 2:
         return ""
     bars = [charts.Bar(row.method, value, row.entry in facts.catalogue.entries) for row, value in known]
-    return figure(charts.bars(bars, f"{first.name}, {first.unit}", f"bars-{id}"))
+    return figure(charts.bars(bars, f"{first.name}, {first.unit}", f"bars-{id}"), "numbers")
 
 
 def measured_page(facts: Facts) -> str:
@@ -716,9 +729,10 @@ def _measured(facts: Facts, condition: Condition, records: Sequence[Record], her
         return -item[0] if item[0] is not None else float("inf")
 
     lines = [line for _, line in sorted(rows, key=first)]
-    svg = charts.gaps([gap for _, gap in sorted(gaps, key=first)], f"gaps-{anchor(condition)}", NAMES) if gaps else ""
-    chart = figure(svg) if svg else ""
-    return section(condition_name(condition), anchor(condition), chart, table(*filled(columns, lines), kind="sp-sortable sp-download"))
+    name, numbers = f"gaps-{anchor(condition)}", f"numbers-{anchor(condition)}"
+    chart = figure(charts.gaps([gap for _, gap in sorted(gaps, key=first)], name, NAMES), numbers) if gaps else ""
+    body = table(*filled(columns, lines), kind="sp-sortable sp-download", id=numbers)
+    return section(condition_name(condition), anchor(condition), chart, body)
 
 
 def published_page(facts: Facts) -> str:
@@ -753,11 +767,12 @@ def _published(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Recor
         ])  # fmt: skip
     names = ["Method", "Year", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting and place"]
     columns = [Column(name, name in ("Year", "Before", "After", "Change")) for name in names]
-    body = table(*filled(columns, rows), kind="sp-sortable sp-printed sp-download")
-    return "\n\n".join(filter(None, [f"## {escape(place[1])} on {escape(place[0])}", _changes(facts, place, found), body]))
+    name = re.sub(r"[^a-z0-9]+", "-", f"{place[0]}-{place[1]}".lower())
+    body = table(*filled(columns, rows), kind="sp-sortable sp-printed sp-download", id=f"numbers-{name}")
+    return "\n\n".join(filter(None, [f"## {escape(place[1])} on {escape(place[0])}", _changes(facts, name, found), body]))
 
 
-def _changes(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Record, Result]]) -> str:
+def _changes(facts: Facts, place: str, found: Sequence[tuple[Record, Result]]) -> str:
     """How much the metric that most of them print changed, as a chart."""
     often = Counter(r.metric for _, r in found if change(r) is not None).most_common(1)
     metric = often[0][0] if often else ""
@@ -769,5 +784,4 @@ def _changes(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Record,
     ]
     if known is None or len(bars) < 2:
         return ""
-    name = re.sub(r"[^a-z0-9]+", "-", f"changes-{place[0]}-{place[1]}".lower())
-    return figure(charts.bars(bars, f"change of {known.name}, {known.unit}", name))
+    return figure(charts.bars(bars, f"change of {known.name}, {known.unit}", f"changes-{place}"), f"numbers-{place}")

@@ -13,7 +13,7 @@ from mkdocs.structure.pages import Page
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add every generated page and file; nothing is written into the folder of hand-written ones."""
-    from scripts import browse
+    from scripts import browse, vega
     from scripts.exports import FEED, Place
     from scripts.exports import files as exported
     from scripts.facts import FactsError, gather
@@ -25,7 +25,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         facts = gather(root, written)
         made = pages(facts)
         place = Place(config.site_url or "", config.use_directory_urls)
-        made |= exported(facts, written.keys() | made.keys(), place) | {browse.ENTRIES: browse.entries(facts)}
+        texts = written.keys() | {path for path in made if path.endswith(".md")}
+        if len(texts) < len(written.keys() | made.keys()):  # there are charts
+            made[vega.BUNDLE] = vega.bundle(root)
+        made |= exported(facts, texts, place) | {browse.ENTRIES: browse.entries(facts)}
     except (FactsError, ValueError) as problem:
         raise PluginError(str(problem)) from problem
     for path, text in made.items():

@@ -28,7 +28,7 @@ from catalog import FAMILIES
 from scripts.site import build
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Route
+    from playwright.sync_api import Browser, Locator, Page, Route
 
 pytestmark = pytest.mark.xdist_group("browser")  # they share one build of the site and one browser
 ROOT = Path(__file__).parents[1]
@@ -320,6 +320,8 @@ def test_a_bundle_opened_as_a_file_draws_and_searches(page: Page, tmp_path: Path
     folder = build(make_tree(tmp_path), offline=True)
     page.goto(folder.joinpath("index.html").as_uri())
     assert page.locator(".sp-chart svg").first.is_visible()
+    page.locator(".sp-explore").filter(visible=True).first.click()
+    page.locator("[data-state=drawn] .sp-stage svg").wait_for()
     found(page, "slimming")
     page.wait_for_url("**/pruning/slim.html*")
     assert page.locator("h1").inner_text().startswith("Slim")
@@ -441,3 +443,130 @@ def test_a_lineage_leads_on(page: Page) -> None:
     page.goto(PAGES["entry"])
     page.locator(".sp-lineage a", has_text="Rethinking pruning").click()
     page.wait_for_url("**/pruning/rethinking_pruning/")
+
+
+# Charts that answer
+
+
+def explored(page: Page, path: str) -> Locator:
+    """The first chart of a page, drawn anew."""
+    page.goto(path)
+    chart = page.locator("[data-chart]").filter(visible=True).first
+    chart.locator(".sp-explore").click()
+    page.locator("[data-state=drawn]").first.wait_for()
+    return chart
+
+
+def words(chart: Locator) -> list[str]:
+    return chart.locator("svg text").all_text_contents()
+
+
+@pytest.mark.parametrize("path", ["", "low_rank/kim_tucker/", "comparisons/measured/", "low_rank/", "distillation/", PAGES["comparison"]])
+def test_a_chart_is_drawn_anew_in_its_place(page: Page, path: str) -> None:
+    page.goto(path)
+    chart = page.locator("[data-chart]").filter(visible=True).first
+    svg = chart.locator("svg")
+    chart.locator(".sp-explore").focus()  # which scrolls
+    said, size, name = words(chart), svg.bounding_box(), svg.get_attribute("aria-label")
+    assert not page.evaluate("[...document.scripts].some((script) => /vega|charts\\//.test(script.src))")  # nothing until asked for
+    page.keyboard.press("Enter")
+    page.locator("[data-state=drawn]").first.wait_for()
+    assert chart.locator(".sp-stage svg .mark-group").count()
+    assert sorted(words(chart)) == sorted(said)
+    assert svg.bounding_box() == size
+    assert (svg.get_attribute("role"), svg.get_attribute("aria-label")) == ("img", name)
+    assert page.evaluate("shifted") < 0.1
+    assert page.evaluate("document.activeElement.closest('[data-chart]') !== null")  # the keyboard is where it was
+    page.evaluate(axe())
+    page.evaluate(SHORTEN, LINES)
+    assert not violations(page, WCAG)
+
+
+def test_a_pointer_that_stays_wakes_a_chart_which_then_says_its_numbers(page: Page) -> None:
+    page.goto("")
+    chart = page.locator("[data-chart]").filter(visible=True).first
+    chart.locator("svg").hover()
+    page.locator("[data-state=drawn]").first.wait_for()
+    chart.locator(".layer_2_marks path").last.hover()  # the last lies above the others
+    tip = page.locator("#vg-tooltip-element.visible")
+    tip.wait_for()
+    assert re.search(r", (method|control): \d+\.\d% at [\d,]+$", tip.inner_text())
+    page.keyboard.press("Escape")
+    assert not tip.count()
+
+
+def faded(chart: Locator) -> list[str]:
+    """Labels of the marks that stand back."""
+    return chart.locator(".mark-symbol.role-mark path[opacity='0.1']").evaluate_all("(all) => all.map((mark) => mark.ariaLabel)")
+
+
+def test_a_series_is_singled_out_by_the_legend_and_by_the_list(page: Page) -> None:
+    chart = explored(page, "comparisons/measured/")
+    assert faded(chart) == []
+    legend, choice = chart.locator(".role-legend-label text", has_text="Low rank"), chart.get_by_label("Single out")
+    legend.click()
+    assert faded(chart)
+    assert choice.evaluate("(list) => list.selectedOptions[0].text") == "Low rank"
+    legend.click()
+    assert faded(chart) == []
+    assert choice.input_value() == ""
+    choice.select_option(label="method")
+    assert all(label.count(", method:") == 0 for label in faded(chart))
+    assert faded(chart)
+    choice.select_option(label="All series")
+    assert faded(chart) == []
+
+
+def test_a_chart_is_moved_and_reset(page: Page) -> None:
+    chart = explored(page, "")
+    frame, before = chart.locator(".sp-frame"), words(chart)
+    chart.get_by_role("button", name="Zoom in").click()
+    near = words(chart)
+    assert near != before
+    frame.focus()
+    page.keyboard.press("ArrowRight")
+    moved = words(chart)
+    assert moved != near
+    chart.evaluate("(figure) => figure.scrollIntoView({block: 'center'})")
+    box = frame.bounding_box()
+    assert box
+    x, y = box["x"] + 400, box["y"] + box["height"] / 3
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 90, y + 60, steps=3)
+    page.mouse.up()
+    assert words(chart) != moved
+    chart.get_by_role("button", name="Show the whole chart").click()
+    assert sorted(words(chart)) == sorted(before)
+
+
+def test_a_chart_that_was_drawn_anew_follows_light_and_dark(page: Page) -> None:
+    chart = explored(page, "")
+    ink = lambda: chart.locator("svg text").first.evaluate("(text) => getComputedStyle(text).fill")  # noqa: E731
+    light = ink()
+    page.locator(DARK).click()
+    assert ink() != light
+    assert ink() == page.evaluate("getComputedStyle(document.querySelector('.sp-stage')).color")
+    page.evaluate(axe())
+    page.evaluate(SHORTEN, LINES)
+    assert not violations(page, BY_COLOUR)
+
+
+def test_a_page_that_forbids_eval_still_draws(page: Page) -> None:
+    def strict(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, headers={**answer.headers, "content-security-policy": "script-src 'self' 'unsafe-inline'"})
+
+    page.route("**/measured/", strict)
+    assert explored(page, "comparisons/measured/").locator(".sp-stage svg").count() == 1
+
+
+def test_a_chart_whose_program_fails_stays_as_it_is(page: Page) -> None:
+    page.route("**/vega.js", lambda route: route.fulfill(body="throw 0", content_type="text/javascript"))
+    page.add_init_script("addEventListener('error', (event) => event.preventDefault(), true)")
+    page.goto("")
+    chart = page.locator("[data-chart]").filter(visible=True).first
+    before = words(chart)
+    chart.locator(".sp-explore").click()
+    chart.get_by_text("could not be drawn anew").wait_for()
+    assert words(chart) == before

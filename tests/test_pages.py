@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from catalog import load
 from catalog.schema import Bound
-from scripts import bibtex, browse, charts, entry_pages, markup, records, source
+from scripts import bibtex, browse, charts, entry_pages, markup, records, source, vega
 from scripts.facts import Condition, Facts, FactsError, Measured, gather
 from scripts.pages import METHODS, leading, pages
 from scripts.records import Row
@@ -464,7 +464,7 @@ def test_bibtex_round_trip(facts: Facts) -> None:
 
 def test_a_chart_is_one_image_in_the_ink_of_the_page() -> None:
     some = [charts.Point("A & B", "pruning", "method", 100.0, 0.8), charts.Point("reference", "pruning", "reference", 400.0, 0.9)]
-    svg = charts.pareto(some, "bytes", "one", {"pruning": "Pruning"})
+    svg = charts.pareto(some, "bytes", "one", {"pruning": "Pruning"}).svg
     seen = Seen(svg)
     assert seen.elements[0][1]["role"] == "img"
     assert "currentColor" in svg
@@ -473,6 +473,45 @@ def test_a_chart_is_one_image_in_the_ink_of_the_page() -> None:
     assert not re.findall(r"(?:href|src)=", svg)
     assert re.findall(r"https?://[^\"]*", svg) == ["http://www.w3.org/2000/svg"]
     assert max(Counter(re.findall(r'\bid="([^"]*)"', svg)).values(), default=1) == 1
+
+
+def test_words_in_a_chart_keep_their_digits() -> None:
+    drawn = charts.dress('<svg viewBox="0 0 9 9"><path transform="translate(1.2345,2)"/><text>0.05</text></svg>', "A", "a")
+    assert "translate(1.2,2)" in drawn
+    assert ">0.05<" in drawn
+
+
+def test_a_specification_answers_and_knows_no_address() -> None:
+    some = [
+        charts.Point("A", "pruning", "method", 100.0, 0.8),
+        charts.Point("B", "low_rank", "control", 200.0, float("nan")),
+        charts.Point("reference", "pruning", "reference", 400.0, 0.9),
+    ]
+    made = vega.files({"one": charts.pareto([*some[:1], *some[2:]], "bytes", "one", {"pruning": "Pruning"}).spec})
+    [(path, text)] = made.items()
+    assert path == "assets/charts/one.js"
+    assert "://" not in text
+    assert charts.INK not in text
+    whole = json.loads(text.partition("=")[2].strip().removesuffix(";"))
+    assert whole["zoom"]
+    assert whole["picks"] == {"role": ["control", "method", "reference"]}  # one family is no choice
+    points = [layer for layer in whole["spec"]["layer"] if "shape" in layer["encoding"]]
+    assert all(layer["encoding"]["tooltip"]["field"] == "note" for layer in points)
+    assert all("pick_role" in json.dumps(layer["encoding"]["opacity"]) for layer in points)
+    gone = vega.interactive(
+        {"datasets": {"d": [{"accuracy": float("nan")}]}, "data": {"name": "d"}, "mark": {"type": "point"}, "encoding": {}}
+    )
+    assert gone["spec"]["datasets"]["d"] == [{"accuracy": None}]
+
+
+def test_two_charts_never_share_a_name() -> None:
+    one = vega.Chart("a", "<svg></svg>", {"spec": 1})
+    with vega.kept() as found:
+        vega.keep(one)
+        vega.keep(one)
+        assert found == {"a": {"spec": 1}}
+        with pytest.raises(ValueError, match="two charts are called a"):
+            vega.keep(one._replace(spec={"spec": 2}))
 
 
 def test_the_frontier_is_what_nothing_beats() -> None:
@@ -517,6 +556,31 @@ def test_no_page_asks_another_host_for_anything(built: dict[str, Path], seen: di
     for folder in built.values():
         for sheet in folder.rglob("*.css"):
             assert not re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", sheet.read_text()), sheet
+
+
+def test_every_chart_has_its_files_and_its_table(built: dict[str, Path], seen: dict[str, dict[Path, Seen]]) -> None:
+    for name, folder in built.items():
+        program = (folder / vega.BUNDLE).read_text()
+        assert program.startswith("/*!")
+        assert "University of Washington" in program[:1000]
+        known = {
+            "http://www.w3.org",
+            "https://vega.github.io",
+            "https://github.com",
+        }  # names of formats, and words: it is told to load nothing
+        assert {re.sub(r"(?<=\w)/.*", "", url) for url in re.findall(r"https?://[\w./-]+", program)} <= known
+        drawn = set()
+        for path, page in seen[name].items():
+            for _, attributes in page.elements:
+                if chart := attributes.get("data-chart"):
+                    assert "://" not in (folder / vega.FOLDER / f"{chart}.js").read_text()
+                    drawn.add(f"{chart}.js")
+            asked = sum("data-chart" in attributes for _, attributes in page.elements)
+            tables = [
+                a["href"] for tag, a in page.elements if tag == "a" and re.match(r"#(numbers|\w+-(smoke|full|long)$)", a.get("href", ""))
+            ]
+            assert len([href for href in tables if href[1:] in page.ids]) >= asked, path
+        assert drawn == {file.name for file in (folder / vega.FOLDER).iterdir()}
 
 
 def test_every_internal_link_resolves(built: dict[str, Path], seen: dict[str, dict[Path, Seen]]) -> None:

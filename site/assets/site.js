@@ -1,4 +1,4 @@
-// Sorting of tables, the search field of the home page, and the catalogue's own script where it is needed. Everything else on these pages works without a script.
+// Sorting of tables, the search field of the home page, and the scripts of the catalogue and of charts where they are needed. Everything else on these pages works without a script.
 (() => {
   const value = (row, column) => {
     const cell = row.cells[column];
@@ -86,10 +86,11 @@
   };
 
   const prepare = () => {
-    if (document.querySelector(".sp-catalogue, .sp-compare")) {
-      const browse = document.createElement("script");
-      browse.src = new URL("browse.js", own).href;
-      document.head.append(browse);
+    for (const [name, where] of [["browse.js", ".sp-catalogue, .sp-compare"], ["chart.js", "[data-chart]"]]) {
+      if (!document.querySelector(where)) continue;
+      const script = document.createElement("script");
+      script.src = new URL(name, own).href;
+      document.head.append(script);
     }
     document.querySelector(".sp-search")?.addEventListener("click", (event) => {
       event.preventDefault();
