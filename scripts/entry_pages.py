@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 import json
 import re
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from catalog import Record
-from catalog.schema import Bound, Claim, Executable, Framework, Listing, Overview, Result
+from catalog.schema import Bound, Claim, Equation, Executable, Framework, Listing, Overview, Result
 from scripts import bibtex, charts, cite, history
 from scripts.facts import Condition, Facts, Finding, Measured, Sample
 from scripts.links import note
@@ -37,6 +38,7 @@ from scripts.markup import (
     times,
     with_code,
 )  # fmt: skip
+from scripts.mathml import mathml
 from scripts.records import Row
 from scripts.source import Source
 
@@ -403,10 +405,28 @@ def prose(text: str) -> str:
 
 
 def _idea(facts: Facts, record: Record, source: Source | None) -> str:
-    if source is None:
-        return ""
-    body = re.split(r"^Departures:", source.docstring.partition("\n")[2], maxsplit=1, flags=re.MULTILINE)[0].strip()
-    return section("How it works", "idea", explained(facts, path_of(record), prose(body))) if body else ""
+    said = source.docstring.partition("\n")[2] if source else ""
+    body = re.split(r"^Departures:", said, maxsplit=1, flags=re.MULTILINE)[0].strip()
+    equations = [_equation(n, e, source) for n, e in enumerate(record.executable.equations if record.executable else [], 1)]
+    parts = [explained(facts, path_of(record), prose(body)) if body else "", *equations]
+    return section("How it works", "idea", *parts) if any(parts) else ""
+
+
+def _equation(number: int, equation: Equation, source: Source | None) -> str:
+    """An equation, what it says, and the lines of the program that compute it, folded."""
+    drawn = f'<div class="sp-math" tabindex="0" data-search-exclude>{mathml(equation.tex)}</div>'
+    said = f"<figcaption>{escape(equation.says)} <small>{escape(equation.where)}</small></figcaption>"
+    shown = f'<figure class="sp-equation" id="equation-{number}">{drawn}{said}</figure>'
+    function = source.functions.get(equation.function or "") if source else None
+    if source is None or function is None:
+        return shown
+    lines = textwrap.dedent("\n".join(source.text.splitlines()[function.line - 1 : function.end]))
+    ticks, _, rest = fence(lines, "").partition("\n")
+    places = f"lines {function.line} to {function.end}" if function.end > function.line else f"line {function.line}"
+    place = f'<a href="#__codelineno-source-{function.line}">{places} of the source</a>'
+    block = f'{ticks}{{ .python #equation-{number}-code linenums="{function.line}" }}\n{rest}'
+    opened = f'<details class="sp-lines" data-search-exclude markdown><summary>Computed by {code(equation.function)}</summary>'
+    return f"{shown}\n\n{opened}\n\n{block}\n\n<p>These are {place}.</p>\n\n</details>"
 
 
 def departures(text: str) -> list[str]:
