@@ -391,7 +391,7 @@ def _unknown(tree: Tree, id: str, tier: str, subject: str) -> str:
         return f"claim {claim} has no case {case.removesuffix(']')}" if cases and case.removesuffix("]") not in cases else ""
     if subject.startswith("control_"):
         return f"the method has no {subject}" if source and subject not in source.functions else ""
-    return "" if subject in ("reference", "method", "bite") else "is no subject of a measurement"
+    return "" if subject in ("reference", "method", "run", "bite") else "is no subject of a measurement"
 
 
 def check_links(tree: Tree) -> Iterator[Problem]:

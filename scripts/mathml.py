@@ -61,7 +61,8 @@ def _html(node: Element) -> str:
         raise MathError("has a link, class or style; an equation needs none")
     if name in ("msub", "msubsup") and children and _word(children[0]) in BELOW:
         name = "munder" if name == "msub" else "munderover"
-    kept = [f' {key}="{escape(value)}"' for key, value in node.attrib.items() if key in ATTRIBUTES]
+    fence = node.get("fence") == "true"  # of a pair that stands around a row: browsers know that these grow
+    kept = [f' {key}="{escape(value)}"' for key, value in node.attrib.items() if key in ATTRIBUTES and not fence]
     inner = escape(text, quote=False) + "".join(map(_html, children))
     if name == "mrow" and len(children) == 1 and not kept and not text:
         return inner  # a group of one is the one
