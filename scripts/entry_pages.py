@@ -593,7 +593,7 @@ def _links(facts: Facts, record: Record) -> str:
     for item in entry.code:
         found.append((item.url, _host(item.url), ", ".join(escape(text) for text in (item.framework, item.note) if text)))
     found += [(item.url, escape(item.label), "") for item in entry.links]
-    lines = [f"- {link(text, url)}{f', {about}' if about else ''}{with_copy(url, facts.health.get(url))}" for url, text, about in found]
+    lines = [f"- {link(text, url)}{f' ({about})' if about else ''}{with_copy(url, facts.health.get(url))}" for url, text, about in found]
     told = '<p class="sp-under">Archived copies are the Internet Archive’s newest; of some addresses it may have none.</p>'
     return section("Code and links", "links", "\n".join(lines), told) if lines else ""
 

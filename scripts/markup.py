@@ -86,6 +86,9 @@ _WASTE = (
     (re.compile(rf"(<{_BLOCK}[^<>]*>)\n"), r"\1"),
     (re.compile(r"</(?:td|th|tr|li)>(?=\s*</?(?:td|th|tr|li|tbody|thead|table|ul|ol)\b)"), ""),  # what the next tag says anyway
     (re.compile(r'(<svg[^<>]*?) xmlns="http://www\.w3\.org/2000/svg"'), r"\1"),  # HTML knows
+    (re.compile(r'(<span class="md-ellipsis">)\n([^<\n]*)\n'), r"\1\2"),
+    (re.compile("&para;"), "¶"),
+    (re.compile("&#167;"), "§"),
 )
 
 

@@ -63,6 +63,8 @@ def _html(node: Element) -> str:
         name = "munder" if name == "msub" else "munderover"
     fence = node.get("fence") == "true"  # of a pair that stands around a row: browsers know that these grow
     kept = [f' {key}="{escape(value)}"' for key, value in node.attrib.items() if key in ATTRIBUTES and not fence]
+    if name == "mspace":
+        return f"<mspace{''.join(kept)}/>"
     inner = escape(text, quote=False) + "".join(map(_html, children))
     if name == "mrow" and len(children) == 1 and not kept and not text:
         return inner  # a group of one is the one

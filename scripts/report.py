@@ -53,7 +53,7 @@ def print_report(out: Console, record: Record, report: Report) -> None:
         out.print(claims_table(report.verdicts))
 
 
-def as_text(record: Record, report: Report, width: int = 150) -> str:
+def as_text(record: Record, report: Report, width: int = 104) -> str:
     """What `print_report` prints, without colours."""
     out = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
     with out.capture() as printed:

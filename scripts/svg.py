@@ -40,12 +40,14 @@ def slim(svg: str) -> str:
     return ElementTree.tostring(tree, encoding="unicode").replace(" />", "/>")
 
 
-def _tidy(node: Element) -> None:
+def _tidy(node: Element, painted: bool = False) -> None:
+    """`painted`: whether what is around the node has given it a colour."""
     if node.tag in ("defs", "clipPath"):
         return  # what is in them acts without being seen
+    painted |= any(node.get(name, "none") != "none" for name in ("fill", "stroke"))
     for child in list(node):
-        _tidy(child)
-        empty = child.tag in SHAPES and not {"fill", "stroke"} & child.attrib.keys()
+        _tidy(child, painted)
+        empty = child.tag in SHAPES and not painted and not {"fill", "stroke"} & child.attrib.keys()
         if empty or (child.tag == "g" and not len(child)):
             node.remove(child)
         elif child.tag == "g" and not child.attrib:
