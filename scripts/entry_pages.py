@@ -563,8 +563,8 @@ def _expected(record: Record, measured: Measured) -> list[str]:
     if not found.numbers:
         return []
     used = [row for row in measured.rows if row.tier in ("exact", "smoke")]
-    took = f"It took {found.seconds:.0f} seconds when it was recorded" if found.seconds else "It takes seconds on a processor"
-    told = f"{took}, without any download, and prints{stale_mark(measured.stale(used))}"
+    took = f"The first took {found.seconds:.0f} seconds when it was recorded" if found.seconds else "The first takes seconds on a processor"
+    told = f"{took}, without any download, and prints this, but for what differs between machines{stale_mark(measured.stale(used))}"
     return [f"{told}:", fence(report.as_text(record, found), "{ .text .sp-output }")]
 
 

@@ -446,10 +446,10 @@ def test_a_page_shows_what_the_terminal_prints(facts: Facts) -> None:
     page = entry_pages.entry_page(replace(facts, measured={"slim": Measured(rows, code)}), record)
     text = as_text(record, found)
     assert text in page
-    assert "It takes seconds on a processor" in page
+    assert "The first takes seconds on a processor" in page
     assert [line.split()[:2] for line in text.splitlines()[3:6]] == [["reference", "90.0%"], ["control:", "random"], ["method", "80.0%"]]
     timed = [*rows, row("smoke", *TIME, 4, "standin", 0, code), row("exact", *TIME, 2, "none", 0, code)]
-    assert "It took 6 seconds when it was recorded" in entry_pages.entry_page(
+    assert "The first took 6 seconds when it was recorded" in entry_pages.entry_page(
         replace(facts, measured={"slim": Measured(timed, code)}), record
     )
 
