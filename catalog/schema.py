@@ -157,6 +157,17 @@ class Result(Strict):
     where: Line = Field(description="Table, figure or section")
 
 
+class Equation(Strict):
+    """What the method computes, as LaTeX, and where in its program."""
+
+    tex: Line = Field(description="The equation in LaTeX, without dollar signs")
+    says: Line = Field(description="What it says, with its symbols explained, in one or two sentences")
+    where: Line = Field(description="Where it stands in the paper")
+    function: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)?$", max_length=80)] | None = Field(
+        default=None, description="Function of the method's file that computes it; Class.method for a method of a class"
+    )
+
+
 class Entry(Strict):
     """What every entry has."""
 
@@ -184,6 +195,7 @@ class Executable(Entry):
 
     start: Literal["trained", "scratch"] | None = Field(default=None, description="Whether it starts from a trained network")
     returns: Literal["smaller", "same", "larger"] | None = Field(default=None, description="Size of the network that it returns")
+    equations: list[Equation] = Field(default=[], description="The idea in a few equations, the ones that matter")
     claims: dict[Slug, Claim] = Field(default={}, description="What the paper says that can be measured, by name")
     results: list[Result] = Field(default=[], description="What the paper printed")
     covers: Slugs = Field(default=[], description="Ids of the entries that it treats")

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from scripts import vega
+from scripts.svg import slim
 from scripts.vega import Chart
 
 INK = vega.INK
@@ -112,7 +113,7 @@ def dress(svg: str, title: str, name: str) -> str:
     width = 1.25 * float(box.split()[2])
     title = escape(title)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" style="max-width: {width:.0f}px" role="img" aria-label="{title}">'
-    return f"{head}<title>{title}</title>{body}"
+    return slim(f"{head}<title>{title}</title>{body}")
 
 
 @cache
@@ -363,13 +364,12 @@ def lineage(own: str, family: str, before: Sequence[Node], after: Sequence[Node]
 
     def box(x: float, y: float, label: str, kind: str, href: str = "") -> str:
         short = label if len(label) <= 25 else f"{label[:24].rstrip()}…"
+        whole = f"<title>{escape(label)}</title>" if short != label else ""
         inner = (
             f'<rect x="{x}" y="{y:g}" width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="4"/>'
             f'<text x="{x + NODE_WIDTH / 2:g}" y="{y + 19:g}">{escape(short)}</text>'
         )
-        return (
-            f'<a href="{escape(href)}" class="sp-{kind}" data-raw><title>{escape(label)}</title>{inner}</a>' if href else f"<g>{inner}</g>"
-        )
+        return f'<a href="{escape(href)}" class="sp-{kind}" data-raw>{whole}{inner}</a>' if href else f"<g>{inner}</g>"
 
     def curve(x0: float, y0: float, x1: float, y1: float, kind: str = "") -> str:
         bend = (x0 + x1) / 2

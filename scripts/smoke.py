@@ -6,12 +6,11 @@ import importlib
 import math
 import os
 import platform
-import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,13 +20,14 @@ from typing import Any
 import torch
 
 from catalog import Record, load
-from catalog.schema import Bound, Claim, Tier
+from catalog.schema import Claim, Tier
 from methods.kit.lab import Lab
 from methods.kit.measure import QUANTITIES
 from methods.kit.nets import WeightsError
 from methods.kit.standin import standin
 from methods.kit.task import DataError, Task, cifar10
 from scripts import records, source
+from scripts.outcome import TIME, Report, Verdict
 
 TIERS: tuple[Tier, ...] = ("exact", "smoke", "long", "full")
 
@@ -47,54 +47,6 @@ BUDGETS = {
     "long": Budget(45_000, 5_000, 10_000, {"trained": (700, 128), "scratch": (700, 128)}),  # 2 epochs
     "full": Budget(45_000, 5_000, 10_000, {"trained": (14_000, 128), "scratch": (56_000, 128)}),  # 40 and 160 epochs
 }
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One claim (or one case of it): the values over the seeds, and whether their mean meets the bound."""
-
-    claim: str
-    case: str | None
-    said: Claim
-    bound: Bound
-    values: list[float]
-    error: str = ""
-    seconds: float = 0.0
-
-    @property
-    def subject(self) -> str:
-        return f"claim_{self.claim}" + (f"[{self.case}]" if self.case else "")
-
-    @property
-    def value(self) -> float:
-        return statistics.fmean(self.values) if self.values else math.nan
-
-    @property
-    def verdict(self) -> str:
-        return "error" if self.error else "holds" if self.bound.admits(self.value) else "fails"
-
-    @property
-    def surprising(self) -> bool:
-        return self.verdict != self.bound.expected
-
-
-@dataclass
-class Report:
-    """What one run of one method found. `numbers` holds, by subject and quantity, one value a seed."""
-
-    id: str
-    tier: str
-    data: str = "none"
-    data_digest: str = ""
-    seeds: list[int] = field(default_factory=list)
-    numbers: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    verdicts: list[Verdict] = field(default_factory=list)
-    seconds: float = 0.0
-    problem: str = ""  # why nothing could be run
-
-    @property
-    def good(self) -> bool:
-        return not self.problem and not any(v.surprising for v in self.verdicts)
 
 
 def make_task(tier: str, start: str, data: Path | None, seed: int, device: str = "cpu") -> Task:
@@ -186,7 +138,9 @@ def run(
             say(f"exact claim {name}")
             report.verdicts += judge(method, name, claim, {0: lab})
         if stamp and record_rows:
-            stamp.write([stamp.row("exact", v.subject, "value", v.value, "none", "", 0) for v in report.verdicts if not v.error])
+            rows = [(v.subject, "value", v.value) for v in report.verdicts if not v.error]
+            rows.append((*TIME, time.monotonic() - started))
+            stamp.write([stamp.row("exact", *row, "none", "", 0) for row in rows])
     for tier in upper:
         claims = list(claims_of(record, (tier,)))
         if not claims and tier != "smoke":
@@ -197,6 +151,7 @@ def run(
             lab = Lab(method, lambda tier=tier, seed=seed: make_task(tier, start, data, seed, device), config)  # type: ignore[misc]
             where = f"{tier}, seed {seed} ({count} of {len(seeds)})"
             say(f"{where}: reading data")
+            began = time.monotonic()
             report.data, report.data_digest = lab.task.name, lab.task.digest
             rows = stamp.done(tier, lab.task, seed) if stamp and resume else []
             if not rows:
@@ -208,10 +163,11 @@ def run(
                     for v in found:
                         if v.error:
                             collected.setdefault(v.subject, []).append(v)
+                rows.append((*TIME, time.monotonic() - began))
                 if stamp and record_rows:
                     stamp.write([stamp.row(tier, *row, lab.task.name, lab.task.digest, seed) for row in rows])
             for subject, quantity, value in rows:
-                if subject.startswith("claim_"):
+                if subject == TIME[0] or subject.startswith("claim_"):
                     continue
                 report.numbers.setdefault(subject, {}).setdefault(quantity, []).append(value)
             values = {subject: value for subject, quantity, value in rows if quantity == "value"}

@@ -47,7 +47,7 @@ class Source:
     path: str
     text: str
     docstring: str
-    functions: dict[str, Function]
+    functions: dict[str, Function]  # those of classes as "Class.name"
     config: tuple[Setting, ...] | None  # None where the file has no Config
     smoke: str | None  # the SMOKE assignment with the comment on its line
     sweeps: bool  # whether it has a SWEEP, operating points for a family's chart
@@ -120,7 +120,7 @@ def read(root: Path, path: Path) -> Source | Problem:
         path=name,
         text=text,
         docstring=ast.get_docstring(tree) or "",
-        functions={f.name: _function(f) for f in tree.body if isinstance(f, ast.FunctionDef)},
+        functions=_functions(tree),
         config=next((_settings(lines, c) for c in tree.body if isinstance(c, ast.ClassDef) and c.name == "Config"), None),
         smoke=next((_whole_lines(lines, node) for node in tree.body if _assigns(node, "SMOKE")), None),
         sweeps=any(_assigns(node, "SWEEP") for node in tree.body),
@@ -133,6 +133,15 @@ def _parse(text: str) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an invalid escape is the linter's business
         return ast.parse(text)
+
+
+def _functions(tree: ast.Module) -> dict[str, Function]:
+    """The functions of a file by name, and those of its classes as "Class.name"."""
+    found = {f.name: _function(f) for f in tree.body if isinstance(f, ast.FunctionDef)}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{f.name}": _function(f) for f in node.body if isinstance(f, ast.FunctionDef)}
+    return found
 
 
 def _function(node: ast.FunctionDef) -> Function:

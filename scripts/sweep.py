@@ -13,7 +13,8 @@ from catalog import Record
 from methods.kit.lab import Lab
 from methods.kit.layers import output_error
 from methods.kit.task import Task
-from scripts.smoke import Report, Stamp, make_task, measured
+from scripts.outcome import Report
+from scripts.smoke import Stamp, make_task, measured
 
 TIER = "sweep"
 

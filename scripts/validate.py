@@ -8,7 +8,7 @@ from pathlib import Path
 
 from catalog import Record
 from scripts import records, source
-from scripts.smoke import Report
+from scripts.outcome import Report
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,8 @@ def test_recorded_rows_can_be_resumed(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert run("smoke", "hinton_distillation", "--tier", "exact", "--record")[0] == 0
     rows = records.read(tmp_path / "x.csv")
     assert {row.data for row in rows} == {"none"}
-    assert all(row.subject.startswith("claim_") and len(row.code) == 16 and row.torch for row in rows)
+    assert [row.metric for row in rows if row.subject == "run"] == ["seconds"]
+    assert all(row.subject.startswith(("claim_", "run")) and len(row.code) == 16 and row.torch for row in rows)
     records.write(tmp_path / "x.csv", rows)
     assert records.read(tmp_path / "x.csv") == rows
 

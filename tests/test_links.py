@@ -677,7 +677,7 @@ def test_pages_show_health(tmp_path: Path) -> None:
     page = entry_page(facts, facts.catalogue.entries["slim"])
     assert f"(PyTorch) <small>checked 2026-07-01, gone since 2026-07-01; [archived copy]({archived(f'{base}/404', 2026)})</small>" in page
     assert f"[Slides]({base}/403) <small>checked 2026-07-01</small>" in page
-    assert page.count("<small>checked") == 2, "the paper's own address is noted only where it does not answer"
+    assert page.count("<small>checked") == 3, "at the head of the page the paper's own address is noted only where it does not answer"
 
 
 def test_a_mistake_of_ours_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:

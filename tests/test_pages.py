@@ -21,8 +21,10 @@ from catalog import load
 from catalog.schema import Bound
 from scripts import bibtex, browse, charts, entry_pages, markup, records, source, vega
 from scripts.facts import Condition, Facts, FactsError, Measured, gather
+from scripts.outcome import TIME, recorded
 from scripts.pages import METHODS, leading, pages
 from scripts.records import Row
+from scripts.report import as_text
 from scripts.site import SiteError, build
 
 pytestmark = pytest.mark.xdist_group("pages")  # they share two builds of the site
@@ -34,7 +36,7 @@ models: {VGG-19: sixteen convolutions}
 metrics: {top1_error: {name: top-1 error, unit: "%", direction: lower}}
 tags: {channel: Removes whole <evil-tag>channels</evil-tag>}
 """
-SLIM = """
+SLIM = r"""
 name: Slim
 title: "The Slimming of {Networks} & 100% More_of_it"
 authors: [Ana Müller, "Small Print, Inc.", Bo von Chen]
@@ -47,6 +49,8 @@ tags: [channel]
 start: trained
 returns: smaller
 formerly: [slimmer]
+equations:
+  - {tex: 'y = \sum_k \gamma_k x_k', says: Scales γ weigh channels x., where: Eq. 1, function: claim_same}
 summary: It makes networks slim.
 when_to_use: Often.
 when_not: Rarely.
@@ -118,6 +122,7 @@ links: [{{url: "https://example.org/`l`", label: '{EVIL} label'}}]
 tags: [channel]
 builds_on: [slimmer]
 compared_with: [slim]
+equations: [{{tex: 'a < \text{{<evil-tag onclick="x">}}', says: '{EVIL} says', where: '{EVIL} where'}}]
 summary: '{EVIL} summary'
 when_not: '{EVIL} when'
 results:
@@ -280,7 +285,9 @@ def test_a_fence_is_longer_than_any_inside() -> None:
 
 def test_white_space_is_squeezed_only_where_it_does_not_show() -> None:
     page = "<p>\n\n  a <b>x</b>\n</p>\n\n<pre>\n  b\n\n c</pre>\n  <script>\n\n x</script>\n"
-    assert markup.squeezed(page) == "<p>\na <b>x</b>\n</p>\n<pre>\n  b\n\n c</pre>\n<script>\n\n x</script>\n"
+    assert markup.squeezed(page) == "<p>a <b>x</b></p><pre>\n  b\n\n c</pre>\n<script>\n\n x</script>\n"
+    cells = '<table>\n<tr>\n<th>a</th>\n<td>b</td></tr>\n<tr><td>c</td></tr>\n</table> <ul>\n<li>d</li>\n</ul> <svg xmlns="http://www.w3.org/2000/svg"></svg>'
+    assert markup.squeezed(cells) == "<table><tr><th>a<td>b<tr><td>c</table> <ul><li>d</ul> <svg></svg>"
 
 
 # Numbers
@@ -394,6 +401,11 @@ def test_nan_never_holds() -> None:
 # Pages
 
 
+def test_a_description_is_whole_sentences() -> None:
+    assert entry_pages.opening("One. Two three. " + 50 * "long " + "four.") == "One. Two three."
+    assert entry_pages.opening(60 * "long " + "one. Two.") == 60 * "long " + "one."
+
+
 def test_an_entry_page_says_what_is_known(facts: Facts) -> None:
     page = pages(facts)["pruning/slim.md"]
     for said in [
@@ -409,6 +421,37 @@ def test_an_entry_page_says_what_is_known(facts: Facts) -> None:
         assert said in page or markup.escape(said) in page, said
     line = SLIM_PY.splitlines().index("def claim_same(lab): ...") + 1
     assert f'href="#__codelineno-source-{line}"' in page
+    assert "<mi>γ</mi>" in page
+    assert (
+        f'Computed by <code>claim&#95;same</code></summary>\n\n```{{ .python #equation-1-code linenums="{line}" }}\ndef claim_same' in page
+    )
+    assert "[archived copy](https://web.archive.org/web/2/https://arxiv.org/abs/1708.06519)" in page
+
+
+def test_a_page_shows_what_the_terminal_prints(facts: Facts) -> None:
+    record, code = facts.catalogue.entries["slim"], facts.of("slim").code or ""
+    numbers = {"reference": 0.9, "control_random": 0.5, "method": 0.8}
+    rows = [row("smoke", subject, "accuracy", value, "standin", 0, code) for subject, value in numbers.items()]
+    rows += [
+        row("smoke", "method", "accuracy", 0.1, "standin", 1, code),
+        row("smoke", "claim_beats_random", "value", 0.3, "standin", 0, code),
+    ]
+    rows += [row("exact", "claim_sizes[B1]", "value", 9, "none", 0, code)]
+    found = recorded(record, rows, "smoke", "standin")
+    assert found.numbers == {subject: {"accuracy": [value]} for subject, value in numbers.items()}
+    assert [(v.subject, v.verdict, v.surprising) for v in found.verdicts] == [
+        ("claim_sizes[B1]", "fails", False), ("claim_beats_random", "holds", False),
+    ]  # fmt: skip
+    assert found.seconds == 0
+    page = entry_pages.entry_page(replace(facts, measured={"slim": Measured(rows, code)}), record)
+    text = as_text(record, found)
+    assert text in page
+    assert "The first takes seconds on a processor" in page
+    assert [line.split()[:2] for line in text.splitlines()[3:6]] == [["reference", "90.0%"], ["control:", "random"], ["method", "80.0%"]]
+    timed = [*rows, row("smoke", *TIME, 4, "standin", 0, code), row("exact", *TIME, 2, "none", 0, code)]
+    assert "The first took 6 seconds when it was recorded" in entry_pages.entry_page(
+        replace(facts, measured={"slim": Measured(timed, code)}), record
+    )
 
 
 def test_an_entry_without_method_says_so(facts: Facts) -> None:
@@ -616,7 +659,7 @@ def test_what_entries_contain_is_text(seen: dict[str, dict[Path, Seen]]) -> None
 def test_tables_have_a_cell_for_every_heading(built: dict[str, Path]) -> None:
     for path in built["hosted"].rglob("*.html"):
         for table in re.findall(r"<table>.*?</table>", path.read_text(), re.DOTALL):
-            widths = {len(re.findall(r"<t[hd][ >]", line)) for line in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)}
+            widths = {len(re.findall(r"<t[hd][ >]", line)) for line in table.split("<tr>")[1:]}  # no end tags: see `markup.squeezed`
             assert len(widths) == 1, path
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from catalog import Record, load
 from scripts import records, source
-from scripts.smoke import Report
+from scripts.outcome import Report
 from scripts.validate import compare
 
 ID = "network_slimming"
