@@ -113,7 +113,7 @@ def dress(svg: str, title: str, name: str) -> str:
     width = 1.25 * float(box.split()[2])
     title = escape(title)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" style="max-width: {width:.0f}px" role="img" aria-label="{title}">'
-    return slim(f"{head}<title>{title}</title>{body}")
+    return slim(head + body)
 
 
 @cache
