@@ -372,10 +372,12 @@ def _numbers(facts: Facts, record: Record, source: Source | None, measured: Meas
     if not measured.conditions:
         command = code(f"smallprint smoke {record.id} --record")
         return section(title, "numbers", told, f'<p class="sp-empty">Not measured yet: {command} writes the numbers that stand here.</p>')
-    return section(title, "numbers", told, _among(facts, record, measured), *(_condition(measured, c) for c in measured.conditions))
+    tables = (_condition(measured, condition, explained=not place) for place, condition in enumerate(measured.conditions))
+    return section(title, "numbers", told, _among(facts, record, measured), *tables)
 
 
-def _condition(measured: Measured, condition: Condition) -> str:
+def _condition(measured: Measured, condition: Condition, *, explained: bool) -> str:
+    """Under one condition; the first table of a page is `explained`, as the others have the same columns."""
     subjects = measured.subjects(condition)
     known = [q for q in QUANTITIES if any(measured.sample(condition, s, q) for s in subjects)]
     groups = [
@@ -384,7 +386,8 @@ def _condition(measured: Measured, condition: Condition) -> str:
     ]
     top = "".join(f'<th scope="colgroup" colspan="{len(names)}">{title}</th>' for title, names in groups if names)
     order = [q for _, names in groups for q in names]
-    names = [f'<th scope="col" title="{QUANTITIES[q][1]}">{QUANTITIES[q][0]}</th>' for q in order]
+    words = {q: f' title="{QUANTITIES[q][1]}"' if explained else "" for q in order}
+    names = [f'<th scope="col"{words[q]}>{QUANTITIES[q][0]}</th>' for q in order]
     lines = []
     for subject in subjects:
         cells = "".join(f"<td>{_cell(measured, condition, subject, q)}</td>" for q in order)

@@ -519,7 +519,8 @@ def test_a_chart_is_one_image_in_the_ink_of_the_page() -> None:
 
 
 def test_words_in_a_chart_keep_their_digits() -> None:
-    drawn = charts.dress('<svg viewBox="0 0 9 9"><path fill="red" d="M0,0h1" transform="translate(1.2345,2)"/><text>0.05</text></svg>', "A", "a")
+    path = '<path fill="red" d="M0,0h1" transform="translate(1.2345,2)"/>'
+    drawn = charts.dress(f'<svg viewBox="0 0 9 9">{path}<text>0.05</text></svg>', "A", "a")
     assert "translate(1.2,2)" in drawn
     assert ">0.05<" in drawn
 
