@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
 from html import escape
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec
 
+P = ParamSpec("P")
 INK = "#010203"  # stands for the page's text colour until the SVG is finished
 FAINT = "#8a8f98"
 COLOURS = {  # after Okabe and Ito: told apart by colour-blind readers, on white and on black
@@ -108,10 +109,26 @@ def dress(svg: str, title: str, name: str) -> str:
 
 @cache
 def altair() -> Any:
-    """Altair, imported when a first chart is drawn."""
+    """Altair, imported when a first chart is drawn. It checks nothing: that took a third of the time, and tests draw each kind."""
     import altair as imported
+    from altair.utils import schemapi
 
+    schemapi.DEBUG_MODE = False
     return imported
+
+
+def once(draw: Callable[P, str]) -> Callable[P, str]:
+    """Remember charts by what they show: a server draws again only what changed."""
+    known: dict[str, str] = {}
+
+    @wraps(draw)
+    def drawn(*arguments: P.args, **named: P.kwargs) -> str:
+        shown = repr((arguments, named))  # lists have no hash
+        if shown not in known:
+            known[shown] = draw(*arguments, **named)
+        return known[shown]
+
+    return drawn
 
 
 def roles(names: Sequence[str]) -> Any:
@@ -186,6 +203,7 @@ def _marks(rows: Sequence[dict[str, Any]], x: Any, y: Any, colour: Any, shape: A
     return [points(references), points(others).encode(color=colour)]
 
 
+@once
 def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, str]) -> str:
     """Accuracy against one cost, both as measured; the line joins what nothing beats. `families` are their names by id."""
     alt = altair()
@@ -213,15 +231,17 @@ def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, st
         .encode(axis_x, axis_y)
     )
     layers = [line, *_marks(rows, axis_x, axis_y, colour, shape)]
-    for label in _labels(points, x, y):
-        text = alt.Chart(alt.InlineData(values=[label])).mark_text(
-            align=label["align"], dx=label["dx"], dy=label["dy"], fontSize=12, color=INK
-        )
-        layers.append(text.encode(axis_x, axis_y, text="label:N"))
+    labels = _labels(points, x, y)
+    for align, dx, dy in SIDES:  # one layer a side: layers are what takes time
+        there = [label for label in labels if (label["align"], label["dx"], label["dy"]) == (align, dx, dy)]
+        if there:
+            text = alt.Chart(alt.InlineData(values=there)).mark_text(align=align, dx=dx, dy=dy, fontSize=12, color=INK)
+            layers.append(text.encode(axis_x, axis_y, text="label:N"))
     chart = alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
     return _finish(chart, f"Accuracy against {cost}: {len(points)} networks. The table below holds every number.", name)
 
 
+@once
 def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> str:
     """One line a method: its best control (bar), itself (dot), the reference (diamond)."""
     alt = altair()
@@ -273,6 +293,7 @@ class Bar(NamedTuple):
     own: bool
 
 
+@once
 def bars(rows: Sequence[Bar], what: str, name: str) -> str:
     """Printed numbers as bars from zero, in the order given; methods without an entry in grey."""
     alt = altair()
@@ -291,6 +312,7 @@ def bars(rows: Sequence[Bar], what: str, name: str) -> str:
     return _finish(chart, f"{what} of {len(rows)} methods, as printed. The table below holds every number.", name)
 
 
+@once
 def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control: str, name: str) -> str:
     """A small panel a method: itself, its control, and behind them, grey, all the other methods. Bars are deviations over seeds."""
     alt = altair()
@@ -311,13 +333,15 @@ def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control
         ]
         return alt.Chart(alt.InlineData(values=rows))
 
+    def behind(one: Series) -> Any:
+        """All the others in one layer, as a layer each would be a square of them."""
+        others = [(place, other) for place, other in enumerate(series) if other is not one]
+        rows = [{"cost": c, "value": v, "who": place} for place, other in others for c, v, _ in sorted(other.method)]
+        return alt.Chart(alt.InlineData(values=rows)).mark_line(color=FAINT, opacity=0.35, strokeWidth=1.2).encode(x, y, detail="who:N")
+
     panels = []
     for one in series:
-        layers = [
-            drawn(other.method, "other methods", other.label).mark_line(color=FAINT, opacity=0.35, strokeWidth=1.2).encode(x, y)
-            for other in series
-            if other is not one
-        ]
+        layers = [behind(one)] if len(series) > 1 else []
         for spots, role, dash, colour in (
             ([one.reference] if one.reference else [], "reference", [1, 0], INK),
             (one.control, control, [4, 3], INK),
@@ -394,6 +418,7 @@ def lineage(own: str, family: str, before: Sequence[Node], after: Sequence[Node]
     )
 
 
+@once
 def among(points: Sequence[Point], own: str, family: str, cost: str, name: str) -> str:
     """One method, its controls and its reference in colour, in accuracy against cost, before its family's other methods in grey."""
     alt = altair()

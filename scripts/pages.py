@@ -58,6 +58,7 @@ from scripts.markup import (
 
 METHODS = ("low_rank", "pruning", "distillation", "quantization", "architecture")
 MARK = re.compile(r"<!-- fill: ([a-z_]+) -->")
+MOST_BARS = 40  # of a chart, the youngest papers; nobody reads more, and the table below it holds all
 NAMES = {family: name for family, (name, _) in FAMILIES.items()}
 
 
@@ -769,5 +770,6 @@ def _changes(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Record,
     ]
     if known is None or len(bars) < 2:
         return ""
+    bars = bars[-MOST_BARS:]
     name = re.sub(r"[^a-z0-9]+", "-", f"changes-{place[0]}-{place[1]}".lower())
     return figure(charts.bars(bars, f"change of {known.name}, {known.unit}", name))
