@@ -300,8 +300,11 @@ def bars(rows: Sequence[Bar], what: str, name: str) -> str:
     values = [{"place": str(place), "label": bar.label, "value": bar.value, "own": bar.own} for place, bar in enumerate(rows)]
     for row, bar in zip(values, rows, strict=True):
         row["note"] = f"{bar.label}: {bar.value:g} ({what})"
-    names = json.dumps([bar.label for bar in rows])  # two rows may have one name, so the axis counts them
-    axis = alt.Axis(ticks=False, domain=False, labelExpr=f"{names}[datum.value]", labelLimit=260)
+    short = [
+        bar.label if len(bar.label) <= 40 else f"{bar.label[:39].rstrip()}…" for bar in rows
+    ]  # Vega's own limit takes as long as the rest
+    names = json.dumps(short)  # two rows may have one name, so the axis counts them
+    axis = alt.Axis(ticks=False, domain=False, labelExpr=f"{names}[datum.value]", labelLimit=0)
     chart = alt.Chart(alt.InlineData(values=values)).mark_bar(height=12, cornerRadiusEnd=2)
     chart = chart.encode(
         alt.X("value:Q", title=what, axis=alt.Axis(tickCount=6)),

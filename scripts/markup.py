@@ -73,9 +73,12 @@ def plural(count: int, word: str, many: str | None = None) -> str:
     return f"{count:,} {word if count == 1 else many or word + 's'}"
 
 
+UNSEARCHED = 'data-search-exclude="data-search-exclude"'  # what search finds elsewhere, and what would make its index large
+
+
 def figure(svg: str) -> str:
     """A chart in a frame that scrolls on narrow screens, from the keyboard too."""
-    return f'<figure class="sp-chart" tabindex="0">{svg}</figure>'
+    return f'<figure class="sp-chart" tabindex="0" {UNSEARCHED}>{svg}</figure>'
 
 
 _KEPT = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.DOTALL)
@@ -97,7 +100,7 @@ class Column(NamedTuple):
     number: bool = False
 
 
-def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, kind: str = "") -> str:
+def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, kind: str = "", searched: bool = True) -> str:
     """A Markdown table in a frame that scrolls on narrow screens; `kind` adds classes, "sp-sortable" for instance."""
     rows = list(rows)
     bare = not any("](" in cell or "<a " in cell for row in rows for cell in row)  # the keyboard scrolls what it can reach
@@ -106,7 +109,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, kind: str
         "| " + " | ".join("---:" if column.number else ":---" for column in columns) + " |",
         *("| " + " | ".join(cell or " " for cell in row) + " |" for row in rows),
     ]
-    focus = ' tabindex="0"' if bare else ""
+    focus = (' tabindex="0"' if bare else "") + ("" if searched else f" {UNSEARCHED}")
     return f'<div class="sp-table {kind}"{focus} markdown>\n\n' + "\n".join(lines) + "\n\n</div>"
 
 

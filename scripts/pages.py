@@ -34,6 +34,7 @@ from scripts.entry_pages import (
 from scripts.facts import Condition, Facts, Finding, Sample, Size
 from scripts.markup import (
     NONE,
+    UNSEARCHED,
     Column,
     code,
     decimals,
@@ -58,7 +59,7 @@ from scripts.markup import (
 
 METHODS = ("low_rank", "pruning", "distillation", "quantization", "architecture")
 MARK = re.compile(r"<!-- fill: ([a-z_]+) -->")
-MOST_BARS = 40  # of a chart, the youngest papers; nobody reads more, and the table below it holds all
+MOST_BARS = 30  # of a chart, the youngest papers; nobody reads more, and the table below it holds all
 NAMES = {family: name for family, (name, _) in FAMILIES.items()}
 
 
@@ -165,7 +166,7 @@ def pareto(facts: Facts, here: str) -> str:
         there = points(facts, condition, cost)
         if there:
             svg = charts.pareto([point for _, point in there], axis, f"pareto-{cost}", NAMES)
-            tabs.append(f'=== "{title}"\n\n    <span class="sp-chart" tabindex="0">{svg}</span>')
+            tabs.append(f'=== "{title}"\n\n    <span class="sp-chart" tabindex="0" {UNSEARCHED}>{svg}</span>')
         for record, point in there:
             rows.setdefault((record.id, point.label, point.role), (record, point, {}))[2][cost] = point.cost
     columns = [
@@ -185,7 +186,7 @@ def pareto(facts: Facts, here: str) -> str:
         ]
         for record, point, costs in rows.values()
     ]
-    indented = "\n".join(f"    {line}" for line in table(columns, lines, kind="sp-sortable").splitlines())
+    indented = "\n".join(f"    {line}" for line in table(columns, lines, kind="sp-sortable", searched=False).splitlines())
     what = f"{condition_name(condition)}: each point is a network, as it would ship. Up and left is better;"
     what += " the dashed line joins those that none beats in both."
     guide = inside("What these data are", here, "guides/read.md#data")
@@ -238,7 +239,7 @@ def verdicts(facts: Facts, here: str) -> str:
         parts.append(f'??? quote "{plural(len(fails), "claim")} that failed here, each with its number and the reason"\n\n{indented}')
     else:
         parts.append(f"Nothing {'else ' if surprises else ''}so far, at the scale of these runs.")
-    parts.append("### Method by method { #did }\n\n" + table(*filled(columns, rows), kind="sp-sortable"))
+    parts.append("### Method by method { #did }\n\n" + table(*filled(columns, rows), kind="sp-sortable", searched=False))
     return "\n\n".join(parts)
 
 
@@ -303,7 +304,7 @@ def timeline(facts: Facts, family: str) -> str:
         f'<li markdown><span class="sp-year">{year}</span><ul markdown>\n' + "\n".join(names) + "\n</ul></li>"
         for year, names in years.items()
     )
-    return f'<ol class="sp-timeline sp-{family}" markdown>\n{items}\n</ol>' if items else ""
+    return f'<ol class="sp-timeline sp-{family}" {UNSEARCHED} markdown>\n{items}\n</ol>' if items else ""
 
 
 def findings(facts: Facts, family: str) -> str:
@@ -411,7 +412,7 @@ def _methods(facts: Facts, records: Sequence[Record], here: str) -> str:
     own = [escape(r.entry.name) for r in records if r.id in facts.sources and "prepare" in facts.sources[r.id].functions]
     if own:
         explain += f" {' and '.join(own)} works on a task of its own, whose score stands in the place of accuracy."
-    return section("All of them", "all", explain, table(*filled(columns, rows), kind="sp-sortable"))
+    return section("All of them", "all", explain, table(*filled(columns, rows), kind="sp-sortable", searched=False))
 
 
 def _sweep(facts: Facts, records: Sequence[Record], here: str, family: str) -> str:
@@ -455,7 +456,7 @@ def _against_cost(facts: Facts, swept: Swept, here: str, family: str, where: str
         ]
         known = [one for one in series if one.method]
         svg = charts.sweeps(known, family, "share of the multiply-adds", title.lower(), "best control", f"sweep-{metric}") if known else ""
-        tabs.append(f'=== "{title}"\n\n    <span class="sp-chart" tabindex="0">{svg}</span>')
+        tabs.append(f'=== "{title}"\n\n    <span class="sp-chart" tabindex="0" {UNSEARCHED}>{svg}</span>')
     scratch = [escape(record.entry.name) for record, _ in swept if record.executable and record.executable.start == "scratch"]
     explain = (
         f"{where}every method at several sizes, each beside "
@@ -526,7 +527,7 @@ def _against_steps(facts: Facts, swept: Swept, here: str, family: str, where: st
 def _numbers(heads: Sequence[str], rows: Sequence[list[str]]) -> str:
     """The table behind a chart, folded; every column but names sorts as numbers."""
     columns = [Column(head, head not in ("Method", "Which")) for head in heads]
-    lines = table(columns, rows, kind="sp-sortable").splitlines()
+    lines = table(columns, rows, kind="sp-sortable", searched=False).splitlines()
     return '??? note "The numbers of these charts"\n\n' + "\n".join(f"    {line}" for line in lines)
 
 
@@ -574,7 +575,7 @@ def _listing(facts: Facts, records: Sequence[Record], here: str) -> str:
             ]
         )
     columns = [Column("Name"), Column("Year", True), Column("Authors"), Column("Venue"), Column("About")]
-    return table(*filled(columns, rows), kind="sp-sortable")
+    return table(*filled(columns, rows), kind="sp-sortable", searched=False)
 
 
 # Comparisons
@@ -719,7 +720,9 @@ def _measured(facts: Facts, condition: Condition, records: Sequence[Record], her
     lines = [line for _, line in sorted(rows, key=first)]
     svg = charts.gaps([gap for _, gap in sorted(gaps, key=first)], f"gaps-{anchor(condition)}", NAMES) if gaps else ""
     chart = figure(svg) if svg else ""
-    return section(condition_name(condition), anchor(condition), chart, table(*filled(columns, lines), kind="sp-sortable sp-download"))
+    return section(
+        condition_name(condition), anchor(condition), chart, table(*filled(columns, lines), kind="sp-sortable sp-download", searched=False)
+    )
 
 
 def published_page(facts: Facts) -> str:
@@ -754,7 +757,7 @@ def _published(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Recor
         ])  # fmt: skip
     names = ["Method", "Year", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting and place"]
     columns = [Column(name, name in ("Year", "Before", "After", "Change")) for name in names]
-    body = table(*filled(columns, rows), kind="sp-sortable sp-printed sp-download")
+    body = table(*filled(columns, rows), kind="sp-sortable sp-printed sp-download", searched=False)
     return "\n\n".join(filter(None, [f"## {escape(place[1])} on {escape(place[0])}", _changes(facts, place, found), body]))
 
 
