@@ -1,12 +1,14 @@
 """How the program keeps up with a large catalogue: `python -m scripts.bench [check] [site] [--entries 100 10000]`.
 
 Copies the repository to a temporary folder, fills it with entries made from the real ones, and times the commands there
-in processes of their own: seconds from start to end, seconds of a processor (the fair number on a busy machine), most memory.
+in processes of their own: seconds from start to end, seconds of a processor (the fair number on a busy machine), most memory;
+and of a site, how large are its search index and the page of the whole catalogue.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import re
@@ -66,6 +68,17 @@ def timed(folder: Path, command: str) -> tuple[int, float, float, float]:
     return int(code), whole, float(worked), float(memory)
 
 
+LARGE = ("search/search_index.json", "catalogue/index.html", "assets/entries.js")
+
+
+def sizes(site: Path) -> str:
+    """The files that grow with the catalogue, and how much of them goes over the wire."""
+    texts = {name: (site / name).read_bytes() for name in LARGE}
+    return "\n".join(
+        f"{name:30} {len(text) / 1e6:6.2f} MB, compressed {len(gzip.compress(text)) / 1e6:5.2f} MB" for name, text in texts.items()
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commands", nargs="*", help=f"of {', '.join(COMMANDS)}; default: all")
@@ -87,6 +100,8 @@ def main() -> None:
                     + (f" exit {code}" if code else ""),
                     flush=True,
                 )
+                if name == "site" and not code:
+                    print(sizes(folder / "build/site"), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
 from html import escape
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec
 
 from scripts import vega
 from scripts.svg import slim
 from scripts.vega import Chart
 
+P = ParamSpec("P")
 INK = vega.INK
 FAINT = "#8a8f98"
 COLOURS = {  # after Okabe and Ito: told apart by colour-blind readers, on white and on black
@@ -118,10 +119,26 @@ def dress(svg: str, title: str, name: str) -> str:
 
 @cache
 def altair() -> Any:
-    """Altair, imported when a first chart is drawn."""
+    """Altair, imported when a first chart is drawn. It checks nothing: that took a third of the time, and tests draw each kind."""
     import altair as imported
+    from altair.utils import schemapi
 
+    schemapi.DEBUG_MODE = False
     return imported
+
+
+def once(draw: Callable[P, Chart]) -> Callable[P, Chart]:
+    """Remember charts by what they show: a server draws again only what changed."""
+    known: dict[str, Chart] = {}
+
+    @wraps(draw)
+    def drawn(*arguments: P.args, **named: P.kwargs) -> Chart:
+        shown = repr((arguments, named))  # lists have no hash
+        if shown not in known:
+            known[shown] = draw(*arguments, **named)
+        return known[shown]
+
+    return drawn
 
 
 def roles(names: Sequence[str]) -> Any:
@@ -196,6 +213,7 @@ def _marks(rows: Sequence[dict[str, Any]], x: Any, y: Any, colour: Any, shape: A
     return [points(references), points(others).encode(color=colour)]
 
 
+@once
 def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, str]) -> Chart:
     """Accuracy against one cost, both as measured; the line joins what nothing beats. `families` are their names by id."""
     alt = altair()
@@ -223,16 +241,17 @@ def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, st
         .encode(axis_x, axis_y)
     )
     layers = [line, *_marks(rows, axis_x, axis_y, colour, shape)]
-    for label in _labels(points, x, y):
-        row = {**label, "family": families.get(label["family"], label["family"])}
-        text = alt.Chart(alt.InlineData(values=[row])).mark_text(
-            align=label["align"], dx=label["dx"], dy=label["dy"], fontSize=12, color=INK
-        )
-        layers.append(text.encode(axis_x, axis_y, text="label:N"))
+    labels = [{**label, "family": families.get(label["family"], label["family"])} for label in _labels(points, x, y)]
+    for align, dx, dy in SIDES:  # one layer a side: layers are what takes time
+        there = [label for label in labels if (label["align"], label["dx"], label["dy"]) == (align, dx, dy)]
+        if there:
+            text = alt.Chart(alt.InlineData(values=there)).mark_text(align=align, dx=dx, dy=dy, fontSize=12, color=INK)
+            layers.append(text.encode(axis_x, axis_y, text="label:N"))
     chart = alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
     return _finish(chart, f"Accuracy against {cost}: {len(points)} networks. The table below holds every number.", name, zoom=True)
 
 
+@once
 def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> Chart:
     """One line a method: its best control (bar), itself (dot), the reference (diamond)."""
     alt = altair()
@@ -284,14 +303,18 @@ class Bar(NamedTuple):
     own: bool
 
 
+@once
 def bars(rows: Sequence[Bar], what: str, name: str) -> Chart:
     """Printed numbers as bars from zero, in the order given; methods without an entry in grey."""
     alt = altair()
     values = [{"place": str(place), "label": bar.label, "value": bar.value, "own": bar.own} for place, bar in enumerate(rows)]
     for row, bar in zip(values, rows, strict=True):
         row["note"] = f"{bar.label}: {bar.value:g} ({what})"
-    names = json.dumps([bar.label for bar in rows])  # two rows may have one name, so the axis counts them
-    axis = alt.Axis(ticks=False, domain=False, labelExpr=f"{names}[datum.value]", labelLimit=260)
+    short = [
+        bar.label if len(bar.label) <= 40 else f"{bar.label[:39].rstrip()}…" for bar in rows
+    ]  # Vega's own limit takes as long as the rest
+    names = json.dumps(short)  # two rows may have one name, so the axis counts them
+    axis = alt.Axis(ticks=False, domain=False, labelExpr=f"{names}[datum.value]", labelLimit=0)
     chart = alt.Chart(alt.InlineData(values=values)).mark_bar(height=12, cornerRadiusEnd=2)
     chart = chart.encode(
         alt.X("value:Q", title=what, axis=alt.Axis(tickCount=6)),
@@ -302,6 +325,7 @@ def bars(rows: Sequence[Bar], what: str, name: str) -> Chart:
     return _finish(chart, f"{what} of {len(rows)} methods, as printed. The table below holds every number.", name)
 
 
+@once
 def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control: str, name: str) -> Chart:
     """A small panel a method: itself, its control, and behind them, grey, all the other methods. Bars are deviations over seeds."""
     alt = altair()
@@ -399,6 +423,7 @@ def lineage(own: str, family: str, before: Sequence[Node], after: Sequence[Node]
     )
 
 
+@once
 def among(points: Sequence[Point], own: str, family: str, cost: str, name: str) -> Chart:
     """One method, its controls and its reference in colour, in accuracy against cost, before its family's other methods in grey."""
     alt = altair()

@@ -305,4 +305,6 @@ def gather(root: Path, templates: Mapping[str, str] | None = None) -> Facts:
         said.append(str(problem))
     if said:
         raise FactsError("\n".join(said))
+    for record in catalogue.entries.values():
+        record.lines.clear()  # only problems need them; of ten thousand entries they are a hundred megabytes
     return Facts(catalogue, sources, measured, templates or {}, health, spans(root, catalogue.entries.values()))

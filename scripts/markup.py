@@ -75,6 +75,9 @@ def plural(count: int, word: str, many: str | None = None) -> str:
     return f"{count:,} {word if count == 1 else many or word + 's'}"
 
 
+UNSEARCHED = 'data-search-exclude="data-search-exclude"'  # what search finds elsewhere, and what would make its index large
+
+
 def figure(chart: vega.Chart, numbers: str, tag: str = "figure") -> str:
     """A chart in a frame that scrolls on narrow screens, from the keyboard too; below it, room for tools and a way to its table.
 
@@ -84,7 +87,7 @@ def figure(chart: vega.Chart, numbers: str, tag: str = "figure") -> str:
     explore = '<button type="button" class="sp-explore">Explore this chart</button>'
     there = f'<a href="#{numbers}" aria-label="Numbers of this chart, as a table">Numbers</a>'
     frame = f'<span class="sp-frame" tabindex="0">{chart.svg}</span>'
-    return f'<{tag} class="sp-chart" data-chart="{chart.name}">{frame}<span class="sp-tools">{explore}{there}</span></{tag}>'
+    return f'<{tag} class="sp-chart" data-chart="{chart.name}" {UNSEARCHED}>{frame}<span class="sp-tools">{explore}{there}</span></{tag}>'
 
 
 _KEPT = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.DOTALL)
@@ -123,7 +126,7 @@ class Column(NamedTuple):
     number: bool = False
 
 
-def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, kind: str = "", id: str = "") -> str:
+def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, kind: str = "", id: str = "", searched: bool = True) -> str:
     """A Markdown table in a frame that scrolls on narrow screens; `kind` adds classes, "sp-sortable" for instance."""
     rows = list(rows)
     bare = not any("](" in cell or "<a " in cell for row in rows for cell in row)  # the keyboard scrolls what it can reach
@@ -132,7 +135,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, kind: str
         "| " + " | ".join("---:" if column.number else ":---" for column in columns) + " |",
         *("| " + " | ".join(cell or " " for cell in row) + " |" for row in rows),
     ]
-    focus = (f' id="{id}"' if id else "") + (' tabindex="0"' if bare else "")
+    focus = (f' id="{id}"' if id else "") + (' tabindex="0"' if bare else "") + ("" if searched else f" {UNSEARCHED}")
     return f'<div class="sp-table {kind}"{focus} markdown>\n\n' + "\n".join(lines) + "\n\n</div>"
 
 

@@ -34,6 +34,7 @@ from scripts.entry_pages import (
 from scripts.facts import Condition, Facts, Finding, Sample, Size
 from scripts.markup import (
     NONE,
+    UNSEARCHED,
     Column,
     code,
     decimals,
@@ -58,6 +59,7 @@ from scripts.markup import (
 
 METHODS = ("low_rank", "pruning", "distillation", "quantization", "architecture")
 MARK = re.compile(r"<!-- fill: ([a-z_]+) -->")
+MOST_BARS = 30  # of a chart, the youngest papers; nobody reads more, and the table below it holds all
 NAMES = {family: name for family, (name, _) in FAMILIES.items()}
 
 
@@ -193,7 +195,8 @@ def pareto(facts: Facts, here: str) -> str:
         ]
         for record, point, costs in rows.values()
     ]
-    indented = "\n".join(f"    {line}" for line in table(columns, lines, kind="sp-sortable", id="numbers-pareto").splitlines())
+    body = table(columns, lines, kind="sp-sortable", id="numbers-pareto", searched=False)
+    indented = "\n".join(f"    {line}" for line in body.splitlines())
     what = f"{condition_name(condition)}: each point is a network, as it would ship. Up and left is better;"
     what += " the dashed line joins those that none beats in both."
     guide = inside("What these data are", here, "guides/read.md#data")
@@ -246,7 +249,7 @@ def verdicts(facts: Facts, here: str) -> str:
         parts.append(f'??? quote "{plural(len(fails), "claim")} that failed here, each with its number and the reason"\n\n{indented}')
     else:
         parts.append(f"Nothing {'else ' if surprises else ''}so far, at the scale of these runs.")
-    parts.append("### Method by method { #did }\n\n" + table(*filled(columns, rows), kind="sp-sortable"))
+    parts.append("### Method by method { #did }\n\n" + table(*filled(columns, rows), kind="sp-sortable", searched=False))
     return "\n\n".join(parts)
 
 
@@ -311,7 +314,7 @@ def timeline(facts: Facts, family: str) -> str:
         f'<li markdown><span class="sp-year">{year}</span><ul markdown>\n' + "\n".join(names) + "\n</ul></li>"
         for year, names in years.items()
     )
-    return f'<ol class="sp-timeline sp-{family}" markdown>\n{items}\n</ol>' if items else ""
+    return f'<ol class="sp-timeline sp-{family}" {UNSEARCHED} markdown>\n{items}\n</ol>' if items else ""
 
 
 def findings(facts: Facts, family: str) -> str:
@@ -419,7 +422,7 @@ def _methods(facts: Facts, records: Sequence[Record], here: str) -> str:
     own = [escape(r.entry.name) for r in records if r.id in facts.sources and "prepare" in facts.sources[r.id].functions]
     if own:
         explain += f" {' and '.join(own)} works on a task of its own, whose score stands in the place of accuracy."
-    return section("All of them", "all", explain, table(*filled(columns, rows), kind="sp-sortable"))
+    return section("All of them", "all", explain, table(*filled(columns, rows), kind="sp-sortable", searched=False))
 
 
 def _sweep(facts: Facts, records: Sequence[Record], here: str, family: str) -> str:
@@ -538,7 +541,7 @@ def _against_steps(facts: Facts, swept: Swept, here: str, family: str, where: st
 def _numbers(id: str, heads: Sequence[str], rows: Sequence[list[str]]) -> str:
     """The table behind a chart, folded; every column but names sorts as numbers."""
     columns = [Column(head, head not in ("Method", "Which")) for head in heads]
-    lines = table(columns, rows, kind="sp-sortable", id=id).splitlines()
+    lines = table(columns, rows, kind="sp-sortable", id=id, searched=False).splitlines()
     return '??? note "The numbers of these charts"\n\n' + "\n".join(f"    {line}" for line in lines)
 
 
@@ -586,7 +589,7 @@ def _listing(facts: Facts, records: Sequence[Record], here: str) -> str:
             ]
         )
     columns = [Column("Name"), Column("Year", True), Column("Authors"), Column("Venue"), Column("About")]
-    return table(*filled(columns, rows), kind="sp-sortable")
+    return table(*filled(columns, rows), kind="sp-sortable", searched=False)
 
 
 # Comparisons
@@ -731,7 +734,7 @@ def _measured(facts: Facts, condition: Condition, records: Sequence[Record], her
     lines = [line for _, line in sorted(rows, key=first)]
     name, numbers = f"gaps-{anchor(condition)}", f"numbers-{anchor(condition)}"
     chart = figure(charts.gaps([gap for _, gap in sorted(gaps, key=first)], name, NAMES), numbers) if gaps else ""
-    body = table(*filled(columns, lines), kind="sp-sortable sp-download", id=numbers)
+    body = table(*filled(columns, lines), kind="sp-sortable sp-download", id=numbers, searched=False)
     return section(condition_name(condition), anchor(condition), chart, body)
 
 
@@ -768,7 +771,7 @@ def _published(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Recor
     names = ["Method", "Year", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting and place"]
     columns = [Column(name, name in ("Year", "Before", "After", "Change")) for name in names]
     name = re.sub(r"[^a-z0-9]+", "-", f"{place[0]}-{place[1]}".lower())
-    body = table(*filled(columns, rows), kind="sp-sortable sp-printed sp-download", id=f"numbers-{name}")
+    body = table(*filled(columns, rows), kind="sp-sortable sp-printed sp-download", id=f"numbers-{name}", searched=False)
     return "\n\n".join(filter(None, [f"## {escape(place[1])} on {escape(place[0])}", _changes(facts, name, found), body]))
 
 
@@ -784,4 +787,5 @@ def _changes(facts: Facts, place: str, found: Sequence[tuple[Record, Result]]) -
     ]
     if known is None or len(bars) < 2:
         return ""
+    bars = bars[-MOST_BARS:]
     return figure(charts.bars(bars, f"change of {known.name}, {known.unit}", f"changes-{place}"), f"numbers-{place}")

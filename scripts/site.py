@@ -6,14 +6,19 @@ import importlib.util
 import logging
 import os
 import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scripts.render import Kept
 
 HOSTED, OFFLINE = Path("build/site"), Path("build/site-offline")
+WATCHED = ("catalog", "methods", "site", "mkdocs.yml")
 NEEDED = ("mkdocs", "material", "pymdownx", "altair", "vl_convert", "bibtexparser")
 # A page opened as a file may neither fetch nor start a worker: search is loaded as a script, and a shim stands in for the worker.
 OFFLINE_CHANGES: dict[str, Any] = {
@@ -44,7 +49,7 @@ def build(
     say("reading the catalogue and making pages")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _render(root, part, offline, strict)
+        _render(root, part, _nothing(), strict, OFFLINE_CHANGES if offline else {})
         say("putting the new site in place")
         _replace(part, out)
     except OSError as problem:
@@ -66,22 +71,27 @@ def _replace(part: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _render(root: Path, out: Path, offline: bool, strict: bool) -> None:
+def _render(root: Path, out: Path, kept: Kept, strict: bool, changes: dict[str, Any]) -> list[str]:
+    """Bring a folder up to date. Returns MkDocs' warnings; with `strict` they are an error. Raises `SiteError`."""
     configuration = _configuration(root)
-    from mkdocs.commands.build import build as render
     from mkdocs.config import load_config
     from mkdocs.exceptions import Abort, MkDocsException
 
+    from scripts import render
+
     with _log() as said:
         try:
-            config = load_config(str(configuration), site_dir=str(out), strict=strict, **(OFFLINE_CHANGES if offline else {}))
+            config = load_config(str(configuration), site_dir=str(out), strict=strict, **changes)
             config.plugins.on_startup(command="build", dirty=False)
             try:
-                render(config)
+                render.build(config, kept)
             finally:
                 config.plugins.on_shutdown()
         except (Abort, MkDocsException) as problem:
             raise SiteError("\n".join(dict.fromkeys([*said, *_reasons(problem)]))) from problem
+    if strict and said:
+        raise SiteError("\n".join(dict.fromkeys(said)))
+    return said
 
 
 def _reasons(problem: BaseException) -> Iterator[str]:
@@ -127,18 +137,49 @@ def _configuration(root: Path) -> Path:
     return path
 
 
-def serve(root: Path, address: str = "127.0.0.1:8000", *, open_browser: bool = False) -> None:
-    """Serve the site and rebuild it when a file changes, until interrupted. Raises `SiteError`."""
-    configuration = _configuration(root)
-    from mkdocs.commands import serve as serving
-    from mkdocs.exceptions import Abort, MkDocsException
+def _nothing() -> Kept:
+    """What is kept before a first build."""
+    from scripts.render import Kept  # MkDocs is imported where a site is built
 
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
-    try:
-        serving.serve(config_file=str(configuration), dev_addr=address, livereload=True, open_in_browser=open_browser, strict=False)
-    except KeyboardInterrupt:
-        return
-    except (Abort, MkDocsException) as problem:
-        raise SiteError(str(problem)) from problem
-    except OSError as problem:
-        raise SiteError(f"{address}: {problem.strerror or problem}; choose another address, for instance 127.0.0.1:8001") from problem
+    return Kept()
+
+
+def serve(root: Path, address: str = "127.0.0.1:8000", *, open_browser: bool = False, say: Callable[[str], None] = print) -> None:
+    """Serve the site, rebuild what a change touches and reload the page in the browser, until interrupted. Raises `SiteError`."""
+    _configuration(root)
+    from mkdocs.livereload import LiveReloadServer
+
+    host, _, port = address.rpartition(":")
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    with tempfile.TemporaryDirectory(prefix="smallprint-") as folder:
+        update = updater(root, Path(folder), f"http://{address}/", say)
+        update()
+        try:
+            with LiveReloadServer(update, host, int(port), folder, polling_interval=0.25) as server:
+                for name in WATCHED:
+                    server.watch(str(root / name))
+                say(f"serving http://{address}/; interrupt to end")
+                server.serve(open_in_browser=open_browser)
+        except KeyboardInterrupt:
+            return
+        except OSError as problem:
+            raise SiteError(f"{address}: {problem.strerror or problem}; choose another address, for instance 127.0.0.1:8001") from problem
+
+
+def updater(root: Path, folder: Path, address: str, say: Callable[[str], None]) -> Callable[[], None]:
+    """A function that brings the site in `folder` up to date. What is wrong it says; the last good site stays."""
+    kept = _nothing()
+
+    def update() -> None:
+        started = time.monotonic()
+        try:
+            said = _render(root, folder, kept, False, {"site_url": address})
+            said.append(f"{kept.written} of {len(kept.pages)} pages made in {time.monotonic() - started:.1f} s")
+        except SiteError as problem:
+            said = [str(problem), "the site stays as it was"]
+        except Exception as problem:  # whatever somebody types, a server goes on
+            said = [f"{type(problem).__name__}: {problem}", "the site stays as it was"]
+        for line in dict.fromkeys(said):
+            say(line)
+
+    return update

@@ -13,7 +13,8 @@ from mkdocs.structure.pages import Page
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add every generated page and file; nothing is written into the folder of hand-written ones."""
-    from scripts import browse, vega
+    from scripts import browse, search, vega
+    from scripts.entry_pages import path_of
     from scripts.exports import FEED, Place
     from scripts.exports import files as exported
     from scripts.facts import FactsError, gather
@@ -35,8 +36,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if path in files.src_uris:
             files.remove(files.src_uris[path])
         files.append(File.generated(config, path, content=text))
+    addresses = {record.id: files.src_uris[path_of(record)].url for record in facts.catalogue.entries.values()}
+    for name in config.plugins.keys() & {"search", "material/search"}:
+        config.plugins[name].search_index.entries += search.documents(facts, addresses)  # type: ignore[attr-defined]
     config.extra["feed"] = FEED if FEED in made else ""  # what the theme's pages point to
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Search does not read the pages of entries: it knows of them already, and parsing them took a fifth of the time."""
+    if page.meta.get("search", {}).get("boost"):
+        page.meta["search"] = {"exclude": True}
+    return markdown
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
