@@ -1,11 +1,14 @@
 """The catalogue as one table to search and narrow, the page that sets entries side by side, and the data that both scripts read.
 
-The table is whole without a script. `entries` is a script and no JSON, because a page opened as a file may not fetch.
+The table is whole without a script. Its later part then is a second table, which a browser with scripts leaves unparsed until the
+script asks: to lay out ten thousand rows takes it a minute. `entries` is a script and no JSON, because a page opened as a file may
+not fetch.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from catalog import Record
@@ -15,6 +18,7 @@ from scripts.facts import Facts
 from scripts.markup import NONE, escape, hosted, inside, percent, plural, quantity, signed, sortable, times, unbroken
 
 CATALOGUE, COMPARE, ENTRIES = "catalogue.md", "compare.md", "assets/entries.js"
+FIRST = 200  # rows in the first table, about what browse.js shows at once
 COLUMNS = (  # id, heading, whether it holds numbers, whether it shows before the reader chooses
     ("name", "Name", False, True),
     ("authors", "Authors", False, False),
@@ -141,18 +145,23 @@ def catalogue_page(facts: Facts) -> str:
         f'<th scope="col" data-column="{id}"{" data-number" if number else ""}{"" if shown else " data-spare"}>{name}</th>'
         for id, name, number, shown in COLUMNS
     )
-    rows = "\n".join(_row(facts, record) for record in records)
+    rows = [_row(facts, record) for record in records]
     told = (
         f"{plural(len(records), 'entry', 'entries')}, newest first. *Claims* says how many of a paper's claims hold where we measured "
         "them again; *gap to control* is how many points of accuracy a method keeps beyond the best naive alternative of the same size. "
         f"{inside('How to read these numbers', CATALOGUE, 'guides/read.md')}."
     )
-    table = f'<div class="sp-scroll" tabindex="0" role="region" aria-label="All entries"><table class="sp-catalogue">\n<thead><tr>{heads}'
+
+    def table(name: str, rows: Sequence[str]) -> str:
+        frame = f'<div class="sp-scroll" tabindex="0" role="region" aria-label="{name}"><table class="sp-catalogue">'
+        return f"{frame}\n<thead><tr>{heads}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody></table></div>"
+
+    later = f'<noscript class="sp-later">{table("More entries", rows[FIRST:])}</noscript>' if rows[FIRST:] else ""
     return "\n\n".join([
         front("Catalogue", "Every entry in one table: search, narrow, sort, choose columns, export.", ("navigation", "toc")),
         "# Catalogue { data-search-exclude }",
         told,
-        f"{table}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>",
+        table("All entries", rows[:FIRST]) + later,
     ]) + "\n"  # fmt: skip
 
 

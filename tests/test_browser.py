@@ -25,6 +25,8 @@ from helpers import Quiet, serving
 from test_pages import Seen, make_tree
 
 from catalog import FAMILIES
+from scripts import browse
+from scripts.facts import gather
 from scripts.site import build
 
 if TYPE_CHECKING:
@@ -396,6 +398,24 @@ def test_columns_are_chosen_and_a_view_exported(page: Page) -> None:
         text = Path(started.value.path()).read_text()
         assert said in text
         assert "network_slimming" not in text
+
+
+def test_later_rows_of_a_long_catalogue_take_part(page: Page, monkeypatch: pytest.MonkeyPatch, site: Path) -> None:
+    """They come in a part of the page that a browser with scripts does not lay out."""
+    monkeypatch.setattr(browse, "FIRST", 3)
+    made = browse.catalogue_page(gather(ROOT, {}))
+    text = (site / "catalogue/index.html").read_text()
+    start, end = text.index('<div class="sp-scroll"'), text.rindex("</table></div>") + len("</table></div>")
+    long = text[:start] + made[made.index('<div class="sp-scroll"') :] + text[end:]
+    page.route("**/catalogue/", lambda route: route.fulfill(body=long, content_type="text/html"))
+    page.goto("catalogue/")
+    rows = page.locator(".sp-catalogue tbody tr")
+    page.wait_for_selector(".sp-catalogue.sp-ready")
+    assert rows.count() > 80
+    page.locator(".sp-finder-text").fill("t-net")
+    assert rows.filter(visible=True).count() < 10
+    page.locator(".sp-catalogue input[aria-label='Choose T-Net to compare']").check()
+    assert page.locator(".sp-to-compare").get_attribute("href").endswith("#entries=t_net")  # type: ignore[union-attr]
 
 
 def test_without_a_script_the_catalogue_is_a_plain_table(browser: Browser, address: str) -> None:

@@ -23,7 +23,10 @@
     const at = Object.fromEntries(heads.map((head, index) => [head.dataset.column, index]));
     const words = (cell) => [...cell.querySelectorAll("span")].map((span) => span.textContent);
     const facets = { family: "Family", venue: "Venue", tags: "Tag", data: "Needs data", training: "Needs training", verdict: "Claims" };
-    const rows = [...table.tBodies[0].rows].map((row) => {
+    const later = document.querySelector("noscript.sp-later"); // with scripts on it holds text, not yet a table
+    const parsed = make("template", { innerHTML: later?.textContent ?? "" }).content;
+    later?.remove();
+    const rows = [...table.tBodies[0].rows, ...parsed.querySelectorAll("tbody tr")].map((row) => {
       const cell = (id) => row.cells[at[id]];
       const label = (id) => (id === "tags" ? words(cell(id)) : [(cell(id).querySelector("data") ?? cell(id)).firstChild?.textContent.trim() ?? ""]);
       const facts = Object.fromEntries(Object.keys(facets).map((id) => [id, label(id).filter(Boolean)]));
@@ -74,8 +77,18 @@
     const PORTION = 200;
     const more = make("button", { type: "button", className: "sp-more", onclick: () => extend() }, "Show more");
     table.parentElement.after(more);
+    const choosable = (one) => {
+      if (!one.box) {
+        one.box = make("input", { type: "checkbox", "aria-label": `Choose ${one.row.cells[0].querySelector("a").textContent} to compare`, onchange: () => {
+          one.box.checked ? picked.add(one.id) : picked.delete(one.id);
+          show();
+        } });
+        one.row.cells[0].prepend(one.box, " ");
+      }
+      return one.row;
+    };
     const extend = () => {
-      body.append(...shown.slice(body.rows.length, body.rows.length + PORTION).map((one) => one.row));
+      body.append(...shown.slice(body.rows.length, body.rows.length + PORTION).map(choosable));
       more.hidden = body.rows.length >= shown.length;
     };
     new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && !more.hidden && extend(), { rootMargin: "600px" }).observe(more);
@@ -149,13 +162,6 @@
         sort();
         show();
       } }, ...head.childNodes));
-    }
-    for (const one of rows) {
-      const box = make("input", { type: "checkbox", "aria-label": `Choose ${one.row.cells[0].querySelector("a").textContent} to compare`, onchange: () => {
-        box.checked ? picked.add(one.id) : picked.delete(one.id);
-        show();
-      } });
-      one.row.cells[0].prepend(box, " ");
     }
     const save = (kind) => known().then(({ entries }) => {
       const by = new Map(entries.map((entry) => [entry.id, entry]));
