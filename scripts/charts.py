@@ -68,23 +68,39 @@ class Series(NamedTuple):
     control: list[Spot]
 
 
-def _finish(chart: Any, title: str, name: str, *, zoom: bool = False) -> Chart:
+CONFIG = {
+    "background": "transparent",
+    "font": "sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
+        "gridColor": FAINT, "gridOpacity": 0.25, "domainColor": FAINT, "tickColor": FAINT, "titlePadding": 8,
+    },
+    "legend": {
+        "labelColor": INK, "titleColor": INK, "labelFontSize": 12, "orient": "top", "title": None,
+        "symbolSize": 90, "columnPadding": 14,
+    },
+}  # fmt: skip
+
+
+def _layered(layers: Sequence[Any], **how: Any) -> dict[str, Any]:
+    """Altair's charts over each other, as a specification. Altair's own `layer` and `concat` copy all parts again and again."""
+    data: dict[str, Any] = {}
+    parts = [layer.to_dict(validate=False, context={"top_level": False, "datasets": data}) for layer in layers]
+    return {"layer": parts, "datasets": data, **how}
+
+
+def _beside(panels: Sequence[dict[str, Any]], **how: Any) -> dict[str, Any]:
+    """Specifications side by side; what several of them show is stored once."""
+    data = {name: rows for panel in panels for name, rows in panel["datasets"].items()}
+    return {"concat": [{key: part for key, part in panel.items() if key != "datasets"} for panel in panels], "datasets": data, **how}
+
+
+def _finish(spec: dict[str, Any], title: str, name: str, *, zoom: bool = False) -> Chart:
     """A chart as SVG: one image to screen readers, a tooltip for every mark, no identifier twice in a page."""
     import vl_convert
 
-    spec = chart.configure(
-        background="transparent",
-        font="sans-serif",
-        view={"stroke": None},
-        axis={
-            "labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
-            "gridColor": FAINT, "gridOpacity": 0.25, "domainColor": FAINT, "tickColor": FAINT, "titlePadding": 8,
-        },
-        legend={
-            "labelColor": INK, "titleColor": INK, "labelFontSize": 12, "orient": "top", "title": None,
-            "symbolSize": 90, "columnPadding": 14,
-        },
-    ).to_dict(validate=False)  # fmt: skip
+    spec = {**spec, "config": CONFIG}
     return Chart(name, dress(vl_convert.vegalite_to_svg(spec), title, name), vega.interactive(spec, zoom=zoom))
 
 
@@ -247,7 +263,7 @@ def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, st
         if there:
             text = alt.Chart(alt.InlineData(values=there)).mark_text(align=align, dx=dx, dy=dy, fontSize=12, color=INK)
             layers.append(text.encode(axis_x, axis_y, text="label:N"))
-    chart = alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
+    chart = _layered(layers, width=WIDTH, height=HEIGHT)
     return _finish(chart, f"Accuracy against {cost}: {len(points)} networks. The table below holds every number.", name, zoom=True)
 
 
@@ -291,7 +307,7 @@ def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> Chart:
         )
     )
     marks = _marks(values, alt.X("accuracy:Q", title="accuracy", scale=scale), axis_y, colour, shape)
-    chart = alt.layer(bars, *marks).properties(width=520, height=max(60, 34 * len(rows)))
+    chart = _layered([bars, *marks], width=520, height=max(60, 34 * len(rows)))
     return _finish(chart, f"Accuracy of {len(rows)} methods beside their best controls. The table below holds every number.", name)
 
 
@@ -310,9 +326,8 @@ def bars(rows: Sequence[Bar], what: str, name: str) -> Chart:
     values = [{"place": str(place), "label": bar.label, "value": bar.value, "own": bar.own} for place, bar in enumerate(rows)]
     for row, bar in zip(values, rows, strict=True):
         row["note"] = f"{bar.label}: {bar.value:g} ({what})"
-    short = [
-        bar.label if len(bar.label) <= 40 else f"{bar.label[:39].rstrip()}…" for bar in rows
-    ]  # Vega's own limit takes as long as the rest
+    # Vega's own limit takes as long as the rest
+    short = [bar.label if len(bar.label) <= 40 else f"{bar.label[:39].rstrip()}…" for bar in rows]
     names = json.dumps(short)  # two rows may have one name, so the axis counts them
     axis = alt.Axis(ticks=False, domain=False, labelExpr=f"{names}[datum.value]", labelLimit=0)
     chart = alt.Chart(alt.InlineData(values=values)).mark_bar(height=12, cornerRadiusEnd=2)
@@ -321,8 +336,9 @@ def bars(rows: Sequence[Bar], what: str, name: str) -> Chart:
         alt.Y("place:N", sort=[row["place"] for row in values], title=None, axis=axis),
         color=alt.Color("own:N", scale=alt.Scale(domain=[True, False], range=["#2f86c6", FAINT]), legend=None),
         description="note:N",
-    ).properties(width=420, height=max(60, 22 * len(rows)))  # fmt: skip
-    return _finish(chart, f"{what} of {len(rows)} methods, as printed. The table below holds every number.", name)
+    )  # fmt: skip
+    drawn = _layered([chart], width=420, height=max(60, 22 * len(rows)))
+    return _finish(drawn, f"{what} of {len(rows)} methods, as printed. The table below holds every number.", name)
 
 
 @once
@@ -361,10 +377,11 @@ def sweeps(series: Sequence[Series], family: str, cost: str, value: str, control
                 bars = chart.mark_rule(color=colour, strokeWidth=1.2)
                 layers.append(bars.encode(x, alt.Y("low:Q", title=value, scale=up), alt.Y2("high:Q")))
             layers.append(chart.mark_point(filled=True, size=55, color=colour, opacity=1).encode(x, y, shape=shape, description="note:N"))
-        title = alt.TitleParams(one.label, fontSize=12, color=INK, fontWeight="normal", anchor="start")
-        panels.append(alt.layer(*layers).properties(width=185, height=120, title=title))
-    chart = alt.concat(*panels, columns=3, spacing=18)
-    return _finish(chart, f"{value} against {cost}: {len(series)} methods. The table below holds every number.", name)
+        title = {"text": one.label, "fontSize": 12, "color": INK, "fontWeight": "normal", "anchor": "start"}
+        panels.append(_layered(layers, width=185, height=120, title=title))
+    return _finish(
+        _beside(panels, columns=3, spacing=18), f"{value} against {cost}: {len(series)} methods. The table below holds every number.", name
+    )
 
 
 class Node(NamedTuple):
@@ -449,9 +466,8 @@ def among(points: Sequence[Point], own: str, family: str, cost: str, name: str) 
         marks([p for p in mine if p.role == "control"], COLOURS.get(family, INK), 0.9, 95),
         marks([p for p in mine if p.role == "method"], COLOURS.get(family, INK), 1, 130),
     ]
-    chart = alt.layer(*layers).properties(width=460, height=200)
     return _finish(
-        chart,
+        _layered(layers, width=460, height=200),
         f"Accuracy against {cost}: {own}, its controls, and in grey its family's other methods. The tables below hold the numbers.",
         name,
         zoom=True,
