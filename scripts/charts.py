@@ -8,17 +8,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
-from functools import cache, wraps
+from collections.abc import Sequence
+from functools import cache
 from html import escape
 from itertools import pairwise
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, NamedTuple
 
 from scripts import vega
+from scripts.drawn import once
 from scripts.svg import slim
 from scripts.vega import Chart
 
-P = ParamSpec("P")
 INK = vega.INK
 FAINT = "#8a8f98"
 COLOURS = {  # after Okabe and Ito: told apart by colour-blind readers, on white and on black
@@ -141,20 +141,6 @@ def altair() -> Any:
 
     schemapi.DEBUG_MODE = False
     return imported
-
-
-def once(draw: Callable[P, Chart]) -> Callable[P, Chart]:
-    """Remember charts by what they show: a server draws again only what changed."""
-    known: dict[str, Chart] = {}
-
-    @wraps(draw)
-    def drawn(*arguments: P.args, **named: P.kwargs) -> Chart:
-        shown = repr((arguments, named))  # lists have no hash
-        if shown not in known:
-            known[shown] = draw(*arguments, **named)
-        return known[shown]
-
-    return drawn
 
 
 def roles(names: Sequence[str]) -> Any:

@@ -14,6 +14,7 @@ from mkdocs.structure.pages import Page
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add every generated page and file; nothing is written into the folder of hand-written ones."""
     from scripts import browse, search, vega
+    from scripts.drawn import remembered
     from scripts.entry_pages import path_of
     from scripts.exports import FEED, Place
     from scripts.exports import files as exported
@@ -24,7 +25,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     written = {file.src_uri: file.content_string for file in files.documentation_pages()}
     try:
         facts = gather(root, written)
-        made = pages(facts)
+        with remembered(root / "build" / "charts.json"):
+            made = pages(facts)
         place = Place(config.site_url or "", config.use_directory_urls)
         texts = written.keys() | {path for path in made if path.endswith(".md")}
         if len(texts) < len(written.keys() | made.keys()):  # there are charts
