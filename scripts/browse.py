@@ -93,12 +93,16 @@ def measured(facts: Facts, record: Record) -> list[dict[str, Any]]:
 
 def entries(facts: Facts) -> str:
     """What the scripts know of every entry, as one."""
-    made = []
+
+    def line(data: Any) -> str:
+        return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+    made: list[str] = []
     for record in facts.catalogue.entries.values():
         entry, score = record.entry, facts.score(record)
         failing = {finding.claim for finding in facts.findings(record) if finding.verdict == "fails"}
         claims = record.executable.claims if record.executable else {}
-        made.append({
+        made.append(line({
             "id": record.id, "name": entry.name, "title": entry.title, "authors": entry.authors, "year": entry.year,
             "venue": entry.venue or "", "family": record.family, "path": path_of(record).removesuffix(".md"), "tags": entry.tags,
             "summary": entry.summary, "use": entry.when_to_use or "", "not": entry.when_not or "", "arxiv": entry.arxiv or "",
@@ -106,10 +110,9 @@ def entries(facts: Facts) -> str:
             "returns": (record.executable.returns or "") if record.executable else "", "verdict": verdict(facts, record),
             "held": score.held, "claims": score.total, "fails": [claims[name].says for name in claims if name in failing],
             "measured": measured(facts, record), "bibtex": bibtex.bibtex(entry, facts.citation_keys[record.id]),
-        })  # fmt: skip
+        }))  # fmt: skip
     families = {family: name for family, (name, _) in FAMILIES.items()}
-    text = json.dumps({"families": families, "entries": made}, ensure_ascii=False, separators=(",", ":"))
-    return f"window.smallprint = {text};\n"
+    return f'window.smallprint = {{"families":{line(families)},"entries":[{",".join(made)}]}};\n'
 
 
 def _row(facts: Facts, record: Record) -> str:

@@ -34,14 +34,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         made |= exported(facts, texts, place) | {browse.ENTRIES: browse.entries(facts)}
     except (FactsError, ValueError) as problem:
         raise PluginError(str(problem)) from problem
-    for path, text in made.items():
+    for path in list(made):
         if path in files.src_uris:
             files.remove(files.src_uris[path])
-        files.append(File.generated(config, path, content=text))
+        files.append(File.generated(config, path, content=made.pop(path).encode()))  # half as large as text with a dash in it
     addresses = {record.id: files.src_uris[path_of(record)].url for record in facts.catalogue.entries.values()}
     for name in config.plugins.keys() & {"search", "material/search"}:
         config.plugins[name].search_index.entries += search.documents(facts, addresses)  # type: ignore[attr-defined]
-    config.extra["feed"] = FEED if FEED in made else ""  # what the theme's pages point to
+    config.extra["feed"] = FEED if FEED in files.src_uris else ""  # what the theme's pages point to
     return files
 
 
