@@ -479,6 +479,8 @@ def _config(source: Source | None) -> str:
     body = raw_table("sp-config", ("Setting", "Value", "Where it comes from"), f"<tbody>{rows}</tbody>")
     said = "A smoke run uses other values, because the published ones need longer than seconds to act:"
     smoke = [said, fence(source.smoke, "python")] if source.smoke else []
+    if source.long:
+        smoke += ["A long run has five minutes of a processor:", fence(source.long, "python")]
     told = "The method's own numbers, as published. Training length, batch and seed are the task's."
     return section("Configuration", "config", told, body, *smoke)
 

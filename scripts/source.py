@@ -50,6 +50,7 @@ class Source:
     functions: dict[str, Function]  # those of classes as "Class.name"
     config: tuple[Setting, ...] | None  # None where the file has no Config
     smoke: str | None  # the SMOKE assignment with the comment on its line
+    long: str | None  # and LONG's
     sweeps: bool  # whether it has a SWEEP, operating points for a family's chart
     imports: dict[str, int]  # id of another method -> line
     modules: dict[str, int]  # whatever the file imports, in full -> line
@@ -127,6 +128,7 @@ def _source(name: str, text: str) -> Source:
         functions=_functions(tree),
         config=next((_settings(lines, c) for c in tree.body if isinstance(c, ast.ClassDef) and c.name == "Config"), None),
         smoke=next((_whole_lines(lines, node) for node in tree.body if _assigns(node, "SMOKE")), None),
+        long=next((_whole_lines(lines, node) for node in tree.body if _assigns(node, "LONG")), None),
         sweeps=any(_assigns(node, "SWEEP") for node in tree.body),
         imports={m.split(".")[2]: line for m, line in modules.items() if _is_method(m)},
         modules=modules,

@@ -39,7 +39,7 @@ class Config:
     bare: str
 
 SMOKE = Config(penalty=1e-2)  # seconds only
-
+LONG = (Config(), 300)  # steps
 @cached
 def helper(a, /, b, *rest, c=1, **more):
     try:
@@ -82,6 +82,7 @@ def test_everything_that_a_file_says(tmp_path: Path) -> None:
         Setting("bare", "", "", 27),
     )
     assert source.smoke == "SMOKE = Config(penalty=1e-2)  # seconds only"
+    assert source.long == "LONG = (Config(), 300)  # steps"
     assert source.functions["helper"] == Function(31, 36, ("a", "b"))
     assert source.functions["compress"] == Function(38, 39, ("model", "task", "config"))
     assert {name: f.case for name, f in source.claims.items()} == {"same": False, "counts": True}
