@@ -70,20 +70,18 @@ def measured(facts: Facts, record: Record) -> list[dict[str, Any]]:
     known = facts.of(record.id)
     found = []
     for condition in known.conditions:
-        control = known.best_control(condition)
-        subjects = {"reference": "reference", "control": control, "method": "method"}
-        accuracy = {role: known.sample(condition, name, "accuracy") if name else None for role, name in subjects.items()}
-        method, best = accuracy["method"], accuracy["control"]
-        if method is None:
+        standing = known.standing(condition)
+        if standing.method is None:
             continue
+        accuracy = {"reference": standing.reference, "control": standing.best, "method": standing.method}
         bits = known.sample(condition, "method", "bits")
         found.append({
             "condition": condition_name(condition),
-            "seeds": len(method.values),
-            "control": subject_name(control).removeprefix("control: ") if control else "",
+            "seeds": len(standing.method.values),
+            "control": subject_name(standing.control).removeprefix("control: ") if standing.control else "",
             "accuracy": {role: sample.mean for role, sample in accuracy.items() if sample},
             "spread": {role: percent(sample.mean, sample.sd) for role, sample in accuracy.items() if sample},
-            "gap": 100 * (method.mean - best.mean) if best else None,
+            "gap": standing.gap,
             "bits": quantity("bits", bits.mean) if bits else NONE,
             **{metric: known.ratio(condition, metric) for metric in ("multiply_adds", "bit_operations", "file_bytes")},
             "latency": latency.mean if (latency := known.sample(condition, "method", "latency")) else None,

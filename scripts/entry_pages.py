@@ -221,10 +221,8 @@ def _glance(facts: Facts, record: Record, measured: Measured) -> str:
         )
     if measured.conditions:
         leading = measured.conditions[0]
-        control = measured.best_control(leading)
-        numbers = {s: measured.sample(leading, s, "accuracy") for s in ("reference", control, "method") if s}
-        for subject, label in (("reference", "reference"), (control, "best control"), ("method", "method")):
-            sample = numbers.get(subject) if subject else None
+        standing = measured.standing(leading)
+        for sample, label in ((standing.reference, "reference"), (standing.best, "best control"), (standing.method, "method")):
             if sample:
                 tiles.append(_tile(percent(sample.mean), f"{label}’s accuracy"))
         for metric, label in (("file_bytes", "of the file"), ("multiply_adds", "of the multiply-adds")):

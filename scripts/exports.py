@@ -115,24 +115,23 @@ def leading(facts: Facts, record: Record) -> dict[str, Any] | None:
     if not measured.conditions:
         return None
     condition = measured.conditions[0]
-    control = measured.best_control(condition)
+    standing = measured.standing(condition)
 
-    def mean(subject: str | None, metric: str) -> float | None:
-        sample = measured.sample(condition, subject, metric) if subject else None
+    def mean(sample: Sample | None) -> float | None:
         return number(sample.mean) if sample else None
 
     return {
         "data": condition.data,
         "tier": condition.tier,
-        "accuracy_reference": mean("reference", "accuracy"),
-        "accuracy_control": mean(control, "accuracy"),
-        "accuracy_method": mean("method", "accuracy"),
-        "control": control.removeprefix("control_") if control else None,
-        "bits": mean("method", "bits"),
+        "accuracy_reference": mean(standing.reference),
+        "accuracy_control": mean(standing.best),
+        "accuracy_method": mean(standing.method),
+        "control": standing.control.removeprefix("control_") if standing.control else None,
+        "bits": mean(measured.sample(condition, "method", "bits")),
         "parameters_kept": number(measured.ratio(condition, "parameters")),
         "multiply_adds_kept": number(measured.ratio(condition, "multiply_adds")),
         "file_kept": number(measured.ratio(condition, "file_bytes")),
-        "time_kept": mean("method", "latency"),
+        "time_kept": mean(measured.sample(condition, "method", "latency")),
     }
 
 

@@ -79,6 +79,20 @@ class Finding:
         return self.verdict != self.bound.expected
 
 
+class Standing(NamedTuple):
+    """Accuracies, where they were measured. `control` is the subject whose accuracy is `best`."""
+
+    control: str | None
+    reference: Sample | None
+    best: Sample | None
+    method: Sample | None
+
+    @property
+    def gap(self) -> float | None:
+        """Points by which the method keeps more than the best control."""
+        return 100 * (self.method.mean - self.best.mean) if self.method and self.best else None
+
+
 @dataclass(frozen=True)
 class Measured:
     """Everything recorded of one entry. `code` is the digest of its code today; None where there is no code."""
@@ -132,11 +146,11 @@ class Measured:
         controls = sorted(subject for subject in there if subject.startswith("control_"))
         return [subject for subject in ("reference", *controls, "method") if subject in there]
 
-    def best_control(self, condition: Condition) -> str | None:
-        """The control that keeps the most accuracy."""
-        scores = {s: self.sample(condition, s, "accuracy") for s in self.subjects(condition) if s.startswith("control_")}
-        known = {subject: sample.mean for subject, sample in scores.items() if sample}
-        return max(known, key=lambda subject: known[subject]) if known else None
+    def standing(self, condition: Condition) -> Standing:
+        """What accuracy is left of the reference, of the control that keeps the most of it, and of the method."""
+        scores = {subject: sample for subject in self.subjects(condition) if (sample := self.sample(condition, subject, "accuracy"))}
+        control = max((s for s in scores if s.startswith("control_")), key=lambda s: scores[s].mean, default=None)
+        return Standing(control, scores.get("reference"), scores.get(control or ""), scores.get("method"))
 
     def ratio(self, condition: Condition, metric: str, subject: str = "method") -> float | None:
         """A quantity as a share of the reference's."""

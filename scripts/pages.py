@@ -325,10 +325,9 @@ def findings(facts: Facts, family: str) -> str:
     for record in records:
         measured = facts.of(record.id)
         for condition in measured.conditions:
-            control = measured.best_control(condition)
-            ours, theirs = (measured.sample(condition, s, "accuracy") if s else None for s in ("method", control))
-            if control and ours and theirs:
-                gaps[condition].append((100 * (ours.mean - theirs.mean), record, subject_name(control).removeprefix("control: ")))
+            standing = measured.standing(condition)
+            if standing.control and standing.gap is not None:
+                gaps[condition].append((standing.gap, record, subject_name(standing.control).removeprefix("control: ")))
     if not gaps:
         return '<p class="sp-empty">Nothing of this family has been measured yet.</p>'
     often = [condition for condition, found in gaps.items() if 2 * len(found) >= max(map(len, gaps.values()))]
@@ -380,20 +379,15 @@ def _methods(facts: Facts, records: Sequence[Record], here: str) -> str:
     for record in sorted(records, key=lambda r: (r.entry.year, r.entry.name)):
         entry, measured, score = record.entry, facts.of(record.id), facts.score(record)
         condition = measured.conditions[0] if measured.conditions else None
-        control = measured.best_control(condition) if condition else None
-
-        def accuracy(subject: str | None, *, bare: bool = True, of: Record = record, under: Condition | None = condition) -> str:
-            sample = facts.of(of.id).sample(under, subject, "accuracy") if under and subject else None
-            text = percent(sample.mean, None if bare else sample.sd) if sample else NONE
-            return sortable(sample.mean if sample else None, text)
-
+        _, *samples = measured.standing(condition) if condition else (None, None, None, None)
+        accuracies = [sortable(s.mean if s else None, percent(s.mean) if s else NONE) for s in samples]
         ratios = {metric: measured.ratio(condition, metric) if condition else None for metric in ("multiply_adds", "file_bytes")}
         bits = measured.sample(condition, "method", "bits") if condition else None
         held = sortable(score.held / score.total, f"{score.held}/{score.total}") if score.total > score.open else NONE
         rows.append([
             inside(escape(entry.name), here, path_of(record)) + (alarm if score.surprises else ""),
             str(entry.year), escape(entry.venue or NONE), held if record.id in facts.sources else "not reimplemented",
-            accuracy("reference"), accuracy(control), accuracy("method"),
+            *accuracies,
             sortable(ratios["multiply_adds"], times(ratios["multiply_adds"])),
             sortable(bits.mean, quantity("bits", bits.mean)) if bits else NONE,
             sortable(ratios["file_bytes"], times(ratios["file_bytes"])), unbroken(condition_name(condition)) if condition else NONE,
@@ -691,11 +685,11 @@ def _measured(facts: Facts, condition: Condition, records: Sequence[Record], her
     rows, gaps = [], []
     for record in records:
         measured = facts.of(record.id)
-        control = measured.best_control(condition)
-        reference, best, method = (measured.sample(condition, s, "accuracy") if s else None for s in ("reference", control, "method"))
+        standing = measured.standing(condition)
+        control, reference, best, method = standing
         if method is None:
             continue
-        gap = 100 * (method.mean - best.mean) if best else None
+        gap = standing.gap
         bits = measured.sample(condition, "method", "bits")
         ratios = {metric: measured.ratio(condition, metric) for metric in ("multiply_adds", "bit_operations", "file_bytes")}
         latency = measured.sample(condition, "method", "latency")

@@ -347,7 +347,7 @@ def test_findings_are_judged_by_the_mean_and_led_by_real_data(facts: Facts) -> N
 def test_best_control_conditions_and_ratios(facts: Facts) -> None:
     measured = facts.of("slim")
     assert measured.conditions == [Condition("smoke", "cifar10-jpeg75"), Condition("smoke", "standin")]
-    assert measured.best_control(measured.conditions[0]) == "control_random"
+    assert measured.standing(measured.conditions[0]).control == "control_random"
     assert measured.ratio(measured.conditions[0], "file_bytes") == pytest.approx(0.3)
     assert measured.bite == (9, 1, 12, 40)
     assert leading(facts) == Condition("smoke", "cifar10-jpeg75")
