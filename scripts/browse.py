@@ -158,9 +158,10 @@ def catalogue_page(facts: Facts) -> str:
         return f"{frame}\n<thead><tr>{heads}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody></table></div>"
 
     later = f'<noscript class="sp-later">{table("More entries", rows[FIRST:])}</noscript>' if rows[FIRST:] else ""
+    hide = ("navigation", "toc")
     return "\n\n".join([
-        front("Catalogue", "Every entry in one table: search, narrow, sort, choose columns, export.", ("navigation", "toc")),
-        "# Catalogue { data-search-exclude }",
+        front("Catalogue", "Every entry in one table: search, narrow, sort, choose columns, export.", hide, search="exclude: true"),
+        "# Catalogue",
         told,
         table("All entries", rows[:FIRST]) + later,
     ]) + "\n"  # fmt: skip
@@ -170,8 +171,8 @@ def compare_page(facts: Facts) -> str:
     """An empty frame that the script fills with the entries that its address names."""
     measured_there = inside("All methods against their controls", COMPARE, "comparisons/measured.md")
     return "\n\n".join([
-        front("Compare", "Choose entries and see them side by side.", ("navigation", "toc")),
-        "# Compare { data-search-exclude }",
+        front("Compare", "Choose entries and see them side by side.", ("navigation", "toc"), search="exclude: true"),
+        "# Compare",
         "Choose entries: what they need, what they cost, which claims hold, and how far each gets beyond its control. The page's address "
         "names your choice, so that it can be shared.",
         '<div class="sp-compare"></div>',

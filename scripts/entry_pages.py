@@ -28,6 +28,7 @@ from scripts.markup import (
     link,
     percent,
     plain,
+    plain_table,
     plural,
     quantity,
     raw_table,
@@ -82,13 +83,13 @@ def origin(record: Record) -> str:
 
 
 def front(
-    title: str, description: str = "", hide: Sequence[str] = (), boost: float | None = None, citation: Sequence[tuple[str, str]] = ()
+    title: str, description: str = "", hide: Sequence[str] = (), *, search: str = "", citation: Sequence[tuple[str, str]] = ()
 ) -> str:
     """A page's front matter. The theme prints title and description as they are, so they are escaped here."""
     clean = {"title": html.escape(_line(title)), "description": html.escape(_line(description))}
     lines = [f"{name}: {json.dumps(text, ensure_ascii=False)}" for name, text in clean.items() if text]
     lines += [f"hide: [{', '.join(hide)}]"] if hide else []
-    lines += [f"search: {{boost: {boost}}}"] if boost else []
+    lines += [f"search: {{{search}}}"] if search else []
     lines += [f"citation: {json.dumps([[name, _line(text)] for name, text in citation], ensure_ascii=False)}"] if citation else []
     return "---\n" + "\n".join(lines) + "\n---\n"
 
@@ -138,7 +139,7 @@ def entry_page(facts: Facts, record: Record) -> str:
     """Everything known about one entry."""
     source, measured = facts.sources.get(record.id), facts.of(record.id)
     parts = [
-        front(record.entry.name, opening(record.entry.summary), ("navigation",), 2, cite.tags(record.entry)),
+        front(record.entry.name, opening(record.entry.summary), ("navigation",), search="boost: 2", citation=cite.tags(record.entry)),
         _header(facts, record),
         _glance(facts, record, measured),
         _when(facts, record),
@@ -508,7 +509,7 @@ def _published(facts: Facts, record: Record) -> str:
             parameters_kept(result), multiply_adds_kept(result), printed_at(result),
         ])  # fmt: skip
     names = ["Data", "Network", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting and place"]
-    return "## What the paper printed { #published }\n\nCopied from the paper, never mixed with what we measure.\n\n" + table(
+    return "## What the paper printed { #published }\n\nCopied from the paper, never mixed with what we measure.\n\n" + plain_table(
         *filled([Column(name, name in ("Before", "After", "Change", "Parameters", "Multiply-adds")) for name in names], rows),
         kind="sp-sortable sp-printed",
     )

@@ -45,8 +45,10 @@ from scripts.markup import (
     link,
     percent,
     plain,
+    plain_table,
     plural,
     quantity,
+    raw_link,
     relative,
     section,
     signed,
@@ -732,16 +734,20 @@ def _measured(facts: Facts, condition: Condition, records: Sequence[Record], her
     return section(condition_name(condition), anchor(condition), chart, body)
 
 
+PUBLISHED = "comparisons/published.md"
+PRINTED = "Printed results", "What each paper printed, for each data set and network."
+
+
 def published_page(facts: Facts) -> str:
     """What the papers printed, where at least two methods share data and network."""
-    here = "comparisons/published.md"
+    here = PUBLISHED
     groups: dict[tuple[str, str], list[tuple[Record, Result]]] = defaultdict(list)
     for record in facts.catalogue.entries.values():
         for result in record.executable.results if record.executable else []:
             groups[result.dataset, result.model].append((record, result))
     shared = {place: found for place, found in sorted(groups.items()) if len({record.id for record, _ in found}) > 1}
     parts = [
-        front("Printed results", "What each paper printed, for each data set and network.", ("navigation",)),
+        front(*PRINTED, ("navigation",), search="exclude: true"),  # its tables are long; the adapter tells search of it
         f"{inside('Comparisons', here, 'comparisons/index.md')}{{ .sp-crumb }}",
         "# Results of the papers",
         "Copied from the papers: every paper trains its own baseline, so compare changes rather than final numbers. "
@@ -757,7 +763,7 @@ def _published(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Recor
     rows = []
     for record, r in sorted(found, key=lambda item: (item[1].metric, item[0].entry.year, item[0].entry.name)):
         rows.append([
-            inside(escape(record.entry.name), here, f"{path_of(record)}#published"), str(record.entry.year),
+            raw_link(escape(record.entry.name), here, path_of(record), "published"), str(record.entry.year),
             metric_name(facts, r.metric), sortable(r.baseline, fixed(r.baseline, shown[r.metric])),
             sortable(r.result, fixed(r.result, shown[r.metric])), sortable(change(r), signed(change(r), shown[r.metric])),
             parameters_kept(r), multiply_adds_kept(r), printed_at(r),
@@ -765,7 +771,7 @@ def _published(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Recor
     names = ["Method", "Year", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting and place"]
     columns = [Column(name, name in ("Year", "Before", "After", "Change")) for name in names]
     name = re.sub(r"[^a-z0-9]+", "-", f"{place[0]}-{place[1]}".lower())
-    body = table(*filled(columns, rows), kind="sp-sortable sp-printed sp-download", id=f"numbers-{name}", searched=False)
+    body = plain_table(*filled(columns, rows), kind="sp-sortable sp-printed sp-download", id=f"numbers-{name}")
     return "\n\n".join(filter(None, [f"## {escape(place[1])} on {escape(place[0])}", _changes(facts, name, found), body]))
 
 

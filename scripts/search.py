@@ -19,13 +19,22 @@ def documents(facts: Facts, addresses: Mapping[str, str]) -> list[dict[str, Any]
     """All entries, as the theme's search reads them; `addresses` by id. Of thousands, ideas are cut to what there is room for."""
     records = facts.catalogue.entries.values()
     room = LETTERS * max(0, MOST // max(1, len(records)) - BARE)
-    return [_document(record, addresses[record.id], room) for record in records]
+    return [_entry(record, addresses[record.id], room) for record in records]
 
 
-def _document(record: Record, address: str, room: int) -> dict[str, Any]:
+def document(address: str, title: str, *lines: str) -> dict[str, Any]:
+    """A page of which search knows a few lines."""
+    return {
+        "location": address,
+        "title": escape(title, quote=False),
+        "text": "".join(f"<p>{escape(line, quote=False)}</p>" for line in lines),
+    }
+
+
+def _entry(record: Record, address: str, room: int) -> dict[str, Any]:
     entry = record.entry
     title = "" if entry.title == entry.name else entry.title
     idea = textwrap.shorten(entry.summary, room, placeholder=" …") if room > 2 else ""
     about = f"{entry.venue or ''} {entry.year}. {', '.join(entry.tags).replace('_', ' ')}".strip()
-    text = "".join(f"<p>{escape(line, quote=False)}</p>" for line in (title, idea, ", ".join(entry.authors), about) if line)
-    return {"location": address, "title": escape(entry.name, quote=False), "text": text, "boost": BOOST}
+    lines = filter(None, (title, idea, ", ".join(entry.authors), about))
+    return {**document(address, entry.name, *lines), "boost": BOOST}

@@ -19,7 +19,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     from scripts.exports import FEED, Place
     from scripts.exports import files as exported
     from scripts.facts import FactsError, gather
-    from scripts.pages import pages
+    from scripts.pages import PRINTED, PUBLISHED, pages
 
     root = Path(config.config_file_path or "mkdocs.yml").parent
     written = {file.src_uri: file.content_string for file in files.documentation_pages()}
@@ -39,8 +39,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.remove(files.src_uris[path])
         files.append(File.generated(config, path, content=made.pop(path).encode()))  # half as large as text with a dash in it
     addresses = {record.id: files.src_uris[path_of(record)].url for record in facts.catalogue.entries.values()}
+    told = [*search.documents(facts, addresses), search.document(files.src_uris[PUBLISHED].url, *PRINTED)]
     for name in config.plugins.keys() & {"search", "material/search"}:
-        config.plugins[name].search_index.entries += search.documents(facts, addresses)  # type: ignore[attr-defined]
+        config.plugins[name].search_index.entries += told  # type: ignore[attr-defined]
     config.extra["feed"] = FEED if FEED in files.src_uris else ""  # what the theme's pages point to
     return files
 
