@@ -446,6 +446,7 @@ def among(points: Sequence[Point], own: str, family: str, cost: str, name: str) 
         return chart.encode(x, y, shape=shape, description="note:N")
 
     mine = [p for p in points if p.label == own]
+    grey = ", and in grey its family's other methods" if len(mine) < len(points) else ""
     layers = [
         marks([p for p in points if p.label != own and p.role == "method"], FAINT, 0.55, 70),
         marks([p for p in mine if p.role == "reference"], INK, 1, 95),
@@ -454,7 +455,7 @@ def among(points: Sequence[Point], own: str, family: str, cost: str, name: str) 
     ]
     return _finish(
         _layered(layers, width=460, height=200),
-        f"Accuracy against {cost}: {own}, its controls, and in grey its family's other methods. The tables below hold the numbers.",
+        f"Accuracy against {cost}: {own}, its controls{grey}. The tables below hold the numbers.",
         name,
         zoom=True,
     )

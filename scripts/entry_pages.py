@@ -637,6 +637,8 @@ def _among(facts: Facts, record: Record, measured: Measured) -> str:
     cost = min(saved, key=lambda name: saved[name])
     points = []
     for other in facts.catalogue.family(record.family):
+        if other is not record and facts.own_task(record.id) | facts.own_task(other.id):
+            continue
         theirs = facts.of(other.id)
         for subject in theirs.subjects(condition) if other is record else ["method"]:
             accuracy, paid = theirs.sample(condition, subject, "accuracy"), theirs.sample(condition, subject, cost)
@@ -646,7 +648,8 @@ def _among(facts: Facts, record: Record, measured: Measured) -> str:
     if len(points) < 2:
         return ""
     chart = charts.among(points, record.entry.name, record.family, COSTS[cost][1], f"among-{record.id}")
-    told = f"{condition_name(condition)}; grey circles are the other methods of the family, which may start from another network: "
+    grey = "; grey circles are the other methods of the family, which may start from another network"
+    told = f"{condition_name(condition)}{'' if facts.own_task(record.id) else grey}: "
     told += inside("all numbers", path_of(record), f"comparisons/measured.md#{anchor(condition)}")
     return f"{figure(chart, anchor(condition))}\n\n{told}.\n{{ .sp-under }}"
 

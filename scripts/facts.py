@@ -231,6 +231,10 @@ class Facts:
     def of(self, id: str) -> Measured:
         return self.measured.get(id, NOTHING)
 
+    def own_task(self, id: str) -> bool:
+        """Whether a method prepares a task of its own, whose score, called accuracy, compares with no other method's."""
+        return id in self.sources and "prepare" in self.sources[id].functions
+
     def findings(self, record: Record) -> list[Finding]:
         """The leading finding of every claim and case that was measured."""
         entry, measured = record.executable, self.of(record.id)

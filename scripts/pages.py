@@ -146,9 +146,11 @@ def leading(facts: Facts) -> Condition | None:
 
 
 def points(facts: Facts, condition: Condition, cost: str) -> list[tuple[Record, charts.Point]]:
-    """Every network measured under a condition, references once each."""
+    """Every network measured under a condition, references once each; methods with a task of their own compare with none."""
     found: dict[tuple[object, ...], tuple[Record, charts.Point]] = {}
     for record in facts.catalogue.entries.values():
+        if facts.own_task(record.id):
+            continue
         measured = facts.of(record.id)
         for subject in measured.subjects(condition):
             accuracy, paid = measured.sample(condition, subject, "accuracy"), measured.sample(condition, subject, cost)
@@ -415,7 +417,7 @@ def _methods(facts: Facts, records: Sequence[Record], here: str) -> str:
     guide = inside("How to read these numbers", here, "guides/read.md")
     explain = f"{said} *Reference*, *best control* and *method* are accuracies; "
     explain += f"multiply-adds and file are the method's share of the reference's. {guide}."
-    own = [escape(r.entry.name) for r in records if r.id in facts.sources and "prepare" in facts.sources[r.id].functions]
+    own = [escape(record.entry.name) for record in records if facts.own_task(record.id)]
     if own:
         explain += f" {' and '.join(own)} works on a task of its own, whose score stands in the place of accuracy."
     return section("All of them", "all", explain, table(*filled(columns, rows), kind="sp-sortable", searched=False))

@@ -22,7 +22,7 @@ from catalog.schema import Bound
 from scripts import bibtex, browse, charts, entry_pages, markup, records, source, vega
 from scripts.facts import Condition, Facts, FactsError, Measured, gather
 from scripts.outcome import TIME, recorded
-from scripts.pages import METHODS, leading, pages
+from scripts.pages import METHODS, leading, pages, points
 from scripts.records import Row
 from scripts.report import as_text
 from scripts.site import SiteError, build
@@ -351,6 +351,16 @@ def test_best_control_conditions_and_ratios(facts: Facts) -> None:
     assert measured.ratio(measured.conditions[0], "file_bytes") == pytest.approx(0.3)
     assert measured.bite == (9, 1, 12, 40)
     assert leading(facts) == Condition("smoke", "cifar10-jpeg75")
+
+
+def test_a_task_of_its_own_compares_with_no_other(facts: Facts) -> None:
+    condition = Condition("smoke", "cifar10-jpeg75")
+    assert any(record.id == "slim" for record, _ in points(facts, condition, "file_bytes"))
+    source = facts.sources["slim"]
+    apart = replace(source, functions={**source.functions, "prepare": source.functions["compress"]})
+    alone = replace(facts, sources={**facts.sources, "slim": apart})
+    assert alone.own_task("slim")
+    assert not any(record.id == "slim" for record, _ in points(alone, condition, "file_bytes"))
 
 
 def test_a_sweep_is_told_from_large_to_small(facts: Facts) -> None:
