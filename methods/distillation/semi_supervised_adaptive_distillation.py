@@ -8,7 +8,7 @@ Departures: 2x2 mosaics of small images, a quarter of the cells empty, in the pl
 map with one square anchor a place, and a head of two convolutions that classes and boxes share, in the place of a pyramid with
 nine anchors and two heads of five; boxes are offsets of corners; the teacher is a classifier whose body stays as it is under a
 new head, which learns from labelled mosaics for 240 steps of its own; a step sees an eighth of the task's batch, in mosaics;
-the student starts from random weights, in a smoke run from those of a classifier, as in the paper, and learns at a lower rate;
+the student starts from random weights, in smoke and long runs from those of a classifier, as in the paper, in the first at a lower rate;
 the teacher's detections are found in passing, not stored; the temperature, which is 1 in the released set-up, is left out; the
 kit's training.
 """

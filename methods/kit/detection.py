@@ -63,7 +63,7 @@ def mosaics(split: Split, chance: torch.Generator) -> Split:
 
 
 def in_mosaics(task: Task) -> Task:
-    """The task as detection, whatever the seed the same; a batch has as many mosaics as it had eighths."""
+    """The task as detection, whatever the seed the same; a batch is an eighth as many mosaics, at least one."""
     chance = torch.Generator().manual_seed(0)
     train, validation, test = (mosaics(split, chance) for split in (task.train, task.validation, task.test))
     batch = max(1, task.batch // 8)
