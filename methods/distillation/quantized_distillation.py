@@ -477,6 +477,7 @@ def claim_file_is_smaller(lab: Lab) -> float:
 
 
 def claim_learned_points_help(lab: Lab) -> float:
+    """Difference of accuracy; the control's levels are uniform, so that quantiles, where points begin, have a part in it."""
     torch.manual_seed(lab.task.seed)
     points = compress(copy.deepcopy(lab.reference), lab.task, replace(lab.config, algorithm="points"))
     return lab.task.score(points, lab.task.test) - lab.control("afterwards").accuracy
