@@ -1,7 +1,8 @@
 """How the program keeps up with a large catalogue: `python -m scripts.bench [check] [site] [--entries 100 10000]`.
 
 Copies the repository to a temporary folder, fills it with entries made from the real ones, and times the commands there
-in processes of their own: seconds from start to end, seconds of a processor (the fair number on a busy machine), most memory;
+in processes of their own: seconds from start to end, seconds of a processor (the fair number on a busy machine), most memory
+of all their processes together, what they share counted once;
 and of a site, how large are its search index and the page of the whole catalogue.
 """
 
@@ -12,11 +13,15 @@ import gzip
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -26,16 +31,6 @@ from catalog.schema import METHOD_FAMILIES
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("check", "site")
 PARTS = ("catalog", "methods", "scripts", "site", "mkdocs.yml", "pyproject.toml")
-RUN = """
-import json, resource, runpy, sys
-sys.argv = ["smallprint", *sys.argv[1:]]
-try:
-    runpy.run_module("scripts.cli", run_name="__main__")
-except SystemExit as stop:
-    code = stop.code or 0
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps([code, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]), file=sys.stderr)
-"""
 
 
 def copies(root: Path, wanted: int) -> int:
@@ -57,15 +52,38 @@ def copies(root: Path, wanted: int) -> int:
 
 
 def timed(folder: Path, command: str) -> tuple[int, float, float, float]:
-    """Exit code, seconds from start to end, seconds of a processor, most memory in MB of one command."""
-    started = time.monotonic()
+    """Exit code, seconds from start to end, seconds of a processor, most memory in MB of one command and what it starts."""
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run([sys.executable, "-c", RUN, command], cwd=folder, env=environment, capture_output=True, text=True)
-    whole = time.monotonic() - started
-    code, worked, memory = json.loads(done.stderr.strip().splitlines()[-1])
-    if code:
-        print(done.stdout[-2000:], done.stderr[-2000:], sep="\n")
-    return int(code), whole, float(worked), float(memory)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "scripts.cli", command], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    most = 0.0
+    with ThreadPoolExecutor(1) as other:
+        said = other.submit(running.communicate)
+        while not wait([said], timeout=0.25).done:
+            most = max(most, sum(map(memory, family(running.pid))))
+    whole, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if running.returncode:
+        print(said.result()[0].decode("utf-8", "replace")[-4000:])
+    return running.returncode, whole, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, most
+
+
+def family(process: int) -> Iterator[int]:
+    """A process and all that come from it."""
+    yield process
+    for known in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in known.read_text().split():
+                yield from family(int(child))
+
+
+def memory(process: int) -> float:
+    """MB of a process; what it shares with others counts in parts."""
+    with suppress(OSError):
+        found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{process}/smaps_rollup").read_text(), re.MULTILINE)
+        return int(found[1]) / 1024 if found else 0.0
+    return 0.0
 
 
 LARGE = ("search/search_index.json", "catalogue/index.html", "assets/entries.js")

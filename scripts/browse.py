@@ -167,7 +167,7 @@ def catalogue_page(facts: Facts) -> str:
     ]) + "\n"  # fmt: skip
 
 
-def compare_page(facts: Facts) -> str:
+def compare_page() -> str:
     """An empty frame that the script fills with the entries that its address names."""
     measured_there = inside("All methods against their controls", COMPARE, "comparisons/measured.md")
     return "\n\n".join([

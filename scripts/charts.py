@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from scripts import vega
-from scripts.drawn import once
+from scripts.drawn import as_svg, once
 from scripts.svg import slim
 from scripts.vega import Chart
 
@@ -98,10 +98,8 @@ def _beside(panels: Sequence[dict[str, Any]], **how: Any) -> dict[str, Any]:
 
 def _finish(spec: dict[str, Any], title: str, name: str, *, zoom: bool = False) -> Chart:
     """A chart as SVG: one image to screen readers, a tooltip for every mark, no identifier twice in a page."""
-    import vl_convert
-
     spec = {**spec, "config": CONFIG}
-    return Chart(name, dress(vl_convert.vegalite_to_svg(spec), title, name), vega.interactive(spec, zoom=zoom))
+    return Chart(name, dress(as_svg(spec), title, name), vega.interactive(spec, zoom=zoom))
 
 
 DEFAULTS = re.compile(  # what Vega writes though it is so without, or nothing to see; the font is the page's own

@@ -1,24 +1,44 @@
-"""Charts that were drawn before: a server, and the next build, draw again only what changed. Drawing is half of a build's time."""
+"""Charts, drawn by a process of its own, and remembered from build to build. Drawing is half of a build's time."""
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import wraps
+from functools import cache, wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 from scripts.vega import Chart
 
 P = ParamSpec("P")
 MAKERS = ("charts.py", "svg.py", "vega.py")  # the code that draws, beside this file
 PACKAGES = ("altair", "vl-convert-python")
+DAYS = 30  # for which a chart that no page shows is remembered
+# V8 takes 200 MB, and its threads do not survive the fork of a process (see `render`). Idle, it begins anew and so gives them back.
+ARTIST = """
+import json, os, select, sys
+while True:
+    if "vl_convert" in sys.modules and not select.select([0], [], [], 3)[0]:
+        os.execv(sys.executable, sys.orig_argv)
+    if not (line := sys.stdin.readline()):
+        break
+    import vl_convert
+    print(json.dumps(vl_convert.vegalite_to_svg(json.loads(line))), flush=True)
+"""
 
 _drawn: dict[str, Chart] = {}  # by what they show
-_shown: set[str] = set()
+_folder: Path | None = None
+_artist: subprocess.Popen[str] | None = None
+_turn = multiprocessing.Lock()  # forked processes share an artist
 
 
 def once(draw: Callable[P, Chart]) -> Callable[P, Chart]:
@@ -26,33 +46,85 @@ def once(draw: Callable[P, Chart]) -> Callable[P, Chart]:
 
     @wraps(draw)
     def drawn(*arguments: P.args, **named: P.kwargs) -> Chart:
-        key = hashlib.sha256(repr((draw.__name__, arguments, named)).encode()).hexdigest()  # lists have no hash
+        key = hashlib.sha256(repr((_maker(), draw.__name__, arguments, named)).encode()).hexdigest()  # lists have no hash
         if key not in _drawn:
-            _drawn[key] = draw(*arguments, **named)
-        _shown.add(key)
+            place = _folder / f"{key}.json" if _folder else None
+            known = _known(place)
+            _drawn[key] = known or draw(*arguments, **named)
+            if place and not known:
+                _keep(place, _drawn[key])
         return _drawn[key]
 
     return drawn
 
 
 @contextmanager
-def remembered(place: Path) -> Iterator[None]:
-    """Meanwhile charts that an earlier build drew are taken from a file; afterwards it holds those that were shown."""
-    maker = _maker()
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # what cannot be read is drawn again
-        known = json.loads(place.read_text("utf-8"))
-        if known["maker"] == maker:
-            _drawn.update({key: Chart(*chart) for key, chart in known["charts"].items() if key not in _drawn})
-    before = set(_drawn)
-    _shown.clear()
-    yield
-    if _shown != before:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_suffix(".part")
-        part.write_text(json.dumps({"maker": maker, "charts": {key: _drawn[key] for key in sorted(_shown)}}), "utf-8")
-        part.replace(place)
+def remembered(folder: Path) -> Iterator[None]:
+    """Meanwhile charts that an earlier build drew are taken from a folder, and new ones put there."""
+    global _folder
+    before, _folder = _folder, folder
+    _come()
+    try:
+        yield
+    finally:
+        _leave()
+        _folder = before
+        for place in folder.glob("*.json"):
+            with suppress(OSError):  # another build may be here
+                if place.stat().st_mtime < time.time() - DAYS * 86_400:
+                    place.unlink()
 
 
+def as_svg(spec: Mapping[str, Any]) -> str:
+    """A Vega-Lite specification as an image. Raises RuntimeError for one that cannot be drawn."""
+    with _turn:
+        artist = _come()
+        assert artist.stdin
+        assert artist.stdout
+        with suppress(BrokenPipeError):
+            print(json.dumps(spec), file=artist.stdin, flush=True)
+        drawn = artist.stdout.readline()
+        if not drawn:
+            _leave()
+            raise RuntimeError("a chart could not be drawn; the reason stands above")
+    return str(json.loads(drawn))
+
+
+def _come() -> subprocess.Popen[str]:
+    global _artist
+    if _artist is None:
+        command = [sys.executable, "-c", ARTIST]
+        _artist = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+    return _artist
+
+
+@atexit.register
+def _leave() -> None:
+    global _artist
+    artist, _artist = _artist, None
+    if artist:
+        with suppress(OSError):
+            artist.communicate()
+
+
+def _known(place: Path | None) -> Chart | None:
+    """What cannot be read is drawn again."""
+    with suppress(OSError, ValueError, TypeError):
+        if place:
+            chart = Chart(*json.loads(place.read_text("utf-8")))
+            os.utime(place)
+            return chart
+    return None
+
+
+def _keep(place: Path, chart: Chart) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = place.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps(chart), "utf-8")
+    part.replace(place)
+
+
+@cache
 def _maker() -> str:
     """Another for other code, or other packages."""
     code = [Path(__file__).with_name(name).read_text("utf-8") for name in MAKERS]

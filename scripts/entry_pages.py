@@ -509,10 +509,22 @@ def _published(facts: Facts, record: Record) -> str:
             parameters_kept(result), multiply_adds_kept(result), printed_at(result),
         ])  # fmt: skip
     names = ["Data", "Network", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting and place"]
-    return "## What the paper printed { #published }\n\nCopied from the paper, never mixed with what we measure.\n\n" + plain_table(
+    shared = [place for place in dict.fromkeys((r.dataset, r.model) for r in entry.results) if place in facts.printed]
+    beside = ", ".join(inside(escape(place_name(place)), path_of(record), printed_path(place)) for place in shared)
+    told = "Copied from the paper, never mixed with what we measure." + (f" Beside other papers: {beside}." if beside else "")
+    return f"## What the paper printed {{ #published }}\n\n{told}\n\n" + plain_table(
         *filled([Column(name, name in ("Before", "After", "Change", "Parameters", "Multiply-adds")) for name in names], rows),
         kind="sp-sortable sp-printed",
     )
+
+
+def place_name(place: tuple[str, str]) -> str:
+    return f"{place[1]} on {place[0]}"
+
+
+def printed_path(place: tuple[str, str]) -> str:
+    """Where the page stands that sets beside each other what papers printed of a data set and a network."""
+    return f"comparisons/published/{re.sub(r'[^a-z0-9]+', '-', ' '.join(place).lower()).strip('-')}.md"
 
 
 def printed_at(result: Result) -> str:

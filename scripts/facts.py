@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from catalog import Catalogue, Record, load
-from catalog.schema import Bound
+from catalog.schema import Bound, Result
 from scripts import links, records
 from scripts.bibtex import keys
 from scripts.history import Span, spans
@@ -262,6 +262,15 @@ class Facts:
         """Old ids -> today's."""
         entries = self.catalogue.entries
         return {old: record.id for record in entries.values() for old in record.entry.formerly if old not in entries}
+
+    @cached_property
+    def printed(self) -> dict[tuple[str, str], list[tuple[Record, Result]]]:
+        """Data set and network -> what papers printed of them, wherever two entries at least share them."""
+        found: dict[tuple[str, str], list[tuple[Record, Result]]] = defaultdict(list)
+        for record in self.catalogue.entries.values():
+            for result in record.executable.results if record.executable else []:
+                found[result.dataset, result.model].append((record, result))
+        return {place: rows for place, rows in sorted(found.items()) if len({record.id for record, _ in rows}) > 1}
 
     @cached_property
     def citation_keys(self) -> dict[str, str]:

@@ -26,7 +26,9 @@ from scripts.entry_pages import (
     multiply_adds_kept,
     parameters_kept,
     path_of,
+    place_name,
     printed_at,
+    printed_path,
     seeds,
     stale_mark,
     subject_name,
@@ -71,20 +73,25 @@ def pages(facts: Facts) -> dict[str, str]:
     Raises ValueError for a mark that nothing fills.
     """
     with vega.kept() as specs:
-        made = _pages(facts)
+        made = {path: make() for path, make in makers(facts).items()}
     return made | vega.files(specs)
 
 
-def _pages(facts: Facts) -> dict[str, str]:
-    made = {path_of(record): entry_page(facts, record) for record in facts.catalogue.entries.values()}
-    made.update({f"{family}/index.md": family_page(facts, family) for family in FAMILIES})
-    made.update({f"comparisons/{id}.md": comparison_page(facts, id, table) for id, table in facts.catalogue.comparisons.items()})
-    made[browse.CATALOGUE], made[browse.COMPARE] = browse.catalogue_page(facts), browse.compare_page(facts)
-    made["comparisons/index.md"] = comparisons_page(facts)
-    made["comparisons/measured.md"] = measured_page(facts)
-    made["comparisons/published.md"] = published_page(facts)
-    made.update({path: fill(facts, path, text) for path, text in facts.templates.items() if MARK.search(text)})
-    return made
+def makers(facts: Facts) -> dict[str, Callable[[], str]]:
+    """Path of every generated page -> what makes its text: of thousands, none has to wait in memory for the others."""
+    catalogue = facts.catalogue
+    return {
+        **{f"{family}/index.md": partial(family_page, facts, family) for family in FAMILIES},
+        **{f"comparisons/{id}.md": partial(comparison_page, facts, id, table) for id, table in catalogue.comparisons.items()},
+        browse.CATALOGUE: partial(browse.catalogue_page, facts),
+        browse.COMPARE: browse.compare_page,
+        "comparisons/index.md": partial(comparisons_page, facts),
+        "comparisons/measured.md": partial(measured_page, facts),
+        PUBLISHED: partial(published_page, facts),
+        **{printed_path(place): partial(printed_page, facts, place) for place in facts.printed},
+        **{path_of(record): partial(entry_page, facts, record) for record in catalogue.entries.values()},
+        **{path: partial(fill, facts, path, text) for path, text in facts.templates.items() if MARK.search(text)},
+    }
 
 
 def fill(facts: Facts, path: str, text: str) -> str:
@@ -737,30 +744,35 @@ def _measured(facts: Facts, condition: Condition, records: Sequence[Record], her
 
 
 PUBLISHED = "comparisons/published.md"
-PRINTED = "Printed results", "What each paper printed, for each data set and network."
+UNMIXED = "Copied from the papers: every paper trains its own baseline, so compare changes rather than final numbers."
 
 
 def published_page(facts: Facts) -> str:
-    """What the papers printed, where at least two methods share data and network."""
-    here = PUBLISHED
-    groups: dict[tuple[str, str], list[tuple[Record, Result]]] = defaultdict(list)
-    for record in facts.catalogue.entries.values():
-        for result in record.executable.results if record.executable else []:
-            groups[result.dataset, result.model].append((record, result))
-    shared = {place: found for place, found in sorted(groups.items()) if len({record.id for record, _ in found}) > 1}
-    parts = [
-        front(*PRINTED, ("navigation",), search="exclude: true"),  # its tables are long; the adapter tells search of it
-        f"{inside('Comparisons', here, 'comparisons/index.md')}{{ .sp-crumb }}",
+    """Of which data sets and networks several papers printed results."""
+    rows = []
+    for place, found in sorted(facts.printed.items(), key=lambda item: (-len({record.id for record, _ in item[1]}), item[0])):
+        records = {record.id: record for record, _ in found}.values()
+        families = [name for family, (name, _) in FAMILIES.items() if any(record.family == family for record in records)]
+        years = sorted({record.entry.year for record in records})
+        rows.append([
+            raw_link(escape(place[1]), PUBLISHED, printed_path(place)), escape(place[0]), str(len(records)), str(len(found)),
+            f"{years[0]}–{years[-1]}" if years[1:] else str(years[0]), ", ".join(families),
+        ])  # fmt: skip
+    names = ["Network", "Data", "Papers", "Results", "Years", "Families"]
+    body = plain_table([Column(name, name in ("Papers", "Results")) for name in names], rows, kind="sp-sortable", id="networks")
+    empty = '<p class="sp-empty">No two entries share data set and network yet; each entry’s own page has its results.</p>'
+    return "\n\n".join([
+        front("Printed results", "What papers printed, for each data set and network.", ("navigation", "toc"), search="exclude: true"),
+        f"{inside('Comparisons', PUBLISHED, 'comparisons/index.md')}{{ .sp-crumb }}",
         "# Results of the papers",
-        "Copied from the papers: every paper trains its own baseline, so compare changes rather than final numbers. "
-        "A data set and network appear here once two methods share them.",
-    ]
-    if not shared:
-        parts.append('<p class="sp-empty">No two entries share data set and network yet; each entry’s own page has its results.</p>')
-    return "\n\n".join([*parts, *(_published(facts, place, found, here) for place, found in shared.items())]) + "\n"
+        f"{UNMIXED} A network and its data appear here once two papers share them; the other results stand on the entries’ own pages.",
+        body if rows else empty,
+    ]) + "\n"  # fmt: skip
 
 
-def _published(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Record, Result]], here: str) -> str:
+def printed_page(facts: Facts, place: tuple[str, str]) -> str:
+    """What papers printed of one data set and network."""
+    here, found = printed_path(place), facts.printed[place]
     shown = {m: decimals(v for _, r in found if r.metric == m for v in (r.baseline, r.result)) for m in {r.metric for _, r in found}}
     rows = []
     for record, r in sorted(found, key=lambda item: (item[1].metric, item[0].entry.year, item[0].entry.name)):
@@ -772,12 +784,18 @@ def _published(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Recor
         ])  # fmt: skip
     names = ["Method", "Year", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting and place"]
     columns = [Column(name, name in ("Year", "Before", "After", "Change")) for name in names]
-    name = re.sub(r"[^a-z0-9]+", "-", f"{place[0]}-{place[1]}".lower())
-    body = plain_table(*filled(columns, rows), kind="sp-sortable sp-printed sp-download", id=f"numbers-{name}")
-    return "\n\n".join(filter(None, [f"## {escape(place[1])} on {escape(place[0])}", _changes(facts, name, found), body]))
+    title = place_name(place)
+    return "\n\n".join(filter(None, [
+        front(title, f"What papers printed of {title}.", ("navigation", "toc"), search="exclude: true"),  # the adapter tells search of it
+        f"{inside('Results of the papers', here, PUBLISHED)}{{ .sp-crumb }}",
+        f"# {escape(title)}",
+        UNMIXED,
+        _changes(facts, place, found),
+        plain_table(*filled(columns, rows), kind="sp-sortable sp-printed sp-download", id="numbers"),
+    ])) + "\n"  # fmt: skip
 
 
-def _changes(facts: Facts, place: str, found: Sequence[tuple[Record, Result]]) -> str:
+def _changes(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Record, Result]]) -> str:
     """How much the metric that most of them print changed, as a chart."""
     often = Counter(r.metric for _, r in found if change(r) is not None).most_common(1)
     metric = often[0][0] if often else ""
@@ -790,4 +808,5 @@ def _changes(facts: Facts, place: str, found: Sequence[tuple[Record, Result]]) -
     if known is None or len(bars) < 2:
         return ""
     bars = bars[-MOST_BARS:]
-    return figure(charts.bars(bars, f"change of {known.name}, {known.unit}", f"changes-{place}"), f"numbers-{place}")
+    name = printed_path(place).rpartition("/")[2].removesuffix(".md")
+    return figure(charts.bars(bars, f"change of {known.name}, {known.unit}", f"changes-{name}"), "numbers")

@@ -1,12 +1,18 @@
-"""MkDocs' build, page by page: what did not change stays as it is, and no page waits in memory for the last one.
+"""MkDocs' build, page by page: what did not change stays as it is, no page waits in memory for the last one, and all processors work.
 
 A build from nothing and a rebuild after a change are the same function; they differ in what is `Kept` from the time before.
 """
 
 from __future__ import annotations
 
+import gc
 import hashlib
-from collections.abc import Iterable
+import logging
+import multiprocessing
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +21,11 @@ from jinja2 import Environment
 from mkdocs.commands.build import _build_page, _build_theme_template, _populate_page
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, get_files, set_exclusions
-from mkdocs.structure.nav import get_navigation
+from mkdocs.structure.nav import Navigation, get_navigation
 from mkdocs.structure.pages import Page
+
+LOG = logging.getLogger("mkdocs")
+TOGETHER = 16  # pages that a process takes at a time
 
 
 @dataclass
@@ -25,7 +34,6 @@ class Drawn:
 
     mark: str  # a digest of its Markdown and its front matter
     asked: dict[str, str | None]  # path of a file that a link names -> where that led
-    title: str | None
     anchors: set[str]
     links: dict[str, dict[str, str]]  # path of another page -> anchor -> the link as it was written
     found: list[dict[str, Any]] = field(default_factory=list)  # what it adds to the search index
@@ -43,6 +51,20 @@ class Kept:
     written: int = 0  # pages in the last build
 
 
+@dataclass
+class Work:
+    """What is needed to make a page."""
+
+    config: MkDocsConfig
+    kept: Kept
+    files: Files
+    nav: Navigation
+    environment: Environment
+    index: list[dict[str, Any]]  # of the search
+    pages: list[Page]
+    shown: Sequence[File]
+
+
 class Asked(Files):
     """Files that remember which of them a page's links name."""
 
@@ -55,7 +77,7 @@ class Asked(Files):
         return found
 
 
-def build(config: MkDocsConfig, kept: Kept) -> None:
+def build(config: MkDocsConfig, kept: Kept, processes: int = 1) -> None:
     """Bring `config.site_dir`, in which stands what `kept` says, up to date."""
     events = config.plugins
     config = events.on_config(config)
@@ -70,43 +92,41 @@ def build(config: MkDocsConfig, kept: Kept) -> None:
     set_exclusions(files, config)
     nav = events.on_nav(get_navigation(files, config), config=config, files=files)
     environment = events.on_env(kept.environment, config=config, files=files) or kept.environment
-    pages = [file.page or Page(None, file, config) for file in files.documentation_pages()]
-    marks: dict[str, str] = {}
-    for page in nav.pages:  # their titles stand on all pages
-        marks[page.file.src_uri] = _read(page, config, files, kept)
+    shown = files.documentation_pages()
+    rest = (file.page or Page(None, file, config) for file in shown)
+    pages = list({page.file.src_uri: page for page in (*nav.pages, *rest)}.values())  # the longest first
+    for page in nav.pages:
+        if page.title is None:  # it stands on all pages
+            page.read_source(config)
+            page.title = page.title
     shared = (theme, config.site_url, config.use_directory_urls, config.extra, [(page.url, page.title) for page in nav.pages])
     if (base := _digest([repr(shared).encode()])) != kept.base:
         kept.pages.clear()
         kept.base = base
 
     static = {file.dest_uri: file for file in files if not file.is_documentation_page() and file.inclusion.is_included()}
-    now = {path: _state(file) for path, file in static.items()}
-    for path, state in now.items():
-        if kept.files.get(path) != state:
-            static[path].copy_file()
+    now = {path: _state(file) for path, file in static.items()} | {page.file.dest_uri: "" for page in pages}
+    for path, file in static.items():
+        if kept.files.get(path) != now[path]:
+            file.copy_file()
+        if file.abs_src_path is None:
+            file.content_bytes = b""  # the data of thousands of entries take much
     for template in config.theme.static_templates:
         _build_theme_template(template, environment, files, config, nav)
 
     search: Any = next((events[name] for name in ("material/search", "search") if name in events), None)
     index: list[dict[str, Any]] = search.search_index.entries if search else []
+    before = list(index)
+    work = Work(config, kept, files, nav, environment, index, pages, shown)
+    drawn: dict[str, Drawn] = {}
     kept.written = 0
-    drawn, shown = {}, files.documentation_pages()
-    for page in pages:
+    for page, new in zip(pages, _all(work, processes), strict=True):
         uri = page.file.src_uri
-        if uri not in marks or (page.content == "" and uri not in kept.pages):
-            marks[uri] = _read(page, config, files, kept)
-        now[page.file.dest_uri] = marks[uri]
-        if page.content == "" and uri in kept.pages:
-            drawn[uri] = kept.pages[uri]
-            index += drawn[uri].found
-            continue
-        before = len(index)
-        _build_page(page, config, shown, nav, environment)
-        links = {file.src_uri: links for file, links in (page.links_to_anchors or {}).items()}
-        asked: dict[str, str | None] = getattr(page, "asked", {})
-        drawn[uri] = Drawn(marks[uri], asked, page._title_from_render, page.present_anchor_ids or set(), links, index[before:])
-        kept.written += 1
-        page.markdown = page.content = ""  # thousands of them are too much to hold
+        kept.written += new is not None
+        here = drawn[uri] = new or kept.pages[uri]
+        page.present_anchor_ids = here.anchors
+        page.links_to_anchors = {files.src_uris[path]: links for path, links in here.links.items() if path in files.src_uris}
+    index[:] = before + [entry for page in pages for entry in drawn[page.file.src_uri].found]
     for page in pages:
         page.validate_anchor_links(files=files, log_level=config.validation.links.anchors)
     for path in kept.files.keys() - now.keys():
@@ -115,28 +135,88 @@ def build(config: MkDocsConfig, kept: Kept) -> None:
     events.on_post_build(config=config)
 
 
-def _read(page: Page, config: MkDocsConfig, files: Files, kept: Kept) -> str:
-    """Render a page's Markdown, unless it is the same as before: then its content stays empty. Returns the Markdown's digest."""
-    marks, render = [""], page.render
+def _all(work: Work, processes: int) -> Iterator[Drawn | None]:
+    """Make all pages; None for one that stays as it is."""
+    if processes < 2 or sys.platform != "linux":  # elsewhere a fork is not safe, or not there
+        yield from map(_page, [work] * len(work.pages), work.pages)
+        return
+    nav = len(work.nav.pages)
+    starts = [*range(nav), *range(nav, len(work.pages), TOGETHER)]
+    gc.freeze()  # a process that collects garbage would write to, and so copy, all memory that it shares
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), initializer=_begin, initargs=(work,))
+    try:
+        for made, said in pool.map(_some, starts, [*starts[1:], len(work.pages)]):
+            for level, text in said:
+                LOG.log(level, "%s", text)
+            yield from made
+    finally:
+        pool.shutdown(cancel_futures=True)
+        gc.unfreeze()
+
+
+class Heard(logging.Handler):
+    """What MkDocs says in another process."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append((record.levelno, record.getMessage()))
+
+
+_work: Work | None = None  # of this process; it came with the fork
+_heard = Heard()
+
+
+def _begin(work: Work) -> None:
+    global _work
+    _work = work
+    LOG.handlers = [_heard]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who interrupts hears it from the first process
+
+
+def _some(start: int, end: int) -> tuple[list[Drawn | None], list[tuple[int, str]]]:
+    assert _work
+    _heard.said.clear()
+    return [_page(_work, page) for page in _work.pages[start:end]], _heard.said
+
+
+def _page(work: Work, page: Page) -> Drawn | None:
+    """Make a page, unless it is the same as before."""
+    mark = _read(page, work.config, work.files, work.kept)
+    if mark is None:
+        return None
+    before = len(work.index)
+    _build_page(page, work.config, work.shown, work.nav, work.environment)
+    links = {file.src_uri: links for file, links in (page.links_to_anchors or {}).items()}
+    asked: dict[str, str | None] = getattr(page, "asked", {})
+    made = Drawn(mark, asked, page.present_anchor_ids or set(), links, work.index[before:])
+    page.markdown, page.content, page.toc, page.meta = "", "", [], {}  # type: ignore[assignment]  # of thousands too much to hold
+    return made
+
+
+def _read(page: Page, config: MkDocsConfig, files: Files, kept: Kept) -> str | None:
+    """Render a page's Markdown, unless it is the same as before. Returns the Markdown's digest, or then None."""
+    marks, render = list[str](), page.render
 
     def once(config: MkDocsConfig, files: Files) -> None:
-        marks[0] = mark = _digest([(page.markdown or "").encode(), repr(page.meta).encode()])
+        mark = _digest([(page.markdown or "").encode(), repr(page.meta).encode()])
         old = kept.pages.get(page.file.src_uri)
         if old and old.mark == mark and all(_led(files, path) == there for path, there in old.asked.items()):
-            page.content, page._title_from_render, page.present_anchor_ids = "", old.title, old.anchors
-            page.links_to_anchors = {file: links for path, links in old.links.items() if (file := files.src_uris.get(path))}
+            page.content = ""
             return
+        marks.append(mark)
         asked = Asked(files)
         render(config, asked)
         page.asked = asked.asked  # type: ignore[attr-defined]
-        page.content = page.content or " "
 
     page.render = once  # type: ignore[method-assign]
     try:
         _populate_page(page, config, files)
     finally:
         page.render = render  # type: ignore[method-assign]
-    return marks[0]
+    return marks[0] if marks else None
 
 
 def _led(files: Files, path: str) -> str | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scripts.render import Kept
 
-HOSTED, OFFLINE = Path("build/site"), Path("build/site-offline")
+HOSTED, OFFLINE, CHARTS = Path("build/site"), Path("build/site-offline"), Path("build/charts")
 WATCHED = ("catalog", "methods", "site", "mkdocs.yml")
 NEEDED = ("mkdocs", "material", "pymdownx", "altair", "vl_convert", "bibtexparser")
 # A page opened as a file may neither fetch nor start a worker: search is loaded as a script, and a shim stands in for the worker.
@@ -49,7 +49,7 @@ def build(
     say("reading the catalogue and making pages")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _render(root, part, _nothing(), strict, OFFLINE_CHANGES if offline else {})
+        _render(root, part, _nothing(), strict, OFFLINE_CHANGES if offline else {}, os.cpu_count() or 1)
         say("putting the new site in place")
         _replace(part, out)
     except OSError as problem:
@@ -71,20 +71,21 @@ def _replace(part: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _render(root: Path, out: Path, kept: Kept, strict: bool, changes: dict[str, Any]) -> list[str]:
-    """Bring a folder up to date. Returns MkDocs' warnings; with `strict` they are an error. Raises `SiteError`."""
+def _render(root: Path, out: Path, kept: Kept, strict: bool, changes: dict[str, Any], processes: int = 1) -> list[str]:
+    """Bring a folder up to date, with so many processes. Returns MkDocs' warnings; with `strict` they are an error. Raises `SiteError`."""
     configuration = _configuration(root)
     from mkdocs.config import load_config
     from mkdocs.exceptions import Abort, MkDocsException
 
     from scripts import render
+    from scripts.drawn import remembered
 
-    with _log() as said:
+    with _log() as said, remembered(root / CHARTS):
         try:
             config = load_config(str(configuration), site_dir=str(out), strict=strict, **changes)
             config.plugins.on_startup(command="build", dirty=False)
             try:
-                render.build(config, kept)
+                render.build(config, kept, processes)
             finally:
                 config.plugins.on_shutdown()
         except (Abort, MkDocsException) as problem:

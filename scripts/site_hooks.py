@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -10,40 +12,55 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+_makers: dict[str, Callable[[], str]] = {}  # path of a generated page -> what makes its Markdown
+
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add every generated page and file; nothing is written into the folder of hand-written ones."""
-    from scripts import browse, search, vega
-    from scripts.drawn import remembered
-    from scripts.entry_pages import path_of
+    from scripts import browse, search
+    from scripts.entry_pages import path_of, place_name, printed_path
     from scripts.exports import FEED, Place
     from scripts.exports import files as exported
     from scripts.facts import FactsError, gather
-    from scripts.pages import PRINTED, PUBLISHED, pages
+    from scripts.pages import UNMIXED, makers
 
-    root = Path(config.config_file_path or "mkdocs.yml").parent
     written = {file.src_uri: file.content_string for file in files.documentation_pages()}
     try:
-        facts = gather(root, written)
-        with remembered(root / "build" / "charts.json"):
-            made = pages(facts)
+        facts = gather(_root(config), written)
+        _makers.clear()
+        _makers.update(makers(facts))
         place = Place(config.site_url or "", config.use_directory_urls)
-        texts = written.keys() | {path for path in made if path.endswith(".md")}
-        if len(texts) < len(written.keys() | made.keys()):  # there are charts
-            made[vega.BUNDLE] = vega.bundle(root)
-        made |= exported(facts, texts, place) | {browse.ENTRIES: browse.entries(facts)}
+        made = exported(facts, written.keys() | _makers.keys(), place) | {browse.ENTRIES: browse.entries(facts)}
     except (FactsError, ValueError) as problem:
         raise PluginError(str(problem)) from problem
-    for path in list(made):
+    for path in [*_makers, *made]:
         if path in files.src_uris:
             files.remove(files.src_uris[path])
-        files.append(File.generated(config, path, content=made.pop(path).encode()))  # half as large as text with a dash in it
+        files.append(File.generated(config, path, content=made.pop(path, "").encode()))  # half as large as text with a dash in it
     addresses = {record.id: files.src_uris[path_of(record)].url for record in facts.catalogue.entries.values()}
-    told = [*search.documents(facts, addresses), search.document(files.src_uris[PUBLISHED].url, *PRINTED)]
+    told = search.documents(facts, addresses)
+    told += [search.document(files.src_uris[printed_path(place)].url, place_name(place), UNMIXED) for place in facts.printed]
     for name in config.plugins.keys() & {"search", "material/search"}:
         config.plugins[name].search_index.entries += told  # type: ignore[attr-defined]
     config.extra["feed"] = FEED if FEED in files.src_uris else ""  # what the theme's pages point to
     return files
+
+
+def on_page_read_source(page: Page, config: MkDocsConfig) -> str | None:
+    """Make a page, and the files of its charts, when its turn comes."""
+    from scripts import vega
+
+    make = _makers.get(page.file.src_uri)
+    if make is None:
+        return None
+    try:
+        with vega.kept() as specs:
+            text = make()
+    except ValueError as problem:
+        raise PluginError(str(problem)) from problem
+    for path, script in vega.files(specs).items():
+        _write(config, path, script)
+    return text
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -57,8 +74,15 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     """Links in raw HTML, which MkDocs leaves alone, are written for a hosted site (`markup.hosted`) and changed for a bundle of files."""
     if config.use_directory_urls:
         return html
-    up = "" if page.file.src_uri.endswith("index.md") else r"\.\./"  # a folder of its own is gone
-    return re.sub(rf'<a href="{up}([^"#:]*[^"#:/.])/(#[^"]*)?"( class="[^"]*")? data-raw', r'<a href="\1.html\2"\3', html)
+    here = page.file.src_uri.removesuffix(".md")
+    folder = posixpath.dirname(here)
+
+    def local(found: re.Match[str]) -> str:
+        there = posixpath.normpath(posixpath.join(folder if here.endswith("index") else here, found[1]))
+        there += ".html" if f"{there}.md" in files.src_uris else "/index.html"
+        return f'<a href="{posixpath.relpath(there, folder or ".")}{found[2]}"{found[3]}'
+
+    return re.sub(r'<a href="([^"#:]*)/(#[^"]*|)"( class="[^"]*"|) data-raw', local, html)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
@@ -66,3 +90,23 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     from scripts.markup import squeezed
 
     return squeezed(output)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Where there are charts, add the program that draws them anew."""
+    from scripts import vega
+
+    _makers.clear()
+    site = Path(config.site_dir)
+    if (site / vega.FOLDER).is_dir() and not (site / vega.BUNDLE).exists():
+        _write(config, vega.BUNDLE, vega.bundle(_root(config)))
+
+
+def _root(config: MkDocsConfig) -> Path:
+    return Path(config.config_file_path or "mkdocs.yml").parent
+
+
+def _write(config: MkDocsConfig, path: str, text: str) -> None:
+    place = Path(config.site_dir) / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(text, "utf-8")

@@ -1,7 +1,10 @@
-"""Charts remembered from build to build."""
+"""Charts remembered from build to build, and the process that draws them."""
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from scripts import drawn
 from scripts.vega import Chart
 
 asked: list[str] = []
+SPEC = {"mark": "point", "data": {"values": [{"x": 1}]}, "encoding": {"x": {"field": "x", "type": "quantitative"}}}
 
 
 @drawn.once
@@ -19,14 +23,16 @@ def chart(name: str, rows: list[int]) -> Chart:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(drawn, "_drawn", {})
     asked.clear()
-    return tmp_path / "build" / "charts.json"
+    yield tmp_path / "build" / "charts"
+    drawn._maker.cache_clear()
 
 
 def another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawn, "_drawn", {})
+    drawn._maker.cache_clear()
 
 
 def test_a_chart_is_drawn_once_and_the_next_build_knows_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,20 +44,33 @@ def test_a_chart_is_drawn_once_and_the_next_build_knows_it(place: Path, monkeypa
     with drawn.remembered(place):
         assert chart("a", [1, 2]) == first
     assert asked == ["a", "a"]
+
+
+def test_a_chart_that_no_page_shows_is_forgotten_after_a_month(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with drawn.remembered(place):
+        chart("a", [1])
+        chart("a", [2])
+    [first, second] = place.iterdir()
+    for path in (first, second):
+        os.utime(path, (0, time.time() - (drawn.DAYS + 1) * 86_400))
     another_process(monkeypatch)
-    with drawn.remembered(place):  # what the last build did not show is forgotten
-        chart("a", [1, 3])
-    assert asked == ["a", "a", "a"]
+    with drawn.remembered(place):
+        chart("a", [1])
+    assert len(asked) == 2
+    assert len(list(place.iterdir())) == 1
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"maker": "other", "charts": {}}', "\x00"])
-def test_what_cannot_be_read_is_drawn_again(place: Path, text: str) -> None:
-    place.parent.mkdir()
-    place.write_text(text)
+@pytest.mark.parametrize("text", ["", "[]", "{}", '["a", "b"]', "\x00", "7"])
+def test_what_cannot_be_read_is_drawn_again(place: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with drawn.remembered(place):
         chart("b", [1])
-    assert asked == ["b"]
-    assert "svg" in place.read_text()
+    [path] = place.iterdir()
+    path.write_text(text)
+    another_process(monkeypatch)
+    with drawn.remembered(place):
+        chart("b", [1])
+    assert asked == ["b", "b"]
+    assert "svg" in path.read_text()
 
 
 def test_other_code_draws_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,3 +81,31 @@ def test_other_code_draws_again(place: Path, monkeypatch: pytest.MonkeyPatch) ->
     with drawn.remembered(place):
         chart("c", [1])
     assert asked == ["c", "c"]
+
+
+def test_the_process_that_draws_gives_its_memory_back_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn._leave()
+    monkeypatch.setattr(drawn, "ARTIST", drawn.ARTIST.replace("[], 3)", "[], 0.01)"))
+    with drawn.remembered(tmp_path):
+        first = drawn.as_svg(SPEC)
+        assert first.startswith("<svg")
+        artist = drawn._artist
+        assert artist
+        large = Path(f"/proc/{artist.pid}/maps")
+        for _ in range(500):
+            if "vl_convert" not in large.read_text():
+                break
+            time.sleep(0.01)
+        else:
+            pytest.fail("it still holds the program that draws")
+        assert drawn.as_svg(SPEC) == first
+        assert drawn._artist is artist
+    assert artist.returncode == 0
+
+
+def test_what_cannot_be_drawn_is_said_and_the_next_chart_drawn(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with drawn.remembered(tmp_path):
+        with pytest.raises(RuntimeError, match="could not be drawn"):
+            drawn.as_svg({"mark": 7})
+        assert "Error" in capfd.readouterr().err
+        assert drawn.as_svg(SPEC).startswith("<svg")
