@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +87,7 @@ class Unreadable(Exception):
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 LARGEST = 1_000_000  # bytes; a longer file is a mistake
+NAME = 40  # characters: texts as short as this are often names, which thousands of entries repeat
 TEXT = "tag:yaml.org,2002:str"
 DEEPEST = 50  # levels; libyaml's own composer overflows the stack instead of raising
 
@@ -143,7 +145,7 @@ def _document(loader: Any) -> tuple[Any, dict[Place, int]]:
     def scalar(event: Any, line: int) -> Any:
         tag = event.tag if event.tag not in (None, "!") else loader.resolve(yaml.ScalarNode, event.value, event.implicit)
         if tag == TEXT:  # nine in ten, and nothing can go wrong with them
-            return event.value
+            return sys.intern(event.value) if len(event.value) <= NAME else event.value
         try:
             return scalars.construct_object(yaml.ScalarNode(tag, event.value))
         except Exception as problem:  # PyYAML raises KeyError, IndexError or AttributeError for `!!bool x`, `!!int ""`, `!!timestamp x`
@@ -308,8 +310,11 @@ def validate(model: type[M], data: Any, lines: dict[Place, int], path: str, prob
     return None
 
 
-def load(root: Path = HERE) -> Catalogue:
-    """Every entry and comparison below `root`, with all problems of all files."""
+def load(root: Path = HERE, *, numbered: bool = True) -> Catalogue:
+    """Every entry and comparison below `root`, with all problems of all files.
+
+    Lines are `numbered` for those who look for more problems: of ten thousand entries the numbers take a hundred megabytes.
+    """
     problems: list[Problem] = []
     places: dict[str, dict[Place, int]] = {}
 
@@ -320,8 +325,11 @@ def load(root: Path = HERE) -> Catalogue:
         except Unreadable as refusal:
             problems.append(Problem(name, refusal.line, refusal.field, refusal.reason))
             return None, {}
+        valid = validate(model, data, lines, name, problems)
+        if not numbered:
+            lines.clear()
         places[name] = lines
-        return validate(model, data, lines, name, problems), lines
+        return valid, lines
 
     vocabulary, _ = item(Vocabulary, root / "vocabulary.yaml")
     entries: dict[str, Record] = {}

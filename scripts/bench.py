@@ -36,13 +36,13 @@ PARTS = ("catalog", "methods", "scripts", "site", "mkdocs.yml", "pyproject.toml"
 def copies(root: Path, wanted: int) -> int:
     """Fill a catalogue with copies of its papers until it has so many entries; returns how many it has.
 
-    A copy has its own slug, title and arXiv id; it has no claims, as those need a method, and no other identifiers.
+    A copy has its own slug, title and arXiv id; it has no claims and no equations, as those need a method, and no other identifiers.
     """
     models = [path for family in METHOD_FAMILIES for path in sorted((root / family).glob("*.yaml"))]
     number = len(list(root.glob("*/*.yaml"))) - len(list((root / "comparisons").glob("*.yaml")))  # tables are no entries
     for copy in range(max(0, wanted - number)):
         model = models[copy % len(models)]
-        text = re.sub(r"^claims:\n(?:[ \n].*\n|\n)*", "", model.read_text(), flags=re.MULTILINE)
+        text = re.sub(r"^(claims|equations):\n(?:[ \n].*\n|\n)*", "", model.read_text(), flags=re.MULTILINE)
         text = re.sub(r"^(doi|arxiv|formerly):.*\n", "", text, flags=re.MULTILINE)
         title = f"title: {json.dumps(yaml.safe_load(text)['title'] + f' {copy}')}"
         text = re.sub(r"^title: .*(?:\n .*)*", lambda _, title=title: title, text, count=1, flags=re.MULTILINE)  # type: ignore[misc]
@@ -86,7 +86,7 @@ def memory(process: int) -> float:
     return 0.0
 
 
-LARGE = ("search/search_index.json", "catalogue/index.html", "assets/entries.js")
+LARGE = ("search/search_index.json", "catalogue/index.html", "assets/names.js")
 
 
 def sizes(site: Path) -> str:

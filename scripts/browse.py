@@ -1,8 +1,8 @@
 """The catalogue as one table to search and narrow, the page that sets entries side by side, and the data that both scripts read.
 
 The table is whole without a script. Its later part then is a second table, which a browser with scripts leaves unparsed until the
-script asks: to lay out ten thousand rows takes it a minute. `entries` is a script and no JSON, because a page opened as a file may
-not fetch.
+script asks: to lay out ten thousand rows takes it a minute. The data are scripts and no JSON, because a page opened as a file may
+not fetch; names are one, and what is known of the entries comes in parts, of which a reader needs one or two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from scripts.entry_pages import FAMILIES, condition_name, front, path_of, subjec
 from scripts.facts import Facts
 from scripts.markup import NONE, escape, hosted, inside, percent, plural, quantity, signed, sortable, times, unbroken
 
-CATALOGUE, COMPARE, ENTRIES = "catalogue.md", "compare.md", "assets/entries.js"
+CATALOGUE, COMPARE = "catalogue.md", "compare.md"
+NAMES, PARTS = "assets/names.js", "assets/entries"
+PART = 200  # entries in a part
 FIRST = 200  # rows in the first table, about what browse.js shows at once
 COLUMNS = (  # id, heading, whether it holds numbers, whether it shows before the reader chooses
     ("name", "Name", False, True),
@@ -89,28 +91,39 @@ def measured(facts: Facts, record: Record) -> list[dict[str, Any]]:
     return found
 
 
-def entries(facts: Facts) -> str:
-    """What the scripts know of every entry, as one."""
-
-    def line(data: Any) -> str:
-        return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-
-    made: list[str] = []
-    for record in facts.catalogue.entries.values():
-        entry, score = record.entry, facts.score(record)
-        failing = {finding.claim for finding in facts.findings(record) if finding.verdict == "fails"}
-        claims = record.executable.claims if record.executable else {}
-        made.append(line({
-            "id": record.id, "name": entry.name, "title": entry.title, "authors": entry.authors, "year": entry.year,
-            "venue": entry.venue or "", "family": record.family, "path": path_of(record).removesuffix(".md"), "tags": entry.tags,
-            "summary": entry.summary, "use": entry.when_to_use or "", "not": entry.when_not or "", "arxiv": entry.arxiv or "",
-            "doi": entry.doi or "", "url": entry.url or "", "data": data_needed(record), "training": training_needed(record),
-            "returns": (record.executable.returns or "") if record.executable else "", "verdict": verdict(facts, record),
-            "held": score.held, "claims": score.total, "fails": [claims[name].says for name in claims if name in failing],
-            "measured": measured(facts, record), "bibtex": bibtex.bibtex(entry, facts.citation_keys[record.id]),
-        }))  # fmt: skip
+def data(facts: Facts) -> dict[str, str]:
+    """Path -> script: the names of all entries, and in parts what is known of each."""
+    records = list(facts.catalogue.entries.values())
+    names = [
+        {"id": record.id, "name": record.entry.name, "title": record.entry.title, "authors": record.entry.authors,
+         "year": record.entry.year, "family": record.family, "path": path_of(record).removesuffix(".md")}
+        for record in records
+    ]  # fmt: skip
     families = {family: name for family, (name, _) in FAMILIES.items()}
-    return f'window.smallprint = {{"families":{line(families)},"entries":[{",".join(made)}]}};\n'
+    made = {NAMES: f"window.smallprint = {_line({'families': families, 'part': PART, 'names': names, 'known': {}})};\n"}
+    for start in range(0, len(records), PART):
+        known = {record.id: _known(facts, record) for record in records[start : start + PART]}
+        made[f"{PARTS}/{start // PART}.js"] = f"Object.assign(smallprint.known, {_line(known)});\n"
+    return made
+
+
+def _line(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+def _known(facts: Facts, record: Record) -> dict[str, Any]:
+    entry, score = record.entry, facts.score(record)
+    failing = {finding.claim for finding in facts.findings(record) if finding.verdict == "fails"}
+    claims = record.executable.claims if record.executable else {}
+    return {
+        "id": record.id, "name": entry.name, "title": entry.title, "authors": entry.authors, "year": entry.year,
+        "venue": entry.venue or "", "family": record.family, "path": path_of(record).removesuffix(".md"), "tags": entry.tags,
+        "summary": entry.summary, "use": entry.when_to_use or "", "not": entry.when_not or "", "arxiv": entry.arxiv or "",
+        "doi": entry.doi or "", "url": entry.url or "", "data": data_needed(record), "training": training_needed(record),
+        "returns": (record.executable.returns or "") if record.executable else "", "verdict": verdict(facts, record),
+        "held": score.held, "claims": score.total, "fails": [claims[name].says for name in claims if name in failing],
+        "measured": measured(facts, record), "bibtex": bibtex.bibtex(entry, facts.citation_keys[record.id]),
+    }  # fmt: skip
 
 
 def _row(facts: Facts, record: Record) -> str:

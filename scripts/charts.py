@@ -377,10 +377,19 @@ class Node(NamedTuple):
 
 
 NODE_WIDTH, NODE_HEIGHT, NODE_GAP = 190, 30, 8
+MOST_NODES = 15  # of each kind; more are no picture
+
+
+def _fitting(nodes: Sequence[Node]) -> list[Node]:
+    """All nodes, or some and a last one that says how many more there are."""
+    if len(nodes) <= MOST_NODES:
+        return list(nodes)
+    return [*nodes[: MOST_NODES - 1], Node(f"and {len(nodes) - MOST_NODES + 1:,} more", "", "")]
 
 
 def lineage(own: str, family: str, before: Sequence[Node], after: Sequence[Node], beside: Sequence[Node]) -> str:
     """What an entry builds on (left), what builds on it (right), and below it what it is compared with, all clickable."""
+    before, after, beside = map(_fitting, (before, after, beside))
     step, top = NODE_HEIGHT + NODE_GAP, 18  # a line of words above the boxes
     high = top + max(len(before), len(after), 1) * step
     middle, columns = (top + high - NODE_GAP - NODE_HEIGHT) / 2, (5, 235, 465)

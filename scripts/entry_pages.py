@@ -31,6 +31,7 @@ from scripts.markup import (
     plain_table,
     plural,
     quantity,
+    raw_link,
     raw_table,
     section,
     signed,
@@ -626,11 +627,16 @@ def _lineage(facts: Facts, record: Record) -> str:
         ("Compared with", [*entry.compared_with, *facts.compared_by.get(record.id, [])]),
         ("Covered by", facts.covered_by.get(record.id, [])),
     ]
-    lines = [f"- **{name}**: {', '.join(entry_link(facts, here, id) for id in dict.fromkeys(ids))}" for name, ids in groups if ids]
-    known = [[facts.catalogue.entries.get(facts.moved.get(id, id)) for id in dict.fromkeys(ids)] for _, ids in groups[:3]]
-    nodes = [[charts.Node(r.entry.name, r.family, hosted(here, path_of(r))) for r in records if r] for records in known]
+    known = [(name, {id: facts.catalogue.entries.get(facts.moved.get(id, id)) for id in ids}) for name, ids in groups if ids]
+
+    def named(id: str, there: Record | None) -> str:  # as HTML: Markdown takes seconds over a line of a thousand links
+        return raw_link(escape(there.entry.name), here, path_of(there)) if there else code(id)
+
+    lines = [f"<li><strong>{name}</strong>: {', '.join(named(*pair) for pair in there.items())}</li>" for name, there in known]
+    shown = [list(filter(None, dict(known).get(name, {}).values())) for name, _ in groups[:3]]
+    nodes = [[charts.Node(r.entry.name, r.family, hosted(here, path_of(r))) for r in records] for records in shown]
     graph = f'<figure class="sp-lineage" tabindex="0">{charts.lineage(entry.name, record.family, *nodes)}</figure>' if any(nodes) else ""
-    return section("Lineage", "lineage", graph, "\n".join(lines)) if lines else ""
+    return section("Lineage", "lineage", graph, f"<ul>{''.join(lines)}</ul>") if lines else ""
 
 
 COSTS = {  # what charts set accuracy against: title, axis
@@ -648,10 +654,10 @@ def _among(facts: Facts, record: Record, measured: Measured) -> str:
     saved = {cost: measured.ratio(condition, cost) or 1.0 for cost in ("file_bytes", "multiply_adds")}
     cost = min(saved, key=lambda name: saved[name])
     points = []
-    for other in facts.catalogue.family(record.family):
-        if other is not record and facts.own_task(record.id) | facts.own_task(other.id):
+    for id, theirs in facts.measured.items():
+        other = facts.catalogue.entries[id]
+        if other.family != record.family or (other is not record and facts.own_task(record.id) | facts.own_task(id)):
             continue
-        theirs = facts.of(other.id)
         for subject in theirs.subjects(condition) if other is record else ["method"]:
             accuracy, paid = theirs.sample(condition, subject, "accuracy"), theirs.sample(condition, subject, cost)
             if accuracy and paid and paid.mean > 0:

@@ -310,7 +310,7 @@ NOTHING = Measured()
 
 def gather(root: Path, templates: Mapping[str, str] | None = None) -> Facts:
     """Read everything below `root`. Raises `FactsError` for what cannot be read, all of it at once."""
-    catalogue = load(root / "catalog")
+    catalogue = load(root / "catalog", numbered=False)
     problems = list(catalogue.problems)
     sources = methods(root, problems)
     said = [str(problem) for problem in sorted(problems)]
@@ -332,6 +332,4 @@ def gather(root: Path, templates: Mapping[str, str] | None = None) -> Facts:
         said.append(str(problem))
     if said:
         raise FactsError("\n".join(said))
-    for record in catalogue.entries.values():
-        record.lines.clear()  # only problems need them; of ten thousand entries they are a hundred megabytes
     return Facts(catalogue, sources, measured, templates or {}, health, spans(root, catalogue.entries.values()))

@@ -12,20 +12,20 @@ from urllib.parse import quote
 from scripts import vega
 
 NONE = "–"
-_HARMLESS = " ,./%;?@-:'()!+="  # inside a line; at its beginning some of them are markup
+_MARKUP = re.compile(r"[^A-Za-z0-9 ,./%;?@\-:'()!+=\x80-\U0010ffff]")  # inside a line; at its beginning everything but words may be
 
 
 def escape(text: object) -> str:
     """Any text on one line in which nothing is markup, neither to Markdown nor to HTML nor inside an attribute."""
     line = " ".join(str(text).split())
-    line = "".join(c for c in line if c.isprintable())
+    if not line.isprintable():
+        line = "".join(filter(str.isprintable, line))
     number = re.match(r"\d+(?=[.)])", line)  # would begin a numbered list
     start = number.end() if number else 0
-    return "".join(c if _harmless(c) and (index != start or c.isalnum()) else f"&#{ord(c)};" for index, c in enumerate(line))
-
-
-def _harmless(c: str) -> bool:
-    return c.isalnum() or c in _HARMLESS or ord(c) > 127
+    first = line[start : start + 1]
+    if first and not first.isalnum():
+        first = f"&#{ord(first)};"
+    return line[:start] + first + _MARKUP.sub(lambda found: f"&#{ord(found[0])};", line[start + 1 :])
 
 
 def code(text: object) -> str:

@@ -80,6 +80,7 @@ def pages(facts: Facts) -> dict[str, str]:
 def makers(facts: Facts) -> dict[str, Callable[[], str]]:
     """Path of every generated page -> what makes its text: of thousands, none has to wait in memory for the others."""
     catalogue = facts.catalogue
+    longest_first = sorted(catalogue.entries.values(), key=lambda record: record.id not in facts.sources)
     return {
         **{f"{family}/index.md": partial(family_page, facts, family) for family in FAMILIES},
         **{f"comparisons/{id}.md": partial(comparison_page, facts, id, table) for id, table in catalogue.comparisons.items()},
@@ -89,7 +90,7 @@ def makers(facts: Facts) -> dict[str, Callable[[], str]]:
         "comparisons/measured.md": partial(measured_page, facts),
         PUBLISHED: partial(published_page, facts),
         **{printed_path(place): partial(printed_page, facts, place) for place in facts.printed},
-        **{path_of(record): partial(entry_page, facts, record) for record in catalogue.entries.values()},
+        **{path_of(record): partial(entry_page, facts, record) for record in longest_first},
         **{path: partial(fill, facts, path, text) for path, text in facts.templates.items() if MARK.search(text)},
     }
 

@@ -5,14 +5,17 @@ A build from nothing and a rebuild after a change are the same function; they di
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import hashlib
 import logging
 import multiprocessing
+import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,8 @@ from mkdocs.structure.nav import Navigation, get_navigation
 from mkdocs.structure.pages import Page
 
 LOG = logging.getLogger("mkdocs")
-TOGETHER = 16  # pages that a process takes at a time
+TOGETHER = 8  # pages that a process takes at a time
+BATCHES = 64, 512  # pages after which new processes begin, as the old ones share ever less memory: at first, when pages are long, and later
 
 
 @dataclass
@@ -34,7 +38,7 @@ class Drawn:
 
     mark: str  # a digest of its Markdown and its front matter
     asked: dict[str, str | None]  # path of a file that a link names -> where that led
-    anchors: set[str]
+    anchors: Collection[str]
     links: dict[str, dict[str, str]]  # path of another page -> anchor -> the link as it was written
     found: list[dict[str, Any]] = field(default_factory=list)  # what it adds to the search index
 
@@ -77,8 +81,10 @@ class Asked(Files):
         return found
 
 
-def build(config: MkDocsConfig, kept: Kept, processes: int = 1) -> None:
-    """Bring `config.site_dir`, in which stands what `kept` says, up to date."""
+def build(config: MkDocsConfig, kept: Kept | None = None) -> None:
+    """Bring `config.site_dir`, in which stands what `kept` says, up to date; or, without it, build from nothing with all processors."""
+    processes = 1 if kept else os.cpu_count() or 1
+    kept = kept or Kept()
     events = config.plugins
     config = events.on_config(config)
     events.on_pre_build(config=config)
@@ -124,7 +130,7 @@ def build(config: MkDocsConfig, kept: Kept, processes: int = 1) -> None:
         uri = page.file.src_uri
         kept.written += new is not None
         here = drawn[uri] = new or kept.pages[uri]
-        page.present_anchor_ids = here.anchors
+        here.anchors = page.present_anchor_ids = tuple(map(sys.intern, here.anchors))  # type: ignore[assignment]  # mostly the same ones
         page.links_to_anchors = {files.src_uris[path]: links for path, links in here.links.items() if path in files.src_uris}
     index[:] = before + [entry for page in pages for entry in drawn[page.file.src_uri].found]
     for page in pages:
@@ -136,22 +142,27 @@ def build(config: MkDocsConfig, kept: Kept, processes: int = 1) -> None:
 
 
 def _all(work: Work, processes: int) -> Iterator[Drawn | None]:
-    """Make all pages; None for one that stays as it is."""
-    if processes < 2 or sys.platform != "linux":  # elsewhere a fork is not safe, or not there
-        yield from map(_page, [work] * len(work.pages), work.pages)
+    """Make all pages; None for one that stays as it is. Those that speak of all entries come first, before memory is shared."""
+    alone = processes < 2 or sys.platform != "linux"  # elsewhere a fork is not safe, or not there
+    first = len(work.pages) if alone else len(work.nav.pages)
+    yield from (_page(work, page) for page in work.pages[:first])
+    if alone:
         return
-    nav = len(work.nav.pages)
-    starts = [*range(nav), *range(nav, len(work.pages), TOGETHER)]
-    gc.freeze()  # a process that collects garbage would write to, and so copy, all memory that it shares
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), initializer=_begin, initargs=(work,))
-    try:
-        for made, said in pool.map(_some, starts, [*starts[1:], len(work.pages)]):
-            for level, text in said:
-                LOG.log(level, "%s", text)
-            yield from made
-    finally:
-        pool.shutdown(cancel_futures=True)
-        gc.unfreeze()
+    batch, most = BATCHES
+    while first < len(work.pages):
+        with suppress(AttributeError):  # musl has no such function
+            ctypes.CDLL(None).malloc_trim(0)  # what is free, but still held, goes back to the system
+        gc.freeze()  # a process that collects garbage would write to, and so copy, all memory that it shares
+        pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), initializer=_begin, initargs=(work,))
+        try:
+            for made, said in pool.map(_some, range(first, min(first + batch, len(work.pages)), TOGETHER)):
+                for level, text in said:
+                    LOG.log(level, "%s", text)
+                yield from made
+        finally:
+            pool.shutdown(cancel_futures=True)
+            gc.unfreeze()
+        first, batch = first + batch, min(2 * batch, most)
 
 
 class Heard(logging.Handler):
@@ -176,10 +187,23 @@ def _begin(work: Work) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who interrupts hears it from the first process
 
 
-def _some(start: int, end: int) -> tuple[list[Drawn | None], list[tuple[int, str]]]:
+def _some(start: int) -> tuple[list[Drawn | None], list[tuple[int, str]]]:
+    """A few pages, without what nobody will ask of them: of thousands it would be too much."""
     assert _work
     _heard.said.clear()
-    return [_page(_work, page) for page in _work.pages[start:end]], _heard.said
+    made = [_page(_work, page) for page in _work.pages[start : start + TOGETHER]]
+    for page in made:
+        if page:
+            page.asked.clear()  # nothing is built upon this
+            page.links = {path: open for path, links in page.links.items() if (open := _open(_work.files, path, links))}
+    return made, _heard.said
+
+
+def _open(files: Files, path: str, links: dict[str, str]) -> dict[str, str]:
+    """Links to anchors that are not known to be there."""
+    target = files.src_uris[path].page
+    known = target.present_anchor_ids or () if target else ()
+    return {anchor: link for anchor, link in links.items() if anchor not in known}
 
 
 def _page(work: Work, page: Page) -> Drawn | None:
@@ -193,6 +217,7 @@ def _page(work: Work, page: Page) -> Drawn | None:
     asked: dict[str, str | None] = getattr(page, "asked", {})
     made = Drawn(mark, asked, page.present_anchor_ids or set(), links, work.index[before:])
     page.markdown, page.content, page.toc, page.meta = "", "", [], {}  # type: ignore[assignment]  # of thousands too much to hold
+    page.asked = page.present_anchor_ids = page.links_to_anchors = None  # type: ignore[attr-defined]
     return made
 
 

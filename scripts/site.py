@@ -49,7 +49,7 @@ def build(
     say("reading the catalogue and making pages")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _render(root, part, _nothing(), strict, OFFLINE_CHANGES if offline else {}, os.cpu_count() or 1)
+        _render(root, part, None, strict, OFFLINE_CHANGES if offline else {})
         say("putting the new site in place")
         _replace(part, out)
     except OSError as problem:
@@ -71,8 +71,8 @@ def _replace(part: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _render(root: Path, out: Path, kept: Kept, strict: bool, changes: dict[str, Any], processes: int = 1) -> list[str]:
-    """Bring a folder up to date, with so many processes. Returns MkDocs' warnings; with `strict` they are an error. Raises `SiteError`."""
+def _render(root: Path, out: Path, kept: Kept | None, strict: bool, changes: dict[str, Any]) -> list[str]:
+    """Bring a folder up to date, or fill it. Returns MkDocs' warnings; with `strict` they are an error. Raises `SiteError`."""
     configuration = _configuration(root)
     from mkdocs.config import load_config
     from mkdocs.exceptions import Abort, MkDocsException
@@ -85,7 +85,7 @@ def _render(root: Path, out: Path, kept: Kept, strict: bool, changes: dict[str, 
             config = load_config(str(configuration), site_dir=str(out), strict=strict, **changes)
             config.plugins.on_startup(command="build", dirty=False)
             try:
-                render.build(config, kept, processes)
+                render.build(config, kept)
             finally:
                 config.plugins.on_shutdown()
         except (Abort, MkDocsException) as problem:
@@ -96,11 +96,11 @@ def _render(root: Path, out: Path, kept: Kept, strict: bool, changes: dict[str, 
 
 
 def _reasons(problem: BaseException) -> Iterator[str]:
-    """What an exception and those behind it say, without MkDocs' own summary."""
+    """What an exception and those behind it say, without MkDocs' own summary, and without a traceback from another process."""
     at: BaseException | None = problem
     while at is not None:
         text = str(at).strip()
-        if text and "strict mode" not in text:
+        if text and "strict mode" not in text and type(at).__name__ != "_RemoteTraceback":
             yield text
         at = at.__cause__
 
@@ -138,13 +138,6 @@ def _configuration(root: Path) -> Path:
     return path
 
 
-def _nothing() -> Kept:
-    """What is kept before a first build."""
-    from scripts.render import Kept  # MkDocs is imported where a site is built
-
-    return Kept()
-
-
 def serve(root: Path, address: str = "127.0.0.1:8000", *, open_browser: bool = False, say: Callable[[str], None] = print) -> None:
     """Serve the site, rebuild what a change touches and reload the page in the browser, until interrupted. Raises `SiteError`."""
     _configuration(root)
@@ -169,7 +162,9 @@ def serve(root: Path, address: str = "127.0.0.1:8000", *, open_browser: bool = F
 
 def updater(root: Path, folder: Path, address: str, say: Callable[[str], None]) -> Callable[[], None]:
     """A function that brings the site in `folder` up to date. What is wrong it says; the last good site stays."""
-    kept = _nothing()
+    from scripts.render import Kept  # MkDocs is imported where a site is built
+
+    kept = Kept()
 
     def update() -> None:
         started = time.monotonic()

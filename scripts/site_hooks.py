@@ -30,7 +30,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         _makers.clear()
         _makers.update(makers(facts))
         place = Place(config.site_url or "", config.use_directory_urls)
-        made = exported(facts, written.keys() | _makers.keys(), place) | {browse.ENTRIES: browse.entries(facts)}
+        made = exported(facts, written.keys() | _makers.keys(), place) | browse.data(facts)
     except (FactsError, ValueError) as problem:
         raise PluginError(str(problem)) from problem
     for path in [*_makers, *made]:

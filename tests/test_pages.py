@@ -681,13 +681,23 @@ def test_entries_stay_out_of_the_navigation(seen: dict[str, dict[Path, Seen]], b
     assert [a for tag, a in home.elements if tag == "svg" and a.get("role") == "img"]
 
 
-def test_an_older_site_stays_when_building_fails(tree: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("page", "text", "said"),
+    [
+        ("about.md", "[gone](nowhere.md)", r"\ADoc file 'about\.md' contains a link 'nowhere\.md', but [^\n]*\Z"),
+        ("more.md", "[gone](nowhere.md)", r"\ADoc file 'more\.md' contains a link 'nowhere\.md', but [^\n]*\Z"),
+        ("more.md", "# A\n\n[gone](about.md#nowhere)", r"\ADoc file 'more\.md' contains a link 'about\.md#nowhere', but [^\n]*\Z"),
+        ("more.md", "<!-- fill: nothing -->", r"\Asite/more\.md: nothing fills [^\n]*\Z"),
+    ],
+    ids=["in the navigation", "in another process", "an anchor", "an error"],
+)
+def test_an_older_site_stays_when_building_fails(page: str, text: str, said: str, tree: Path, tmp_path: Path) -> None:
     root, out = tmp_path / "tree", tmp_path / "out"
     shutil.copytree(tree, root, ignore=shutil.ignore_patterns("build"))
     out.mkdir()
     (out / "index.html").write_text("old")
-    (root / "site" / "about.md").write_text("[gone](nowhere.md)")
-    with pytest.raises(SiteError, match=r"about\.md.*nowhere\.md"):
+    (root / "site" / page).write_text(text)
+    with pytest.raises(SiteError, match=said):
         build(root, out)
     assert (out / "index.html").read_text() == "old"
     assert {path.name for path in tmp_path.iterdir()} == {"tree", "out"}
@@ -698,6 +708,16 @@ def test_a_folder_of_something_else_is_left_alone(tree: Path, tmp_path: Path) ->
     with pytest.raises(SiteError, match="holds something that is no site"):
         build(tree, tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_lineage_of_hundreds_shows_some_and_says_how_many_more() -> None:
+    many = [charts.Node(f"M{i}", "pruning", f"../m{i}/") for i in range(200)]
+    few = Seen(charts.lineage("Own", "pruning", many[:3], many[: charts.MOST_NODES], []))
+    assert len([tag for tag, _ in few.elements if tag == "a"]) == 3 + charts.MOST_NODES
+    assert "more" not in few.text
+    seen = Seen(charts.lineage("Own", "pruning", [], many, many))
+    assert len([tag for tag, _ in seen.elements if tag == "a"]) == 2 * (charts.MOST_NODES - 1)
+    assert seen.text.count(f"and {200 - charts.MOST_NODES + 1} more") == 2
 
 
 def test_no_python_among_the_pages() -> None:
@@ -717,9 +737,12 @@ def test_the_catalogue_has_a_row_for_every_entry(facts: Facts) -> None:
 
 
 def test_the_scripts_know_what_the_pages_say(facts: Facts) -> None:
-    text = browse.entries(facts)
-    assert text.startswith("window.smallprint = ")
-    told = {entry["id"]: entry for entry in json.loads(text.removeprefix("window.smallprint = ").rstrip(";\n"))["entries"]}
+    made = browse.data(facts)
+    assert list(made) == ["assets/names.js", "assets/entries/0.js"]
+    names = json.loads(made["assets/names.js"].removeprefix("window.smallprint = ").rstrip(";\n"))
+    told = json.loads(made["assets/entries/0.js"].removeprefix("Object.assign(smallprint.known, ").rstrip(");\n"))
+    assert [entry["id"] for entry in names["names"]] == list(told) == list(facts.catalogue.entries)
+    assert {**told["slim"], **names["names"][list(told).index("slim")]} == told["slim"]
     slim = told["slim"]
     assert (slim["held"], slim["claims"], slim["verdict"]) == (2, 4, "partly")
     assert slim["fails"] == ["The sizes are the printed ones."]
@@ -729,6 +752,15 @@ def test_the_scripts_know_what_the_pages_say(facts: Facts) -> None:
     assert "ICCV" in slim["bibtex"]
     assert told["other"]["name"].startswith("<evil-tag")  # data, which the script puts into the page as text
     assert told["other"]["verdict"] == "no method"
+
+
+def test_what_is_known_comes_in_parts(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(browse, "PART", 2)
+    made = browse.data(facts)
+    parts = [json.loads(text.removeprefix("Object.assign(smallprint.known, ").rstrip(");\n")) for text in list(made.values())[1:]]
+    assert '"part":2' in made["assets/names.js"]
+    assert [id for part in parts for id in part] == list(facts.catalogue.entries)
+    assert {len(part) for part in parts[:-1]} == {2}
 
 
 @pytest.mark.parametrize(
@@ -751,7 +783,7 @@ def test_the_catalogue_of_a_bundle_links_files(built: dict[str, Path]) -> None:
     offline, hosted = built["offline"].joinpath("catalogue.html"), built["hosted"].joinpath("catalogue/index.html")
     assert '<a href="pruning/slim.html"' in offline.read_text()
     assert '<a href="../pruning/slim/" data-raw>' in hosted.read_text()
-    assert all(folder.joinpath("assets/entries.js").is_file() for folder in built.values())
+    assert all(folder.joinpath(name).is_file() for folder in built.values() for name in ("assets/names.js", "assets/entries/0.js"))
 
 
 # Guides and glossary

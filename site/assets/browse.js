@@ -10,10 +10,21 @@
   };
   const state = () => new URLSearchParams(location.hash.slice(1));
   const remember = (parameters) => history.replaceState(null, "", "#" + parameters.toString().replaceAll("%2C", ","));
-  const known = () =>
-    (window.smallprint ? Promise.resolve() : new Promise((resolve, reject) => {
-      document.head.append(make("script", { src: new URL("assets/entries.js", root).href, onload: resolve, onerror: reject }));
-    })).then(() => window.smallprint);
+  const loaded = {};
+  const load = (path) => (loaded[path] ??= new Promise((resolve, reject) => {
+    document.head.append(make("script", { src: new URL(path, root).href, onload: resolve, onerror: reject }));
+  }));
+  const names = async () => {
+    if (!window.smallprint) await load("assets/names.js");
+    return window.smallprint;
+  };
+  const known = async (ids) => { // everything about these entries, from the parts in which they stand
+    const { names: all, part, known } = await names();
+    const wanted = new Set(ids);
+    const parts = new Set(all.flatMap((entry, index) => (wanted.has(entry.id) ? [Math.floor(index / part)] : [])));
+    await Promise.all([...parts].map((number) => load(`assets/entries/${number}.js`)));
+    return ids.map((id) => known[id]).filter(Boolean);
+  };
   const end = document.querySelector('meta[name="smallprint:page"]').content;
   const pageOf = (path, anchor = "") => new URL(path + end + anchor, root).href;
   const plainly = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
@@ -163,9 +174,7 @@
         show();
       } }, ...head.childNodes));
     }
-    const save = (kind) => known().then(({ entries }) => {
-      const by = new Map(entries.map((entry) => [entry.id, entry]));
-      const view = shown.map((one) => by.get(one.id)).filter(Boolean);
+    const save = (kind) => known(shown.map((one) => one.id)).then((view) => {
       const quoted = (value) => `"${String(Array.isArray(value) ? value.join("; ") : value ?? "").replaceAll('"', '""')}"`;
       const fields = ["id", "name", "title", "authors", "year", "venue", "family", "tags", "arxiv", "doi", "url", "data", "training", "verdict", "held", "claims", "summary"];
       const text = {
@@ -230,7 +239,7 @@
     return make("figure", { className: "sp-chart", tabIndex: 0 }, picture, make("figcaption", { className: "sp-under" }, "● method  × best control  ◆ reference: accuracy after the last step"));
   };
 
-  const compare = (frame, { entries, families }) => {
+  const compare = (frame, { names: entries, families }) => {
     const by = new Map(entries.map((entry) => [entry.id, entry]));
     const field = make("input", { type: "search", placeholder: "Add an entry by name …", "aria-label": "Add an entry by name", autocomplete: "off", "aria-controls": "sp-suggestions" });
     const suggestions = make("ul", { className: "sp-suggestions", id: "sp-suggestions", hidden: true });
@@ -244,7 +253,7 @@
       const parameters = state();
       ids.length ? parameters.set("entries", ids.join(",")) : parameters.delete("entries");
       remember(parameters);
-      show();
+      refresh();
     };
     field.addEventListener("input", () => {
       const wanted = plainly(field.value).split(/\s+/).filter(Boolean), there = new Set(chosen());
@@ -262,10 +271,13 @@
       const parameters = state();
       parameters.set("on", condition.value);
       remember(parameters);
-      show();
+      refresh();
     });
-    const show = () => {
-      const there = chosen();
+    let turn = 0;
+    const show = async () => {
+      const own = ++turn;
+      const there = await known(chosen().map((entry) => entry.id));
+      if (own !== turn) return; // another choice came meanwhile
       const conditions = [...new Set(there.flatMap((entry) => entry.measured.map((one) => one.condition)))];
       const asked = state().get("on");
       const shared = (name) => there.filter((entry) => entry.measured.some((one) => one.condition === name)).length;
@@ -307,12 +319,14 @@
         make("tbody", {}, ...lines.map(([name, cells]) => make("tr", {}, make("th", { scope: "row" }, name), ...cells.map((cell) => make("td", {}, cell)))))));
       picture.replaceChildren(chart(there, on));
     };
-    addEventListener("hashchange", show);
-    show();
+    const fail = () => table.replaceChildren("The catalogue's data could not be loaded.");
+    const refresh = () => show().catch(fail);
+    addEventListener("hashchange", refresh);
+    refresh();
   };
 
   const table = document.querySelector(".sp-catalogue");
   if (table) catalogue(table);
   const frame = document.querySelector(".sp-compare");
-  if (frame) known().then((data) => compare(frame, data), () => frame.append("The catalogue's data could not be loaded."));
+  if (frame) names().then((data) => compare(frame, data), () => frame.append("The catalogue's data could not be loaded."));
 })();

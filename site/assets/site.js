@@ -63,7 +63,7 @@
       offer.replaceChildren();
       if (found || !field.value.trim()) return;
       const show = () => {
-        const names = guess(field.value, window.smallprint.entries);
+        const names = guess(field.value, window.smallprint.names);
         const end = document.querySelector('meta[name="smallprint:page"]').content;
         offer.replaceChildren(...names.flatMap((entry, index) => {
           const link = document.createElement("a");
@@ -74,7 +74,7 @@
       };
       if (window.smallprint) return show();
       const data = document.createElement("script");
-      data.src = new URL("entries.js", own).href;
+      data.src = new URL("names.js", own).href;
       data.onload = show;
       document.head.append(data);
     };
