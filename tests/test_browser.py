@@ -43,6 +43,7 @@ PAGES = {  # one of every type; an entry with a method, and one that has none
     "comparison": "comparisons/resnet50_ilsvrc12/",
     "measured": "comparisons/measured/",
     "published": "comparisons/published/",
+    "network": "comparisons/published/imagenet-resnet-18/",
     "guide": "guides/run/",
     "catalogue": "catalogue/",
     "compare": "compare/#entries=network_slimming,adaround",
@@ -457,6 +458,15 @@ def test_a_slip_of_the_finger_finds_the_name(page: Page) -> None:
     assert offer.first.inner_text() == "AdaRound"
     offer.first.click()
     assert page.locator("h1").inner_text().startswith("AdaRound")
+
+
+def test_an_entry_that_moved_to_another_family_is_found(page: Page, site: Path) -> None:
+    page.route("**/pruning/adaround/*", lambda route: route.fulfill(body=(site / "404.html").read_text(), content_type="text/html"))
+    page.goto("pruning/adaround/#claims")
+    page.wait_for_url("**/quantization/adaround/#claims")
+    page.route("**/pruning/nothing_such/", lambda route: route.fulfill(body=(site / "404.html").read_text(), content_type="text/html"))
+    page.goto("pruning/nothing_such/")
+    assert page.get_by_role("link", name="“nothing such”").is_visible()
 
 
 def test_a_lineage_leads_on(page: Page) -> None:
