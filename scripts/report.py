@@ -53,8 +53,18 @@ def print_report(out: Console, record: Record, report: Report) -> None:
         out.print(claims_table(report.verdicts))
 
 
+_printed: dict[str, str] = {}  # a server that rebuilds asks for the same again and again
+
+
 def as_text(record: Record, report: Report, width: int = 104) -> str:
     """What `print_report` prints, without colours."""
+    key = repr((record.entry.name, record.family, record.id, report, width))
+    if key not in _printed:
+        _printed[key] = _as_text(record, report, width)
+    return _printed[key]
+
+
+def _as_text(record: Record, report: Report, width: int) -> str:
     out = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
     with out.capture() as printed:
         print_report(out, record, report)
