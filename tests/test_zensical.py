@@ -40,10 +40,10 @@ def test_zensical_makes_the_same_pages(tmp_path: Path) -> None:
     configuration.write_text(re.sub(r"^hooks:\n(?:  .*\n)+", "", configuration.read_text(), flags=re.MULTILINE))
     done = subprocess.run([str(ZENSICAL), "build", "--strict"], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    ours = {path.relative_to(hosted): path for path in hosted.rglob("index.html")}
+    ours = {path.relative_to(hosted): path for path in hosted.rglob("index.html") if 'http-equiv="refresh"' not in path.read_text()}
     theirs = {path.relative_to(root / "build/site"): path for path in (root / "build/site").rglob("index.html")}
     assert ours.keys() == theirs.keys()
     for path in ours:
         one, other = content(ours[path]), content(theirs[path])
-        assert one.text.split() == other.text.split(), path
+        assert "".join(one.text.split()) == "".join(other.text.split()), path  # ours is without white space that does not show
         assert one.ids - {"__skip"} == other.ids - {"__skip"}, path  # one's own
