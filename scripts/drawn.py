@@ -27,7 +27,7 @@ DAYS = 30  # for which a chart that no page shows is remembered
 ARTIST = """
 import json, os, select, sys
 while True:
-    if "vl_convert" in sys.modules and not select.select([0], [], [], 3)[0]:
+    if os.name == "posix" and "vl_convert" in sys.modules and not select.select([0], [], [], 3)[0]:
         os.execv(sys.executable, sys.orig_argv)
     if not (line := sys.stdin.readline()):
         break
