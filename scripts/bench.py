@@ -1,9 +1,9 @@
-"""How the program keeps up with a large catalogue: `python -m scripts.bench [check] [site] [--entries 100 10000]`.
+"""How the program keeps up with a large catalogue: `python -m scripts.bench [check] [site] [serve] [--entries 100 10000]`.
 
 Copies the repository to a temporary folder, fills it with entries made from the real ones, and times the commands there
 in processes of their own: seconds from start to end, seconds of a processor (the fair number on a busy machine), most memory
 of all their processes together, what they share counted once;
-and of a site, how large are its search index and the page of the whole catalogue.
+of a site, how large are its search index and the page of the whole catalogue; of a server, how long it rebuilds after an entry changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import yaml
 from catalog.schema import METHOD_FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("check", "site")
+COMMANDS = ("check", "site", "serve")
 PARTS = ("catalog", "methods", "scripts", "site", "mkdocs.yml", "pyproject.toml")
 
 
@@ -86,6 +86,31 @@ def memory(process: int) -> float:
     return 0.0
 
 
+REBUILD = """
+import sys, tempfile
+from pathlib import Path
+from scripts.site import updater
+root, entry = Path.cwd(), Path(sys.argv[1])
+with tempfile.TemporaryDirectory() as folder:
+    said = []
+    update = updater(root, Path(folder), "http://127.0.0.1:8000/", said.append)
+    update()
+    for word in ("One", "Another"):
+        entry.write_text(entry.read_text().replace("summary: >\\n  ", f"summary: >\\n  {word} ", 1))
+        update()
+    print(said[-1])
+"""
+
+
+def rebuilt(folder: Path) -> str:
+    """What a server says after an entry's text changed."""
+    entry = min((folder / "catalog/quantization").glob("*.yaml"))
+    done = subprocess.run(
+        [sys.executable, "-c", REBUILD, entry], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout.strip()
+
+
 LARGE = ("search/search_index.json", "catalogue/index.html", "assets/names.js")
 
 
@@ -112,6 +137,9 @@ def main() -> None:
                 shutil.copytree(whole, folder / part) if whole.is_dir() else shutil.copy(whole, folder / part)
             number = copies(folder / "catalog", entries)
             for name in asked.commands or COMMANDS:
+                if name == "serve":
+                    print(f"serve  {number:6} entries {rebuilt(folder)}", flush=True)
+                    continue
                 code, seconds, worked, memory = timed(folder, name)
                 print(
                     f"{name:6} {number:6} entries {seconds:7.2f} s, {worked:7.2f} s of a processor, {memory:6.0f} MB"
