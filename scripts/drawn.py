@@ -86,15 +86,15 @@ def as_svg(spec: Mapping[str, Any]) -> str:
         drawn = artist.stdout.readline()
         if not drawn:
             _leave()
-            raise RuntimeError("a chart could not be drawn; the reason stands above")
+            raise RuntimeError("a chart could not be drawn: the process that draws has ended; what it said stands above")
     return str(json.loads(drawn))
 
 
 def _come() -> subprocess.Popen[str]:
     global _artist
     if _artist is None:
-        command = [sys.executable, "-c", ARTIST]
-        _artist = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+        command = [sys.executable, "-c", ARTIST]  # in a group of its own, it hears of an interruption only from us
+        _artist = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", process_group=0)
     return _artist
 
 

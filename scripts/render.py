@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +24,13 @@ from typing import Any
 from jinja2 import Environment
 from mkdocs.commands.build import _build_page, _build_theme_template, _populate_page
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import BuildError
 from mkdocs.structure.files import File, Files, get_files, set_exclusions
 from mkdocs.structure.nav import Navigation, get_navigation
 from mkdocs.structure.pages import Page
 
 LOG = logging.getLogger("mkdocs")
+PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal to get when the process that forked this one ends
 TOGETHER = 8  # pages that a process takes at a time
 BATCHES = 64, 512  # pages after which new processes begin, as the old ones share ever less memory: at first, when pages are long, and later
 
@@ -159,6 +162,8 @@ def _all(work: Work, processes: int) -> Iterator[Drawn | None]:
                 for level, text in said:
                     LOG.log(level, "%s", text)
                 yield from made
+        except BrokenProcessPool:
+            raise BuildError("a process that made pages was killed, perhaps for want of memory; free some and build again") from None
         finally:
             pool.shutdown(cancel_futures=True)
             gc.unfreeze()
@@ -185,6 +190,8 @@ def _begin(work: Work) -> None:
     _work = work
     LOG.handlers = [_heard]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who interrupts hears it from the first process
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # else it would wait for ever for a first process that was killed
 
 
 def _some(start: int) -> tuple[list[Drawn | None], list[tuple[int, str]]]:

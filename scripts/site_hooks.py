@@ -56,7 +56,7 @@ def on_page_read_source(page: Page, config: MkDocsConfig) -> str | None:
     try:
         with vega.kept() as specs:
             text = make()
-    except ValueError as problem:
+    except (ValueError, RuntimeError) as problem:  # of charts, too
         raise PluginError(str(problem)) from problem
     for path, script in vega.files(specs).items():
         _write(config, path, script)
