@@ -69,7 +69,7 @@ def remembered(folder: Path) -> Iterator[None]:
     finally:
         _leave()
         _folder = before
-        for place in folder.glob("*.json"):
+        for place in folder.glob("*"):  # of builds that were killed there are parts, too
             with suppress(OSError):  # another build may be here
                 if place.stat().st_mtime < time.time() - DAYS * 86_400:
                     place.unlink()
@@ -109,19 +109,27 @@ def _leave() -> None:
 
 def _known(place: Path | None) -> Chart | None:
     """What cannot be read is drawn again."""
-    with suppress(OSError, ValueError, TypeError):
-        if place:
-            chart = Chart(*json.loads(place.read_text("utf-8")))
-            os.utime(place)
-            return chart
-    return None
+    if place is None:
+        return None
+    try:
+        chart = Chart(*json.loads(place.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    with suppress(OSError):  # others' files may be read, but not touched
+        os.utime(place)
+    return chart
 
 
 def _keep(place: Path, chart: Chart) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
+    """What cannot be kept is drawn again, too: a site needs no memory."""
     part = place.with_suffix(f".{os.getpid()}")
-    part.write_text(json.dumps(chart), "utf-8")
-    part.replace(place)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(chart), "utf-8")
+        part.replace(place)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
 
 
 @cache
