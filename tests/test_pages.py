@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from catalog import load
 from catalog.schema import Bound
-from scripts import bibtex, browse, charts, entry_pages, markup, records, source, vega
+from scripts import bibtex, browse, charts, entry_pages, markup, records, site, source, vega
 from scripts.facts import Condition, Facts, FactsError, Measured, gather
 from scripts.outcome import TIME, recorded
 from scripts.pages import METHODS, leading, pages, points
@@ -814,3 +814,21 @@ def test_every_term_of_the_glossary_stands_once_in_order() -> None:
     names = [name for name, _ in entry_pages.TERM.findall(text)]
     assert len(names) == text.count("\n- ") > 30
     assert names == sorted(set(names), key=str.casefold)
+
+
+def test_of_two_builds_into_one_folder_the_later_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part, out, rename = tmp_path / ".out.part", tmp_path / "out", Path.rename
+
+    def raced(self: Path, target: Path) -> Path:
+        if self == part and not out.exists() and not (tmp_path / "theirs").exists():
+            for folder in (out, tmp_path / "theirs"):
+                folder.mkdir()
+                (folder / "index.html").write_text("theirs")
+        return rename(self, target)
+
+    part.mkdir()
+    (part / "index.html").write_text("ours")
+    monkeypatch.setattr(Path, "rename", raced)
+    site._replace(part, out)
+    assert (out / "index.html").read_text() == "ours"
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "theirs"}
