@@ -43,7 +43,8 @@ class Drawn:
     asked: dict[str, str | None]  # path of a file that a link names -> where that led
     anchors: Collection[str]
     links: dict[str, dict[str, str]]  # path of another page -> anchor -> the link as it was written
-    found: list[dict[str, Any]] = field(default_factory=list)  # what it adds to the search index
+    found: list[dict[str, Any]]  # what it adds to the search index
+    beside: Collection[str]  # paths of the files that its hook wrote
 
 
 @dataclass
@@ -114,10 +115,11 @@ def build(config: MkDocsConfig, kept: Kept | None = None) -> None:
         kept.base = base
 
     static = {file.dest_uri: file for file in files if not file.is_documentation_page() and file.inclusion.is_included()}
-    now = {path: _state(file) for path, file in static.items()} | {page.file.dest_uri: "" for page in pages}
+    now = {path: _state(file) for path, file in static.items()}
     for path, file in static.items():
         if kept.files.get(path) != now[path]:
             file.copy_file()
+            kept.files[path] = now[path]  # at once, as with pages: should this build fail, the next one knows what it has written
         if file.abs_src_path is None:
             file.content_bytes = b""  # the data of thousands of entries take much
     for template in config.theme.static_templates:
@@ -132,7 +134,9 @@ def build(config: MkDocsConfig, kept: Kept | None = None) -> None:
     for page, new in zip(pages, _all(work, processes), strict=True):
         uri = page.file.src_uri
         kept.written += new is not None
-        here = drawn[uri] = new or kept.pages[uri]
+        here = drawn[uri] = kept.pages[uri] = new or kept.pages[uri]
+        for path in (page.file.dest_uri, *here.beside):
+            now[path] = kept.files[path] = ""
         here.anchors = page.present_anchor_ids = tuple(map(sys.intern, here.anchors))  # type: ignore[assignment]  # mostly the same ones
         page.links_to_anchors = {files.src_uris[path]: links for path, links in here.links.items() if path in files.src_uris}
     index[:] = before + [entry for page in pages for entry in drawn[page.file.src_uri].found]
@@ -222,7 +226,7 @@ def _page(work: Work, page: Page) -> Drawn | None:
     _build_page(page, work.config, work.shown, work.nav, work.environment)
     links = {file.src_uri: links for file, links in (page.links_to_anchors or {}).items()}
     asked: dict[str, str | None] = getattr(page, "asked", {})
-    made = Drawn(mark, asked, page.present_anchor_ids or set(), links, work.index[before:])
+    made = Drawn(mark, asked, page.present_anchor_ids or set(), links, work.index[before:], getattr(page, "beside", ()))
     page.markdown, page.content, page.toc, page.meta = "", "", [], {}  # type: ignore[assignment]  # of thousands too much to hold
     page.asked = page.present_anchor_ids = page.links_to_anchors = None  # type: ignore[attr-defined]
     return made

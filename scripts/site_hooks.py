@@ -58,8 +58,10 @@ def on_page_read_source(page: Page, config: MkDocsConfig) -> str | None:
             text = make()
     except (ValueError, RuntimeError) as problem:  # of charts, too
         raise PluginError(str(problem)) from problem
-    for path, script in vega.files(specs).items():
+    scripts = vega.files(specs)
+    for path, script in scripts.items():
         _write(config, path, script)
+    page.beside = tuple(scripts)  # type: ignore[attr-defined]  # for `render`, which removes those that no page has any more
     return text
 
 
