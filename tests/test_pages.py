@@ -739,7 +739,7 @@ def test_the_catalogue_has_a_row_for_every_entry(facts: Facts) -> None:
 def test_the_scripts_know_what_the_pages_say(facts: Facts) -> None:
     made = browse.data(facts)
     assert list(made) == ["assets/names.js", "assets/entries/0.js"]
-    names = json.loads(made["assets/names.js"].removeprefix("window.smallprint = ").rstrip(";\n"))
+    names = json.loads(made["assets/names.js"].removeprefix("window.smallprint ??= ").rstrip(";\n"))
     told = json.loads(made["assets/entries/0.js"].removeprefix("Object.assign(smallprint.known, ").rstrip(");\n"))
     assert [entry["id"] for entry in names["names"]] == list(told) == list(facts.catalogue.entries)
     assert {**told["slim"], **names["names"][list(told).index("slim")]} == told["slim"]
