@@ -80,7 +80,7 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     folder = posixpath.dirname(here)
 
     def local(found: re.Match[str]) -> str:
-        there = posixpath.normpath(posixpath.join(folder if here.endswith("index") else here, found[1]))
+        there = posixpath.normpath(posixpath.join(folder if posixpath.basename(here) == "index" else here, found[1]))
         there += ".html" if f"{there}.md" in files.src_uris else "/index.html"
         return f'<a href="{posixpath.relpath(there, folder or ".")}{found[2]}"{found[3]}'
 

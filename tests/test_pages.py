@@ -9,6 +9,8 @@ from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import bibtexparser
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 
 from catalog import load
 from catalog.schema import Bound
-from scripts import bibtex, browse, charts, entry_pages, markup, records, site, source, vega
+from scripts import bibtex, browse, charts, entry_pages, markup, records, site, site_hooks, source, vega
 from scripts.facts import Condition, Facts, FactsError, Measured, gather
 from scripts.outcome import TIME, recorded
 from scripts.pages import METHODS, leading, pages, points
@@ -718,6 +720,47 @@ def test_a_lineage_of_hundreds_shows_some_and_says_how_many_more() -> None:
     seen = Seen(charts.lineage("Own", "pruning", [], many, many))
     assert len([tag for tag, _ in seen.elements if tag == "a"]) == 2 * (charts.MOST_NODES - 1)
     assert seen.text.count(f"and {200 - charts.MOST_NODES + 1} more") == 2
+
+
+def test_an_entry_under_two_names_stands_in_a_lineage_once(facts: Facts) -> None:
+    slim = facts.catalogue.entries["slim"]
+    other = facts.catalogue.entries["other"]
+    both = {
+        "slim": replace(slim, entry=slim.entry.model_copy(update={"compared_with": ["other"]})),
+        "other": replace(other, entry=other.entry.model_copy(update={"compared_with": ["slimmer"]})),
+    }
+    page = pages(replace(facts, catalogue=replace(facts.catalogue, entries=both)))["pruning/other.md"]
+    [line] = re.findall(r"<li><strong>Compared with</strong>.*?</li>", page)
+    assert line.count("<a ") == 1
+
+
+@pytest.mark.parametrize("twice", ["comparisons/measured.md", "pruning/index.md", "comparisons/published/cifar-10-vgg-19.md"])
+def test_two_pages_of_one_address_are_refused(facts: Facts, twice: str) -> None:
+    catalogue = facts.catalogue
+    entries, comparisons, slim = dict(catalogue.entries), dict(catalogue.comparisons), catalogue.entries["slim"]
+    if twice == "pruning/index.md":
+        entries["index"] = replace(slim, id="index")
+    elif twice == "comparisons/measured.md":
+        comparisons["measured"] = comparisons["table"]
+    else:
+        assert slim.executable
+        results = [*slim.executable.results, slim.executable.results[0].model_copy(update={"model": "VGG 19"})]
+        again = replace(slim, entry=slim.entry.model_copy(update={"results": results}))
+        entries |= {"slim": again, "again": replace(again, id="again")}
+    with pytest.raises(ValueError, match=f"two pages would stand in {twice}; rename"):
+        pages(replace(facts, catalogue=replace(catalogue, entries=entries, comparisons=comparisons)))
+
+
+def test_a_name_that_ends_like_a_folders_page_is_none() -> None:
+    assert markup.hosted("pruning/by_index.md", "pruning/slim.md") == "../slim/"
+    assert markup.hosted("pruning/index.md", "lists/my_index.md") == "../lists/my_index/"
+    assert markup.hosted("index.md", "pruning/index.md") == "pruning/"
+    config: Any = SimpleNamespace(use_directory_urls=False)
+    page: Any = SimpleNamespace(file=SimpleNamespace(src_uri="pruning/by_index.md"))
+    files: Any = SimpleNamespace(src_uris={"pruning/slim.md", "index.md"})
+    link = '<a href="../slim/#claims" data-raw>Slim</a><a href="../../" data-raw>Home</a>'
+    local = '<a href="slim.html#claims">Slim</a><a href="../index.html">Home</a>'
+    assert site_hooks.on_page_content(link, page, config, files) == local
 
 
 def test_no_python_among_the_pages() -> None:
