@@ -159,7 +159,10 @@ def serve(root: Path, address: str = "127.0.0.1:8000", *, open_browser: bool = F
                 for name in WATCHED:
                     server.watch(str(root / name))
                 say(f"serving http://{address}/; interrupt to end")
-                server.serve(open_in_browser=open_browser)
+                try:
+                    server.serve(open_in_browser=open_browser)
+                finally:
+                    server.shutdown()  # its threads would go on for ever
         except KeyboardInterrupt:
             return
         except OSError as problem:

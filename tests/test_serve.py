@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from scripts import records
 from scripts.site import updater
 from tests.test_pages import make_tree
 
+ROOT = Path(__file__).parents[1]
 ADDRESS = "http://127.0.0.1:8000/"
 
 
@@ -123,3 +131,32 @@ def test_a_change_that_failed_half_way_and_is_undone_leaves_nothing(tmp_path: Pa
     update()
     assert " pages made in " in told[-1]
     assert held(tmp_path / "served") == before
+
+
+SERVER = """
+import sys
+from pathlib import Path
+from scripts import cli, site
+site.updater = lambda *arguments: lambda: None
+cli.ROOT = Path(sys.argv.pop())
+site.serve.__defaults__ = ("127.0.0.1:0",)
+cli.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has other signals")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_is_interrupted_ends(tmp_path: Path, how: signal.Signals) -> None:
+    command = [sys.executable, "-u", "-c", SERVER, "site", "--serve", str(make_tree(tmp_path / "tree"))]
+    place = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, env=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith("serving")
+        time.sleep(0.3)
+        process.send_signal(how)
+        try:
+            _, said = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert (process.returncode, said) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
