@@ -202,7 +202,12 @@ def _some(start: int) -> tuple[list[Drawn | None], list[tuple[int, str]]]:
     """A few pages, without what nobody will ask of them: of thousands it would be too much."""
     assert _work
     _heard.said.clear()
-    made = [_page(_work, page) for page in _work.pages[start : start + TOGETHER]]
+    try:
+        made = [_page(_work, page) for page in _work.pages[start : start + TOGETHER]]
+    except Exception as problem:
+        for _, text in _heard.said:  # on which page it was, for instance
+            problem.add_note(text)
+        raise
     for page in made:
         if page:
             page.asked.clear()  # nothing is built upon this

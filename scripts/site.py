@@ -105,6 +105,7 @@ def _reasons(problem: BaseException) -> Iterator[str]:
     """What an exception and those behind it say, without MkDocs' own summary, and without a traceback from another process."""
     at: BaseException | None = problem
     while at is not None:
+        yield from getattr(at, "__notes__", [])
         text = str(at).strip()
         if text and "strict mode" not in text and type(at).__name__ != "_RemoteTraceback":
             yield text

@@ -689,7 +689,7 @@ def test_entries_stay_out_of_the_navigation(seen: dict[str, dict[Path, Seen]], b
         ("about.md", "[gone](nowhere.md)", r"\ADoc file 'about\.md' contains a link 'nowhere\.md', but [^\n]*\Z"),
         ("more.md", "[gone](nowhere.md)", r"\ADoc file 'more\.md' contains a link 'nowhere\.md', but [^\n]*\Z"),
         ("more.md", "# A\n\n[gone](about.md#nowhere)", r"\ADoc file 'more\.md' contains a link 'about\.md#nowhere', but [^\n]*\Z"),
-        ("more.md", "<!-- fill: nothing -->", r"\Asite/more\.md: nothing fills [^\n]*\Z"),
+        ("more.md", "<!-- fill: nothing -->", r"\AError reading page 'more\.md':\nsite/more\.md: nothing fills [^\n]*\Z"),
     ],
     ids=["in the navigation", "in another process", "an anchor", "an error"],
 )

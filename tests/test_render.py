@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from mkdocs.structure.pages import Page
 
+from catalog import Record
 from scripts import render
+from scripts.facts import Facts
 from scripts.site import SiteError, build
 from tests.test_pages import make_tree
 from tests.test_serve import held
@@ -40,6 +42,23 @@ def test_what_is_wrong_on_a_page_that_another_process_makes_is_said(tmp_path: Pa
     said = str(refusal.value).splitlines()
     assert len(said) == 4, said
     assert all(any(name in line for line in said) for name in ("nowhere.md", "read.md#nowhere", "slim.md#no", "#away"))
+
+
+def test_on_which_page_a_build_failed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_tree(tmp_path / "tree")
+
+    def broken(facts: Facts, record: Record) -> str:
+        raise ValueError("it cannot be made")
+
+    monkeypatch.setattr("scripts.pages.entry_page", broken)
+    said = []
+    for processors in (1, 2):
+        monkeypatch.setattr(os, "cpu_count", lambda count=processors: count)
+        with pytest.raises(SiteError, match="it cannot be made") as refusal:
+            build(root, tmp_path / "out")
+        said.append(str(refusal.value))
+    assert said[0] == said[1]
+    assert "'pruning/slim.md'" in said[0]
 
 
 def test_a_killed_process_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
