@@ -100,7 +100,8 @@ def data(facts: Facts) -> dict[str, str]:
         for record in records
     ]  # fmt: skip
     families = {family: name for family, (name, _) in FAMILIES.items()}
-    made = {NAMES: f"window.smallprint = {_line({'families': families, 'part': PART, 'names': names, 'known': {}})};\n"}
+    # two scripts may ask for the names at once; what is known by then stays
+    made = {NAMES: f"window.smallprint ??= {_line({'families': families, 'part': PART, 'names': names, 'known': {}})};\n"}
     for start in range(0, len(records), PART):
         known = {record.id: _known(facts, record) for record in records[start : start + PART]}
         made[f"{PARTS}/{start // PART}.js"] = f"Object.assign(smallprint.known, {_line(known)});\n"

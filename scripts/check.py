@@ -146,6 +146,16 @@ def check_former_names(tree: Tree) -> Iterator[Problem]:
                 yield tree.problem(_path(record), ("formerly", index), f"{owners[old]} was formerly {old} too; remove one")
 
 
+def check_addresses(tree: Tree) -> Iterator[Problem]:
+    """No entry and no table takes the address of a page that every site has."""
+    for record in tree.catalogue.entries.values():
+        if record.id == "index":
+            yield tree.problem(_path(record), (), "index is the page of the whole family; rename the file")
+    for path, _ in _tables(tree):
+        if (name := Path(path).stem) in ("index", "measured", "published"):
+            yield tree.problem(path, (), f"{name} is a page of all comparisons; rename the file")
+
+
 def check_duplicates(tree: Tree) -> Iterator[Problem]:
     """One paper, one entry: arXiv ids and DOIs are given once."""
     owners: dict[str, Record] = {}
@@ -411,6 +421,7 @@ RULES = (
     check_references,
     check_circles,
     check_former_names,
+    check_addresses,
     check_duplicates,
     check_claims,
     check_equations,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -551,6 +552,7 @@ def site(
     """Build the website from the catalogue and print the address to open."""
     from scripts import site as making
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or its folder and its processes would be left
     try:
         if serve:
             making.serve(ROOT)

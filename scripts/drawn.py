@@ -69,7 +69,7 @@ def remembered(folder: Path) -> Iterator[None]:
     finally:
         _leave()
         _folder = before
-        for place in folder.glob("*.json"):
+        for place in folder.glob("*"):  # of builds that were killed there are parts, too
             with suppress(OSError):  # another build may be here
                 if place.stat().st_mtime < time.time() - DAYS * 86_400:
                     place.unlink()
@@ -86,15 +86,15 @@ def as_svg(spec: Mapping[str, Any]) -> str:
         drawn = artist.stdout.readline()
         if not drawn:
             _leave()
-            raise RuntimeError("a chart could not be drawn; the reason stands above")
+            raise RuntimeError("a chart could not be drawn: the process that draws has ended; what it said stands above")
     return str(json.loads(drawn))
 
 
 def _come() -> subprocess.Popen[str]:
     global _artist
     if _artist is None:
-        command = [sys.executable, "-c", ARTIST]
-        _artist = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+        command = [sys.executable, "-c", ARTIST]  # in a group of its own, it hears of an interruption only from us
+        _artist = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", process_group=0)
     return _artist
 
 
@@ -109,19 +109,27 @@ def _leave() -> None:
 
 def _known(place: Path | None) -> Chart | None:
     """What cannot be read is drawn again."""
-    with suppress(OSError, ValueError, TypeError):
-        if place:
-            chart = Chart(*json.loads(place.read_text("utf-8")))
-            os.utime(place)
-            return chart
-    return None
+    if place is None:
+        return None
+    try:
+        chart = Chart(*json.loads(place.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    with suppress(OSError):  # others' files may be read, but not touched
+        os.utime(place)
+    return chart
 
 
 def _keep(place: Path, chart: Chart) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
+    """What cannot be kept is drawn again, too: a site needs no memory."""
     part = place.with_suffix(f".{os.getpid()}")
-    part.write_text(json.dumps(chart), "utf-8")
-    part.replace(place)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(chart), "utf-8")
+        part.replace(place)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
 
 
 @cache

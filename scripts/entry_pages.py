@@ -525,7 +525,8 @@ def place_name(place: tuple[str, str]) -> str:
 
 def printed_path(place: tuple[str, str]) -> str:
     """Where the page stands that sets beside each other what papers printed of a data set and a network."""
-    return f"comparisons/published/{re.sub(r'[^a-z0-9]+', '-', ' '.join(place).lower()).strip('-')}.md"
+    name = re.sub(r"[\W_]+", "-", " ".join(place).lower()).strip("-")
+    return f"comparisons/published/{name}.md"
 
 
 def printed_at(result: Result) -> str:
@@ -627,7 +628,8 @@ def _lineage(facts: Facts, record: Record) -> str:
         ("Compared with", [*entry.compared_with, *facts.compared_by.get(record.id, [])]),
         ("Covered by", facts.covered_by.get(record.id, [])),
     ]
-    known = [(name, {id: facts.catalogue.entries.get(facts.moved.get(id, id)) for id in ids}) for name, ids in groups if ids]
+    today = [(name, [facts.moved.get(id, id) for id in ids]) for name, ids in groups if ids]
+    known = [(name, {id: facts.catalogue.entries.get(id) for id in ids}) for name, ids in today]
 
     def named(id: str, there: Record | None) -> str:  # as HTML: Markdown takes seconds over a line of a thousand links
         return raw_link(escape(there.entry.name), here, path_of(there)) if there else code(id)

@@ -71,7 +71,7 @@ def hosted(here: str, there: str) -> str:
     """The address of another page inside raw HTML, where no Markdown is: as the hosted site has it (see `site_hooks`)."""
 
     def folder(path: str) -> str:
-        return path.removesuffix("index.md") if path.endswith("index.md") else path.removesuffix(".md") + "/"
+        return path.removesuffix("index.md") if posixpath.basename(path) == "index.md" else path.removesuffix(".md") + "/"
 
     return posixpath.relpath(folder(there) or ".", folder(here) or ".") + "/"
 

@@ -78,21 +78,26 @@ def pages(facts: Facts) -> dict[str, str]:
 
 
 def makers(facts: Facts) -> dict[str, Callable[[], str]]:
-    """Path of every generated page -> what makes its text: of thousands, none has to wait in memory for the others."""
+    """Path of every generated page -> what makes its text: of thousands, none has to wait in memory for the others.
+
+    Raises ValueError where two pages would have one path.
+    """
     catalogue = facts.catalogue
     longest_first = sorted(catalogue.entries.values(), key=lambda record: record.id not in facts.sources)
-    return {
-        **{f"{family}/index.md": partial(family_page, facts, family) for family in FAMILIES},
-        **{f"comparisons/{id}.md": partial(comparison_page, facts, id, table) for id, table in catalogue.comparisons.items()},
-        browse.CATALOGUE: partial(browse.catalogue_page, facts),
-        browse.COMPARE: browse.compare_page,
-        "comparisons/index.md": partial(comparisons_page, facts),
-        "comparisons/measured.md": partial(measured_page, facts),
-        PUBLISHED: partial(published_page, facts),
-        **{printed_path(place): partial(printed_page, facts, place) for place in facts.printed},
-        **{path_of(record): partial(entry_page, facts, record) for record in longest_first},
-        **{path: partial(fill, facts, path, text) for path, text in facts.templates.items() if MARK.search(text)},
-    }
+    made: list[tuple[str, Callable[[], str]]] = [
+        *((f"{family}/index.md", partial(family_page, facts, family)) for family in FAMILIES),
+        *((f"comparisons/{id}.md", partial(comparison_page, facts, id, table)) for id, table in catalogue.comparisons.items()),
+        (browse.CATALOGUE, partial(browse.catalogue_page, facts)),
+        (browse.COMPARE, browse.compare_page),
+        ("comparisons/index.md", partial(comparisons_page, facts)),
+        ("comparisons/measured.md", partial(measured_page, facts)),
+        (PUBLISHED, partial(published_page, facts)),
+        *((printed_path(place), partial(printed_page, facts, place)) for place in facts.printed),
+        *((path_of(record), partial(entry_page, facts, record)) for record in longest_first),
+    ]
+    if twice := [path for path, count in Counter(path for path, _ in made).items() if count > 1]:
+        raise ValueError(f"two pages would stand in {', '.join(twice)}; rename an entry, a table, a data set or a network")
+    return dict(made) | {path: partial(fill, facts, path, text) for path, text in facts.templates.items() if MARK.search(text)}
 
 
 def fill(facts: Facts, path: str, text: str) -> str:

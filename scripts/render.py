@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +24,13 @@ from typing import Any
 from jinja2 import Environment
 from mkdocs.commands.build import _build_page, _build_theme_template, _populate_page
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import BuildError
 from mkdocs.structure.files import File, Files, get_files, set_exclusions
 from mkdocs.structure.nav import Navigation, get_navigation
 from mkdocs.structure.pages import Page
 
 LOG = logging.getLogger("mkdocs")
+PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal to get when the process that forked this one ends
 TOGETHER = 8  # pages that a process takes at a time
 BATCHES = 64, 512  # pages after which new processes begin, as the old ones share ever less memory: at first, when pages are long, and later
 
@@ -40,7 +43,8 @@ class Drawn:
     asked: dict[str, str | None]  # path of a file that a link names -> where that led
     anchors: Collection[str]
     links: dict[str, dict[str, str]]  # path of another page -> anchor -> the link as it was written
-    found: list[dict[str, Any]] = field(default_factory=list)  # what it adds to the search index
+    found: list[dict[str, Any]]  # what it adds to the search index
+    beside: Collection[str]  # paths of the files that its hook wrote
 
 
 @dataclass
@@ -111,10 +115,11 @@ def build(config: MkDocsConfig, kept: Kept | None = None) -> None:
         kept.base = base
 
     static = {file.dest_uri: file for file in files if not file.is_documentation_page() and file.inclusion.is_included()}
-    now = {path: _state(file) for path, file in static.items()} | {page.file.dest_uri: "" for page in pages}
+    now = {path: _state(file) for path, file in static.items()}
     for path, file in static.items():
         if kept.files.get(path) != now[path]:
             file.copy_file()
+            kept.files[path] = now[path]  # at once, as with pages: should this build fail, the next one knows what it has written
         if file.abs_src_path is None:
             file.content_bytes = b""  # the data of thousands of entries take much
     for template in config.theme.static_templates:
@@ -129,7 +134,9 @@ def build(config: MkDocsConfig, kept: Kept | None = None) -> None:
     for page, new in zip(pages, _all(work, processes), strict=True):
         uri = page.file.src_uri
         kept.written += new is not None
-        here = drawn[uri] = new or kept.pages[uri]
+        here = drawn[uri] = kept.pages[uri] = new or kept.pages[uri]
+        for path in (page.file.dest_uri, *here.beside):
+            now[path] = kept.files[path] = ""
         here.anchors = page.present_anchor_ids = tuple(map(sys.intern, here.anchors))  # type: ignore[assignment]  # mostly the same ones
         page.links_to_anchors = {files.src_uris[path]: links for path, links in here.links.items() if path in files.src_uris}
     index[:] = before + [entry for page in pages for entry in drawn[page.file.src_uri].found]
@@ -159,6 +166,8 @@ def _all(work: Work, processes: int) -> Iterator[Drawn | None]:
                 for level, text in said:
                     LOG.log(level, "%s", text)
                 yield from made
+        except BrokenProcessPool:
+            raise BuildError("a process that made pages was killed, perhaps for want of memory; free some and build again") from None
         finally:
             pool.shutdown(cancel_futures=True)
             gc.unfreeze()
@@ -185,13 +194,20 @@ def _begin(work: Work) -> None:
     _work = work
     LOG.handlers = [_heard]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who interrupts hears it from the first process
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # else it would wait for ever for a first process that was killed
 
 
 def _some(start: int) -> tuple[list[Drawn | None], list[tuple[int, str]]]:
     """A few pages, without what nobody will ask of them: of thousands it would be too much."""
     assert _work
     _heard.said.clear()
-    made = [_page(_work, page) for page in _work.pages[start : start + TOGETHER]]
+    try:
+        made = [_page(_work, page) for page in _work.pages[start : start + TOGETHER]]
+    except Exception as problem:
+        for _, text in _heard.said:  # on which page it was, for instance
+            problem.add_note(text)
+        raise
     for page in made:
         if page:
             page.asked.clear()  # nothing is built upon this
@@ -215,7 +231,7 @@ def _page(work: Work, page: Page) -> Drawn | None:
     _build_page(page, work.config, work.shown, work.nav, work.environment)
     links = {file.src_uri: links for file, links in (page.links_to_anchors or {}).items()}
     asked: dict[str, str | None] = getattr(page, "asked", {})
-    made = Drawn(mark, asked, page.present_anchor_ids or set(), links, work.index[before:])
+    made = Drawn(mark, asked, page.present_anchor_ids or set(), links, work.index[before:], getattr(page, "beside", ()))
     page.markdown, page.content, page.toc, page.meta = "", "", [], {}  # type: ignore[assignment]  # of thousands too much to hold
     page.asked = page.present_anchor_ids = page.links_to_anchors = None  # type: ignore[attr-defined]
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import logging
 import os
@@ -10,7 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ def build(
     The folder appears whole or not at all. With `strict` every warning is an error. `say` hears what is being done.
     Raises `SiteError`.
     """
-    out = (out or root / (OFFLINE if offline else HOSTED)).absolute()
+    out = (out or root / (OFFLINE if offline else HOSTED)).resolve()  # a link stays one
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     started = time.monotonic()
     if out.exists() and not (out / "index.html").exists() and (not out.is_dir() or any(out.iterdir())):
@@ -53,7 +54,7 @@ def build(
         say("putting the new site in place")
         _replace(part, out)
     except OSError as problem:
-        cure = "make the folder writable or choose another with --out"
+        cure = "make the folder writable, make room, or choose another with --out"
         raise SiteError(f"{problem.filename or out}: {problem.strerror or problem}; {cure}") from problem
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -65,10 +66,15 @@ def build(
 def _replace(part: Path, out: Path) -> None:
     """Put a finished folder where an older one may be."""
     old = part.with_suffix(".old")
-    if out.exists():
-        out.rename(old)
-    part.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    while part.exists():
+        with suppress(FileNotFoundError):
+            out.rename(old)
+        try:
+            part.rename(out)
+        except OSError as problem:
+            if problem.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another build has put its own here meanwhile
+                raise
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _render(root: Path, out: Path, kept: Kept | None, strict: bool, changes: dict[str, Any]) -> list[str]:
@@ -99,6 +105,7 @@ def _reasons(problem: BaseException) -> Iterator[str]:
     """What an exception and those behind it say, without MkDocs' own summary, and without a traceback from another process."""
     at: BaseException | None = problem
     while at is not None:
+        yield from getattr(at, "__notes__", [])
         text = str(at).strip()
         if text and "strict mode" not in text and type(at).__name__ != "_RemoteTraceback":
             yield text
@@ -153,7 +160,10 @@ def serve(root: Path, address: str = "127.0.0.1:8000", *, open_browser: bool = F
                 for name in WATCHED:
                     server.watch(str(root / name))
                 say(f"serving http://{address}/; interrupt to end")
-                server.serve(open_in_browser=open_browser)
+                try:
+                    server.serve(open_in_browser=open_browser)
+                finally:
+                    server.shutdown()  # its threads would go on for ever
         except KeyboardInterrupt:
             return
         except OSError as problem:

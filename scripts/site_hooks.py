@@ -56,10 +56,12 @@ def on_page_read_source(page: Page, config: MkDocsConfig) -> str | None:
     try:
         with vega.kept() as specs:
             text = make()
-    except ValueError as problem:
+    except (ValueError, RuntimeError) as problem:  # of charts, too
         raise PluginError(str(problem)) from problem
-    for path, script in vega.files(specs).items():
+    scripts = vega.files(specs)
+    for path, script in scripts.items():
         _write(config, path, script)
+    page.beside = tuple(scripts)  # type: ignore[attr-defined]  # for `render`, which removes those that no page has any more
     return text
 
 
@@ -78,7 +80,7 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     folder = posixpath.dirname(here)
 
     def local(found: re.Match[str]) -> str:
-        there = posixpath.normpath(posixpath.join(folder if here.endswith("index") else here, found[1]))
+        there = posixpath.normpath(posixpath.join(folder if posixpath.basename(here) == "index" else here, found[1]))
         there += ".html" if f"{there}.md" in files.src_uris else "/index.html"
         return f'<a href="{posixpath.relpath(there, folder or ".")}{found[2]}"{found[3]}'
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -111,3 +112,23 @@ def test_what_cannot_be_drawn_is_said_and_the_next_chart_drawn(tmp_path: Path, c
             drawn.as_svg({"mark": 7})
         assert "Error" in capfd.readouterr().err
         assert drawn.as_svg(SPEC).startswith("<svg")
+
+
+@pytest.mark.parametrize("what", ["a file in its place", "a full disk"])
+def test_where_charts_cannot_be_kept_they_are_drawn(place: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str, encoding: str) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    if what == "a full disk":
+        monkeypatch.setattr(Path, "write_text", full)
+    else:
+        place.parent.mkdir()
+        place.touch()
+    with drawn.remembered(place):
+        chart("a", [1])
+    another_process(monkeypatch)
+    with drawn.remembered(place):
+        chart("a", [1])
+    assert asked == ["a", "a"]
+    assert not list(place.glob("*"))

@@ -9,6 +9,8 @@ from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import bibtexparser
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 
 from catalog import load
 from catalog.schema import Bound
-from scripts import bibtex, browse, charts, entry_pages, markup, records, source, vega
+from scripts import bibtex, browse, charts, entry_pages, markup, records, site, site_hooks, source, vega
 from scripts.facts import Condition, Facts, FactsError, Measured, gather
 from scripts.outcome import TIME, recorded
 from scripts.pages import METHODS, leading, pages, points
@@ -687,7 +689,7 @@ def test_entries_stay_out_of_the_navigation(seen: dict[str, dict[Path, Seen]], b
         ("about.md", "[gone](nowhere.md)", r"\ADoc file 'about\.md' contains a link 'nowhere\.md', but [^\n]*\Z"),
         ("more.md", "[gone](nowhere.md)", r"\ADoc file 'more\.md' contains a link 'nowhere\.md', but [^\n]*\Z"),
         ("more.md", "# A\n\n[gone](about.md#nowhere)", r"\ADoc file 'more\.md' contains a link 'about\.md#nowhere', but [^\n]*\Z"),
-        ("more.md", "<!-- fill: nothing -->", r"\Asite/more\.md: nothing fills [^\n]*\Z"),
+        ("more.md", "<!-- fill: nothing -->", r"\AError reading page 'more\.md':\nsite/more\.md: nothing fills [^\n]*\Z"),
     ],
     ids=["in the navigation", "in another process", "an anchor", "an error"],
 )
@@ -720,6 +722,47 @@ def test_a_lineage_of_hundreds_shows_some_and_says_how_many_more() -> None:
     assert seen.text.count(f"and {200 - charts.MOST_NODES + 1} more") == 2
 
 
+def test_an_entry_under_two_names_stands_in_a_lineage_once(facts: Facts) -> None:
+    slim = facts.catalogue.entries["slim"]
+    other = facts.catalogue.entries["other"]
+    both = {
+        "slim": replace(slim, entry=slim.entry.model_copy(update={"compared_with": ["other"]})),
+        "other": replace(other, entry=other.entry.model_copy(update={"compared_with": ["slimmer"]})),
+    }
+    page = pages(replace(facts, catalogue=replace(facts.catalogue, entries=both)))["pruning/other.md"]
+    [line] = re.findall(r"<li><strong>Compared with</strong>.*?</li>", page)
+    assert line.count("<a ") == 1
+
+
+@pytest.mark.parametrize("twice", ["comparisons/measured.md", "pruning/index.md", "comparisons/published/cifar-10-vgg-19.md"])
+def test_two_pages_of_one_address_are_refused(facts: Facts, twice: str) -> None:
+    catalogue = facts.catalogue
+    entries, comparisons, slim = dict(catalogue.entries), dict(catalogue.comparisons), catalogue.entries["slim"]
+    if twice == "pruning/index.md":
+        entries["index"] = replace(slim, id="index")
+    elif twice == "comparisons/measured.md":
+        comparisons["measured"] = comparisons["table"]
+    else:
+        assert slim.executable
+        results = [*slim.executable.results, slim.executable.results[0].model_copy(update={"model": "VGG 19"})]
+        again = replace(slim, entry=slim.entry.model_copy(update={"results": results}))
+        entries |= {"slim": again, "again": replace(again, id="again")}
+    with pytest.raises(ValueError, match=f"two pages would stand in {twice}; rename"):
+        pages(replace(facts, catalogue=replace(catalogue, entries=entries, comparisons=comparisons)))
+
+
+def test_a_name_that_ends_like_a_folders_page_is_none() -> None:
+    assert markup.hosted("pruning/by_index.md", "pruning/slim.md") == "../slim/"
+    assert markup.hosted("pruning/index.md", "lists/my_index.md") == "../lists/my_index/"
+    assert markup.hosted("index.md", "pruning/index.md") == "pruning/"
+    config: Any = SimpleNamespace(use_directory_urls=False)
+    page: Any = SimpleNamespace(file=SimpleNamespace(src_uri="pruning/by_index.md"))
+    files: Any = SimpleNamespace(src_uris={"pruning/slim.md", "index.md"})
+    link = '<a href="../slim/#claims" data-raw>Slim</a><a href="../../" data-raw>Home</a>'
+    local = '<a href="slim.html#claims">Slim</a><a href="../index.html">Home</a>'
+    assert site_hooks.on_page_content(link, page, config, files) == local
+
+
 def test_no_python_among_the_pages() -> None:
     assert not list((ROOT / "site").rglob("*.py"))
 
@@ -739,7 +782,7 @@ def test_the_catalogue_has_a_row_for_every_entry(facts: Facts) -> None:
 def test_the_scripts_know_what_the_pages_say(facts: Facts) -> None:
     made = browse.data(facts)
     assert list(made) == ["assets/names.js", "assets/entries/0.js"]
-    names = json.loads(made["assets/names.js"].removeprefix("window.smallprint = ").rstrip(";\n"))
+    names = json.loads(made["assets/names.js"].removeprefix("window.smallprint ??= ").rstrip(";\n"))
     told = json.loads(made["assets/entries/0.js"].removeprefix("Object.assign(smallprint.known, ").rstrip(");\n"))
     assert [entry["id"] for entry in names["names"]] == list(told) == list(facts.catalogue.entries)
     assert {**told["slim"], **names["names"][list(told).index("slim")]} == told["slim"]
@@ -814,3 +857,21 @@ def test_every_term_of_the_glossary_stands_once_in_order() -> None:
     names = [name for name, _ in entry_pages.TERM.findall(text)]
     assert len(names) == text.count("\n- ") > 30
     assert names == sorted(set(names), key=str.casefold)
+
+
+def test_of_two_builds_into_one_folder_the_later_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part, out, rename = tmp_path / ".out.part", tmp_path / "out", Path.rename
+
+    def raced(self: Path, target: Path) -> Path:
+        if self == part and not out.exists() and not (tmp_path / "theirs").exists():
+            for folder in (out, tmp_path / "theirs"):
+                folder.mkdir()
+                (folder / "index.html").write_text("theirs")
+        return rename(self, target)
+
+    part.mkdir()
+    (part / "index.html").write_text("ours")
+    monkeypatch.setattr(Path, "rename", raced)
+    site._replace(part, out)
+    assert (out / "index.html").read_text() == "ours"
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "theirs"}

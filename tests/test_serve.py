@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from scripts import records
 from scripts.site import updater
 from tests.test_pages import make_tree
 
+ROOT = Path(__file__).parents[1]
 ADDRESS = "http://127.0.0.1:8000/"
 
 
@@ -34,6 +42,11 @@ def added(root: Path) -> None:
     (root / "catalog/pruning/new.yaml").write_text(text.replace("name: Slim", "name: New").replace(".298", ".299"))
 
 
+def gone(root: Path) -> None:
+    (root / "catalog/lists/list.yaml").unlink()
+    records.path_of(root, "pruning", "slim").unlink()
+
+
 CHANGES = {
     "a fact of one page": edited("catalog/pruning/slim.yaml", "makes networks slim", "makes networks thin"),
     "a name that other pages show": edited("catalog/pruning/slim.yaml", "name: Slim", "name: Thin"),
@@ -46,7 +59,7 @@ CHANGES = {
     "a style sheet": edited("site/assets/site.css", "{", "{ "),
     "a template": edited("site/templates/main.html", "smallprint:page", "smallprint:site"),
     "a new entry": added,
-    "an entry that is gone": lambda root: (root / "catalog/lists/list.yaml").unlink(),
+    "an entry that is gone, and measurements that a chart showed": gone,
 }
 
 
@@ -98,3 +111,52 @@ def test_what_is_wrong_is_said_and_the_last_good_site_stays(tmp_path: Path) -> N
         update()
         assert " pages made in " in told[-1]
         assert held(tmp_path / "served").keys() == before.keys()
+
+
+def test_a_change_that_failed_half_way_and_is_undone_leaves_nothing(tmp_path: Path) -> None:
+    root, told = make_tree(tmp_path / "tree"), list[str]()
+    update = updater(root, tmp_path / "served", ADDRESS, told.append)
+    update()
+    before = held(tmp_path / "served")
+    changed = {"catalog/pruning/slim.yaml": "\nname: Slim\n", "site/about.md": "# "}
+    good = {path: (root / path).read_text() for path in changed}
+    for path, old in changed.items():
+        edited(path, old, old.replace("Slim", "Thin") + ("<!-- fill: nothing -->" if path.endswith(".md") else ""))(root)
+    (root / "site/assets/spare.txt").write_text("")
+    update()
+    assert told[-1] == "the site stays as it was"
+    (root / "site/assets/spare.txt").unlink()
+    for path, text in good.items():
+        (root / path).write_text(text)
+    update()
+    assert " pages made in " in told[-1]
+    assert held(tmp_path / "served") == before
+
+
+SERVER = """
+import sys
+from pathlib import Path
+from scripts import cli, site
+site.updater = lambda *arguments: lambda: None
+cli.ROOT = Path(sys.argv.pop())
+site.serve.__defaults__ = ("127.0.0.1:0",)
+cli.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has other signals")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_is_interrupted_ends(tmp_path: Path, how: signal.Signals) -> None:
+    command = [sys.executable, "-u", "-c", SERVER, "site", "--serve", str(make_tree(tmp_path / "tree"))]
+    place = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, env=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith("serving")
+        time.sleep(0.3)
+        process.send_signal(how)
+        try:
+            _, said = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert (process.returncode, said) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
