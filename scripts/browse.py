@@ -61,7 +61,7 @@ def verdict(facts: Facts, record: Record) -> str:
     """One word for all claims of an entry: they hold, hold partly, do not reproduce, or wait."""
     score = facts.score(record)
     if record.id not in facts.sources:
-        return "no method" if record.executable else ""
+        return "not reimplemented" if record.executable else ""
     if score.open == score.total:
         return "not measured"
     return "partly" if score.failed and score.held else "not reproduced" if score.failed else "holds"

@@ -241,16 +241,16 @@ def verdicts(facts: Facts, here: str) -> str:
         if score.held or score.failed:
             bite = facts.of(record.id).bite
             rows.append([
-                inside(escape(record.entry.name), here, f"{path_of(record)}#claims"), NAMES[record.family],
+                inside(escape(record.entry.name), here, f"{path_of(record)}#claims"),
                 sortable(score.held / score.total, f"{score.held} of {score.total}"), str(score.failed or NONE), str(score.open or NONE),
-                sortable(bite.share, f"{bite.killed} of {bite.planted - bite.equivalent}") if bite else NONE,
+                sortable(bite.share, f"{bite.killed} of {bite.planted - bite.equivalent}") if bite else NONE, NAMES[record.family],
             ])  # fmt: skip
     if not rows:
         return f'<p class="sp-empty">No claim has been measured yet; {plural(still_open, "claim")} wait.</p>'
     columns = [
         Column("Method"),
-        Column("Family"),
         *(Column(name, True) for name in ("Claims that hold", "Fail", "Not measured", "Planted faults noticed")),
+        Column("Family"),
     ]
     parts = []
     if surprises:
@@ -301,6 +301,8 @@ def family_page(facts: Facts, family: str) -> str:
         body = f'<p class="sp-empty">Nothing here yet.</p>\n\n{inside("How to add a paper", here, "guides/contribute.md")}'
     elif family in ("overviews", "lists"):
         body = _listing(facts, records, here)
+    elif family == "frameworks":
+        body = "\n\n".join(filter(None, [_frameworks(facts, records, here), family_sweep(facts, family)]))
     else:
         body = "\n\n".join(filter(None, [family_table(facts, family), family_sweep(facts, family)]))
     return family_head(facts, family) + "\n\n" + body + "\n"
@@ -388,42 +390,39 @@ GUIDE: dict[str, Callable[[Facts, str], str]] = {
 def _methods(facts: Facts, records: Sequence[Record], here: str) -> str:
     rows = []
     alarm = ' <strong class="sp-verdict sp-surprise">unexpected</strong>'
-    for record in sorted(records, key=lambda r: (r.entry.year, r.entry.name)):
+    for record in sorted(records, key=lambda r: (r.id not in facts.sources, r.entry.year, r.entry.name)):
         entry, measured, score = record.entry, facts.of(record.id), facts.score(record)
         condition = measured.conditions[0] if measured.conditions else None
         _, *samples = measured.standing(condition) if condition else (None, None, None, None)
-        accuracies = [sortable(s.mean if s else None, percent(s.mean) if s else NONE) for s in samples]
+        accuracies = [sortable(s.mean if s else None, percent(s.mean) if s else NONE) for s in reversed(samples)]
         ratios = {metric: measured.ratio(condition, metric) if condition else None for metric in ("multiply_adds", "file_bytes")}
         bits = measured.sample(condition, "method", "bits") if condition else None
-        held = sortable(score.held / score.total, f"{score.held}/{score.total}") if score.total > score.open else NONE
         rows.append([
-            inside(escape(entry.name), here, path_of(record)) + (alarm if score.surprises else ""),
-            str(entry.year), escape(entry.venue or NONE), held if record.id in facts.sources else "not reimplemented",
+            inside(escape(entry.name), here, path_of(record)) + (alarm if score.surprises else ""), _claims_held(facts, record),
             *accuracies,
             sortable(ratios["multiply_adds"], times(ratios["multiply_adds"])),
             sortable(bits.mean, quantity("bits", bits.mean)) if bits else NONE,
             sortable(ratios["file_bytes"], times(ratios["file_bytes"])), unbroken(condition_name(condition)) if condition else NONE,
-            _state(record),
+            str(entry.year), escape(entry.venue or NONE),
         ])  # fmt: skip
     names = [
         "Name",
-        "Year",
-        "Venue",
-        "Claims held",
-        "Reference",
-        "Best control",
+        "Claims that hold",
         "Method",
+        "Best control",
+        "Reference",
         "Multiply-adds",
         "Bits",
         "File",
         "Measured on",
-        "State",
+        "Year",
+        "Venue",
     ]
     columns = [Column(name, name in ("Year", "Reference", "Best control", "Method", "Multiply-adds", "Bits", "File")) for name in names]
     done = sum(record.id in facts.sources for record in records)
     said = f"{plural(len(records), 'entry', 'entries')}, {done} reimplemented."
     guide = inside("How to read these numbers", here, "guides/read.md")
-    explain = f"{said} *Reference*, *best control* and *method* are accuracies; "
+    explain = f"{said} *Method*, *best control* and *reference* are accuracies; "
     explain += f"multiply-adds and file are the method's share of the reference's. {guide}."
     own = [escape(record.entry.name) for record in records if facts.own_task(record.id)]
     if own:
@@ -567,9 +566,53 @@ def _size(facts: Facts, here: str, id: str, size: Size) -> list[str]:
     ]
 
 
-def _state(record: Record) -> str:
-    entry = record.entry
-    return entry.status.state if isinstance(entry, Framework) and entry.status else ""
+def _claims_held(facts: Facts, record: Record) -> str:
+    """ "11 of 12", or the word that there is no program."""
+    score = facts.score(record)
+    if record.id not in facts.sources:
+        return "<small>not reimplemented</small>"
+    return sortable(score.held / score.total, f"{score.held} of {score.total}") if score.total > score.open else NONE
+
+
+def _frameworks(facts: Facts, records: Sequence[Record], here: str) -> str:
+    """Which framework has which technique, technique by technique, and what is known of each framework."""
+    offered: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))  # entry -> framework -> what it is called there
+    rows = []
+    for record in sorted(records, key=lambda r: r.entry.name.casefold()):
+        entry = record.entry
+        techniques = entry.techniques if isinstance(entry, Framework) else []
+        found = [(id, t.name) for t in techniques if (id := facts.moved.get(t.entry or "", t.entry or "")) in facts.catalogue.entries]
+        for id, called in found:
+            offered[id][record.id].append(called)
+        status = entry.status if isinstance(entry, Framework) else None
+        rows.append([
+            inside(escape(entry.name), here, path_of(record)), status.state if status else "",
+            escape(status.last_activity) if status else "", str(len(techniques) or NONE),
+            str(len(found) or NONE), str(entry.year),
+            _claims_held(facts, record) if record.id in facts.sources else NONE,
+        ])  # fmt: skip
+    names = ["Framework", "State", "Last activity", "Techniques", "With an entry here", "Year", "Claims that hold"]
+    columns = [Column(name, name in names[3:]) for name in names]
+    parts = [section("All of them", "all", table(*filled(columns, rows), kind="sp-sortable", searched=False))]
+    known = [(facts.catalogue.entries[id], found) for id, found in offered.items()]
+    lines = [
+        [
+            inside(escape(record.entry.name), here, path_of(record)),
+            "<br>".join(
+                f"{entry_link(facts, here, id)} <small>{escape(', '.join(called))}</small>" for id, called in by.items()
+            ),
+            _claims_held(facts, record), NAMES[record.family],
+        ]
+        for record, by in sorted(known, key=lambda item: (list(FAMILIES).index(item[0].family), item[0].entry.name.casefold()))
+    ]  # fmt: skip
+    if lines:
+        told = (
+            "Every entry that a framework offers, and what it is called there. Techniques without an entry stand on the frameworks’ pages. "
+        )
+        told += f"{inside('What claims are', here, 'guides/read.md#claims')}."
+        columns = [Column("Entry"), Column("Offered by"), Column("Claims that hold"), Column("Family")]
+        parts.insert(0, section("Which has which technique", "techniques", told, table(columns, lines, kind="sp-sortable", searched=False)))
+    return "\n\n".join(parts)
 
 
 def _listing(facts: Facts, records: Sequence[Record], here: str) -> str:
@@ -684,7 +727,8 @@ def measured_page(facts: Facts) -> str:
         f"{inside('Comparisons', here, 'comparisons/index.md')}{{ .sp-crumb }}",
         "# Methods against their controls",
         "The gap is the method's accuracy less that of its best control, in percentage points, at the same final size "
-        f"and training budget. {inside('How to read these numbers', here, 'guides/read.md')}.",
+        "and training budget; *which* names that control. Multiply-adds, bit operations, file and time are the method's share of the "
+        f"reference's. {inside('How to read these numbers', here, 'guides/read.md')}.",
     ]
     if not by:
         parts.append('<p class="sp-empty">Nothing has been measured yet.</p>')
@@ -706,31 +750,30 @@ def _measured(facts: Facts, condition: Condition, records: Sequence[Record], her
         ratios = {metric: measured.ratio(condition, metric) for metric in ("multiply_adds", "bit_operations", "file_bytes")}
         latency = measured.sample(condition, "method", "latency")
         rows.append((gap, [
-            inside(escape(record.entry.name), here, path_of(record)) + stale_mark(method.stale), NAMES[record.family],
-            sortable(reference.mean if reference else None, percent(reference.mean) if reference else NONE),
-            sortable(best.mean, percent(best.mean, best.sd)) if best else NONE,
+            inside(escape(record.entry.name), here, path_of(record)) + stale_mark(method.stale), sortable(gap, signed(gap, 1)),
+            sortable(method.mean, percent(method.mean, method.sd)), sortable(best.mean, percent(best.mean, best.sd)) if best else NONE,
             subject_name(control).removeprefix("control: ") if control else NONE,
-            sortable(method.mean, percent(method.mean, method.sd)), sortable(gap, signed(gap, 1)),
+            sortable(reference.mean if reference else None, percent(reference.mean) if reference else NONE),
             *(sortable(ratio, times(ratio)) for ratio in ratios.values()),
             sortable(bits.mean, quantity("bits", bits.mean)) if bits else NONE,
-            sortable(latency.mean, times(latency.mean)) if latency else NONE, str(len(method.values)),
+            sortable(latency.mean, times(latency.mean)) if latency else NONE, str(len(method.values)), NAMES[record.family],
         ]))  # fmt: skip
         if reference:
             gaps.append((gap, charts.Gap(record.entry.name, record.family, reference.mean, best.mean if best else None, method.mean)))
     names = [
         "Method",
-        "Family",
-        "Reference",
+        "Gap",
+        "Accuracy",
         "Best control",
         "Which",
-        "Method’s accuracy",
-        "Gap",
+        "Reference",
         "Multiply-adds",
         "Bit operations",
         "File",
         "Bits",
         "Time",
         "Seeds",
+        "Family",
     ]
     columns = [Column(name, name not in ("Method", "Family", "Which")) for name in names]
 

@@ -751,7 +751,7 @@ def test_the_scripts_know_what_the_pages_say(facts: Facts) -> None:
     assert smoke["file_bytes"] == pytest.approx(0.3)
     assert "ICCV" in slim["bibtex"]
     assert told["other"]["name"].startswith("<evil-tag")  # data, which the script puts into the page as text
-    assert told["other"]["verdict"] == "no method"
+    assert told["other"]["verdict"] == "not reimplemented"
 
 
 def test_what_is_known_comes_in_parts(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
