@@ -63,6 +63,7 @@ from scripts.markup import (
 
 METHODS = ("low_rank", "pruning", "distillation", "quantization", "architecture")
 MARK = re.compile(r"<!-- fill: ([a-z_]+) -->")
+BETTER = {"higher": "; right is better", "lower": "; left is better", "none": ""}  # said below bars
 MOST_BARS = 30  # of a chart, the youngest papers; nobody reads more, and the table below it holds all
 NAMES = {family: name for family, (name, _) in FAMILIES.items()}
 
@@ -574,6 +575,13 @@ def _claims_held(facts: Facts, record: Record) -> str:
     return sortable(score.held / score.total, f"{score.held} of {score.total}") if score.total > score.open else NONE
 
 
+def _in_short(facts: Facts, record: Record) -> str:
+    score = facts.score(record)
+    if record.id not in facts.sources:
+        return "not reimplemented"
+    return f"{score.held} of {score.total} claims hold" if score.total > score.open else "reimplemented"
+
+
 def _frameworks(facts: Facts, records: Sequence[Record], here: str) -> str:
     """Which framework has which technique, technique by technique, and what is known of each framework."""
     offered: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))  # entry -> framework -> what it is called there
@@ -597,11 +605,11 @@ def _frameworks(facts: Facts, records: Sequence[Record], here: str) -> str:
     known = [(facts.catalogue.entries[id], found) for id, found in offered.items()]
     lines = [
         [
-            inside(escape(record.entry.name), here, path_of(record)),
+            f"{inside(escape(record.entry.name), here, path_of(record))}<br><small>{_in_short(facts, record)}</small>",
             "<br>".join(
                 f"{entry_link(facts, here, id)} <small>{escape(', '.join(called))}</small>" for id, called in by.items()
             ),
-            _claims_held(facts, record), NAMES[record.family],
+            NAMES[record.family],
         ]
         for record, by in sorted(known, key=lambda item: (list(FAMILIES).index(item[0].family), item[0].entry.name.casefold()))
     ]  # fmt: skip
@@ -610,8 +618,11 @@ def _frameworks(facts: Facts, records: Sequence[Record], here: str) -> str:
             "Every entry that a framework offers, and what it is called there. Techniques without an entry stand on the frameworks’ pages. "
         )
         told += f"{inside('What claims are', here, 'guides/read.md#claims')}."
-        columns = [Column("Entry"), Column("Offered by"), Column("Claims that hold"), Column("Family")]
-        parts.insert(0, section("Which has which technique", "techniques", told, table(columns, lines, kind="sp-sortable", searched=False)))
+        columns = [Column("Entry"), Column("Offered by"), Column("Family")]
+        parts.insert(
+            0,
+            section("Which has which technique", "techniques", told, table(columns, lines, kind="sp-sortable sp-offered", searched=False)),
+        )
     return "\n\n".join(parts)
 
 
@@ -692,13 +703,15 @@ def comparison_page(facts: Facts, id: str, comparison: Comparison) -> str:
     names = {c.delta_of: escape(c.name.removeprefix("Δ ")) for c in comparison.columns if c.delta_of}
     baseline = ", ".join(f"{names.get(id, escape(id))} {plain(value)}" for id, value in comparison.baseline.items())
     notes = "\n".join(f"- {escape(note)}" for note in comparison.notes)
+    place = (comparison.dataset, comparison.model)
+    beside = f" {inside('What the papers themselves printed', here, printed_path(place))}." if place in facts.printed else ""
     return "\n\n".join(filter(None, [
         front(comparison.title, comparison.caption, ("toc", "navigation")),
         f'{inside("Comparisons", here, "comparisons/index.md")}{{ .sp-crumb }}',
         f"# {escape(comparison.title)}",
         f'<p class="sp-lead">{escape(comparison.caption)}</p>',
         f"Printed in {link(escape(comparison.source.label), comparison.source.url)}. Nothing here was measured by us.",
-        f"Data: {escape(comparison.dataset)}. Network: {escape(comparison.model)}." + (f" Baseline: {baseline}." if baseline else ""),
+        f"Data: {escape(comparison.dataset)}. Network: {escape(comparison.model)}.{f' Baseline: {baseline}.' if baseline else ''}{beside}",
         _bars(facts, comparison, id),
         table(*filled(columns, rows), kind="sp-sortable sp-download", id="numbers"),
         f"## What looks wrong in print, or needs a word {{ #notes }}\n\n{notes}" if notes else "",
@@ -711,8 +724,9 @@ def _bars(facts: Facts, comparison: Comparison, id: str) -> str:
     known = [(row, value) for row in comparison.rows if (value := row.values.get(first.id)) is not None]
     if len(known) < 2:
         return ""
-    bars = [charts.Bar(row.method, value, row.entry in facts.catalogue.entries) for row, value in known]
-    return figure(charts.bars(bars, f"{first.name}, {first.unit}", f"bars-{id}"), "numbers")
+    entries = facts.catalogue.entries
+    bars = [charts.Bar(row.method, value, entries[row.entry].family if row.entry in entries else "") for row, value in known]
+    return figure(charts.bars(bars, f"{first.name}, {first.unit}{BETTER[first.direction]}", f"bars-{id}", NAMES), "numbers")
 
 
 def measured_page(facts: Facts) -> str:
@@ -814,26 +828,37 @@ def published_page(facts: Facts) -> str:
     ]) + "\n"  # fmt: skip
 
 
+def _by_family(item: tuple[Record, Result]) -> tuple[int, int, str]:
+    record, _ = item
+    return list(FAMILIES).index(record.family), record.entry.year, record.entry.name
+
+
 def printed_page(facts: Facts, place: tuple[str, str]) -> str:
     """What papers printed of one data set and network."""
     here, found = printed_path(place), facts.printed[place]
     shown = {m: decimals(v for _, r in found if r.metric == m for v in (r.baseline, r.result)) for m in {r.metric for _, r in found}}
+    often = [metric for metric, _ in Counter(r.metric for _, r in found).most_common()]
     rows = []
-    for record, r in sorted(found, key=lambda item: (item[1].metric, item[0].entry.year, item[0].entry.name)):
+    for record, r in sorted(found, key=lambda item: (often.index(item[1].metric), _by_family(item))):
         rows.append([
-            raw_link(escape(record.entry.name), here, path_of(record), "published"), str(record.entry.year),
-            metric_name(facts, r.metric), sortable(r.baseline, fixed(r.baseline, shown[r.metric])),
-            sortable(r.result, fixed(r.result, shown[r.metric])), sortable(change(r), signed(change(r), shown[r.metric])),
-            parameters_kept(r), multiply_adds_kept(r), printed_at(r),
+            raw_link(escape(record.entry.name), here, path_of(record), "published"),
+            sortable(change(r), signed(change(r), shown[r.metric])), metric_name(facts, r.metric),
+            sortable(r.result, fixed(r.result, shown[r.metric])), sortable(r.baseline, fixed(r.baseline, shown[r.metric])),
+            multiply_adds_kept(r), parameters_kept(r), NAMES[record.family], str(record.entry.year), printed_at(r),
         ])  # fmt: skip
-    names = ["Method", "Year", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting and place"]
+    names = ["Method", "Change", "Metric", "After", "Before", "Multiply-adds", "Parameters", "Family", "Year", "Setting and place"]
     columns = [Column(name, name in ("Year", "Before", "After", "Change")) for name in names]
     title = place_name(place)
+    tables = [
+        inside(escape(comparison.title), here, f"comparisons/{id}.md")
+        for id, comparison in sorted(facts.catalogue.comparisons.items())
+        if (comparison.dataset, comparison.model) == place
+    ]
     return "\n\n".join(filter(None, [
         front(title, f"What papers printed of {title}.", ("navigation", "toc"), search="exclude: true"),  # the adapter tells search of it
         f"{inside('Results of the papers', here, PUBLISHED)}{{ .sp-crumb }}",
         f"# {escape(title)}",
-        UNMIXED,
+        UNMIXED + (f" Tables in which others compare such results: {', '.join(tables)}." if tables else ""),
         _changes(facts, place, found),
         plain_table(*filled(columns, rows), kind="sp-sortable sp-printed sp-download", id="numbers"),
     ])) + "\n"  # fmt: skip
@@ -844,13 +869,14 @@ def _changes(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Record,
     often = Counter(r.metric for _, r in found if change(r) is not None).most_common(1)
     metric = often[0][0] if often else ""
     known = facts.catalogue.vocabulary.metrics.get(metric)
+    changed = [(record, r) for record, r in found if r.metric == metric and change(r) is not None]
+    youngest = sorted(changed, key=lambda item: (item[0].entry.year, item[0].entry.name))[-MOST_BARS:]
     bars = [
-        charts.Bar(f"{record.entry.name}, {r.setting}" if r.setting else record.entry.name, value, True)
-        for record, r in sorted(found, key=lambda item: (item[0].entry.year, item[0].entry.name))
-        if r.metric == metric and (value := change(r)) is not None
+        charts.Bar(f"{record.entry.name}, {r.setting}" if r.setting else record.entry.name, change(r) or 0.0, record.family)
+        for record, r in sorted(youngest, key=_by_family)
     ]
     if known is None or len(bars) < 2:
         return ""
-    bars = bars[-MOST_BARS:]
     name = printed_path(place).rpartition("/")[2].removesuffix(".md")
-    return figure(charts.bars(bars, f"change of {known.name}, {known.unit}", f"changes-{name}"), "numbers")
+    what = f"change of {known.name}, {'percentage points' if known.unit == '%' else known.unit}{BETTER[known.direction]}"
+    return figure(charts.bars(bars, what, f"changes-{name}", NAMES), "numbers")
