@@ -642,14 +642,14 @@ def _listing(facts: Facts, records: Sequence[Record], here: str) -> str:
         rows.append(
             [
                 inside(escape(entry.name), here, path_of(record)),
+                ", ".join(topics) or NONE,
                 str(entry.year),
                 authors,
                 escape(entry.venue or NONE),
-                ", ".join(topics) or NONE,
             ]
         )
-    columns = [Column("Name"), Column("Year", True), Column("Authors"), Column("Venue"), Column("About")]
-    return table(*filled(columns, rows), kind="sp-sortable", searched=False)
+    columns = [Column("Name"), Column("About"), Column("Year", True), Column("Authors"), Column("Venue")]
+    return table(*filled(columns, rows), kind="sp-sortable sp-offered", searched=False)
 
 
 # Comparisons
@@ -814,7 +814,7 @@ def published_page(facts: Facts) -> str:
         years = sorted({record.entry.year for record in records})
         rows.append([
             raw_link(escape(place[1]), PUBLISHED, printed_path(place)), escape(place[0]), str(len(records)), str(len(found)),
-            f"{years[0]}–{years[-1]}" if years[1:] else str(years[0]), ", ".join(families),
+            f"{years[0]}–{years[-1]}" if years[1:] else str(years[0]), unbroken(", ".join(families)),
         ])  # fmt: skip
     names = ["Network", "Data", "Papers", "Results", "Years", "Families"]
     body = plain_table([Column(name, name in ("Papers", "Results")) for name in names], rows, kind="sp-sortable", id="networks")

@@ -451,6 +451,22 @@ def test_entries_are_set_side_by_side(page: Page) -> None:
     assert page.locator("h1").inner_text().startswith("AdaRound")
 
 
+def test_a_slip_of_the_finger_finds_the_entry_to_compare_and_the_row(page: Page) -> None:
+    page.goto("compare/")
+    field = page.get_by_label("Add an entry by name")
+    field.fill("adaruond")
+    field.press("Enter")
+    assert page.locator(".sp-side thead a").all_inner_texts() == ["AdaRound"]
+    field.fill("nothing of this kind")
+    assert page.locator(".sp-suggestions").inner_text() == "No other entry has such a name."
+    page.goto("catalogue/#q=network sliming")
+    said = page.locator(".sp-finder-foot p")
+    said.get_by_role("button", name="Network Slimming").click()
+    assert "Network Slimming" in page.locator(".sp-catalogue tbody tr").first.inner_text()
+    page.locator(".sp-finder-text").fill("nothing of this kind")
+    assert said.inner_text() == "No entry fits."
+
+
 def test_a_slip_of_the_finger_finds_the_name(page: Page) -> None:
     page.goto("")
     page.keyboard.press("/")

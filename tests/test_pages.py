@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog import load
-from catalog.schema import Bound
+from catalog.schema import Bound, Framework
 from scripts import bibtex, browse, charts, entry_pages, markup, records, source, vega
 from scripts.facts import Condition, Facts, FactsError, Measured, gather
 from scripts.outcome import TIME, recorded
-from scripts.pages import METHODS, leading, pages, points
+from scripts.pages import METHODS, leading, makers, pages, points
 from scripts.records import Row
 from scripts.report import as_text
 from scripts.site import SiteError, build
@@ -796,6 +796,29 @@ def test_a_guide_says_what_was_measured(facts: Facts) -> None:
     years = re.findall(r'class="sp-year">(\d+)<', guide)
     assert years == ["2017", "2020"]
     assert "after [Slim](slim.md)" in guide  # under its former name
+
+
+def test_techniques_are_read_from_entry_to_framework() -> None:
+    known = gather(ROOT, {})
+    made = makers(known)["frameworks/index.md"]()
+    for record in known.catalogue.family("frameworks"):
+        offered = [technique for technique in record.entry.techniques if technique.entry] if isinstance(record.entry, Framework) else []
+        for technique in offered:
+            row = next(line for line in made.splitlines() if line.startswith("|") and f"/{technique.entry}.md)" in line.partition(" | ")[0])
+            assert f"[{markup.escape(record.entry.name)}]" in row
+            assert markup.escape(technique.name) in row
+
+
+def test_printed_results_stand_family_by_family() -> None:
+    known = gather(ROOT, {})
+    place, found = max(known.printed.items(), key=lambda item: len(item[1]))
+    made = makers(known)[entry_pages.printed_path(place)]()
+    chart = made[made.index("<svg") : made.index("</svg>")]
+    families = [family for family in charts.COLOURS if charts.COLOURS[family] in chart]
+    assert set(families) <= {record.family for record, _ in found}
+    assert families[1:]
+    first = [chart.rindex(charts.COLOURS[family]) for family in families]
+    assert first == sorted(first)
 
 
 def test_terms_lead_to_the_glossary_once_and_never_out_of_code() -> None:
