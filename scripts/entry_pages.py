@@ -307,10 +307,11 @@ def _claims(record: Record, source: Source | None, measured: Measured) -> str:
     entry = record.executable
     if entry is None or not entry.claims:
         return ""
-    bodies = "\n".join(_claim(name, claim, source, measured) for name, claim in entry.claims.items())
+    printed = any(bound.paper is not None for claim in entry.claims.values() for bound in claim.bounds().values())
+    bodies = "\n".join(_claim(name, claim, source, measured, printed=printed) for name, claim in entry.claims.items())
     guide = inside("How to read this table", path_of(record), "guides/read.md#claims")
     told = f"What the {origin(record)} says, and what the reimplementation measures. {_bite(measured)}{guide}."
-    return section("Claims", "claims", told, raw_table("sp-claims", CLAIM_COLUMNS, bodies))
+    return section("Claims", "claims", told, _claims_table(bodies, printed=printed))
 
 
 def _bite(measured: Measured) -> str:
@@ -322,8 +323,14 @@ def _bite(measured: Measured) -> str:
     return f"Of {bite.planted} faults planted in the program{sample}, they notice {bite.killed}{harmless}. "
 
 
-def _claim(name: str, claim: Claim, source: Source | None, measured: Measured) -> str:
-    place = [escape(claim.where), f"{claim.tier} claim", *([_in_unit(claim.unit)] if claim.unit else [])]
+def _claims_table(bodies: str, *, printed: bool) -> str:
+    """The column of printed numbers stays away where the paper prints none."""
+    heads = [name for name in CLAIM_COLUMNS if printed or name != "Printed"]
+    return raw_table("sp-claims" if printed else "sp-claims sp-unprinted", heads, bodies)
+
+
+def _claim(name: str, claim: Claim, source: Source | None, measured: Measured, *, printed: bool) -> str:
+    place = [escape(claim.where), f"{claim.tier} claim", *([in_unit(claim.unit)] if claim.unit else [])]
     function = source.claims.get(name) if source else None
     if function:
         place.append(f'<a href="#__codelineno-source-{function.line}"><code>claim_{name}</code></a>')
@@ -339,15 +346,17 @@ def _claim(name: str, claim: Claim, source: Source | None, measured: Measured) -
                 where.append(f"{seen}, {seeds(finding.sample)}" if len(finding.sample.values) > 1 else seen)
             ours = spread(finding.sample.mean, finding.sample.sd) if finding else NONE
             because = f'<br><small class="sp-because">{escape(bound.because)}</small>' if bound.because and finding is found[0] else ""
-            cells = [" · ".join(where), plain(bound.paper), ours, bound_text(bound), verdict_mark(finding) + because]
+            paper = [plain(bound.paper)] if printed else []
+            cells = [" · ".join(where), *paper, ours, bound_text(bound), verdict_mark(finding) + because]
             lines.append("<tr>" + "".join(f"<td>{text}</td>" for text in cells) + "</tr>")
     state = next(state for state in ("surprise", "fails", "open", "holds") if state in states)
     word = f"<strong>{summary_word(claim, verdicts)}</strong> · " if len(lines) > 1 else ""
-    says = f'<tr class="sp-says"><th scope="rowgroup" colspan="5">{escape(claim.says)} <small>{word}{" · ".join(place)}</small></th></tr>'
+    head = f'<th scope="rowgroup" colspan="{5 if printed else 4}">{escape(claim.says)} <small>{word}{" · ".join(place)}</small></th>'
+    says = f'<tr class="sp-says">{head}</tr>'
     return f'<tbody class="sp-is-{state}" id="claim-{name}">{says}\n' + "\n".join(lines) + "</tbody>"
 
 
-def _in_unit(unit: str) -> str:
+def in_unit(unit: str) -> str:
     """ "in points", but "of the largest output"."""
     return escape(unit if unit.startswith("of ") else f"in {unit}")
 
@@ -581,6 +590,7 @@ def _run(record: Record, source: Source | None, measured: Measured) -> str:
         fence(commands, "bash"),
         *_expected(record, measured),
         "### On your own network { #own }",
+        f"In the repository’s folder, with a `model` and data of yours; {inside('more', path_of(record), 'guides/run.md#own')}:",
         fence(own_network(record, source), "python"),
     ])  # fmt: skip
 

@@ -22,6 +22,7 @@ from scripts.entry_pages import (
     entry_page,
     filled,
     front,
+    in_unit,
     metric_name,
     multiply_adds_kept,
     parameters_kept,
@@ -220,7 +221,8 @@ def _where(facts: Facts, record: Record, finding: Finding, here: str) -> str:
     entry = record.executable
     claim = entry.claims[finding.claim] if entry else None
     case = f" ({escape(finding.case)})" if finding.case is not None else ""
-    numbers = f"Measured {spread(finding.sample.mean, finding.sample.sd)}, must be {bound_text(finding.bound)}"
+    unit = f" {in_unit(claim.unit)}" if claim and claim.unit else ""
+    numbers = f"Measured {spread(finding.sample.mean, finding.sample.sd)}{unit}, must be {bound_text(finding.bound)}"
     data = "" if finding.condition.data == "none" else f", {condition_name(finding.condition)}, {seeds(finding.sample)}"
     because = f" {escape(finding.bound.because)}" if finding.bound.because else ""
     says = f"{escape(claim.says)}{case} ({escape(claim.where)})" if claim else escape(finding.claim)
@@ -484,13 +486,17 @@ def _against_cost(facts: Facts, swept: Swept, here: str, family: str, where: str
         + (f" {' and '.join(scratch)} learn from random weights, the others start from a trained network." if scratch else "")
     )
     slow = [
-        f"{escape(record.entry.name)} ({times(size.share('multiply_adds'))} the multiply-adds, "
-        f"{times(size.method['latency'].mean)} the time)"
+        (
+            size.method["latency"].mean / size.share("multiply_adds"),
+            f"{escape(record.entry.name)} ({times(size.share('multiply_adds'))} the multiply-adds, "
+            f"{times(size.method['latency'].mean)} the time)",
+        )
         for record, found in swept
         for size in found[-1:]
         if "latency" in size.method and size.method["latency"].mean > 1.5 * size.share("multiply_adds")
     ]
-    theory = f"Theory does not become time, on one thread of a CPU, for the smallest of {'; '.join(slow)}." if slow else ""
+    worst = "; ".join(text for _, text in sorted(slow, reverse=True)[:3])
+    theory = f"Theory does not become time on one thread of a CPU, least of all for the smallest of {worst}." if slow else ""
     heads = ["Method", "Multiply-adds", "Parameters", "Time", "Accuracy", "Best control", "Which", "Output error"]
     rows = [_size(facts, here, record.id, size) for record, found in swept for size in found]
     return section("Accuracy and error against multiply-adds", "sweep", explain, *tabs, theory, _numbers("numbers-sweep", heads, rows))

@@ -373,7 +373,7 @@ def test_a_sweep_is_told_from_large_to_small(facts: Facts) -> None:
     assert small.share("multiply_adds", small.controls["control_none"]) == pytest.approx(0.3)
     assert small.controls["control_none"]["accuracy"].mean == pytest.approx(0.15)
     page = pages(facts)["pruning/index.md"]
-    assert "one thread of a CPU, for the smallest of S" in page
+    assert "one thread of a CPU, least of all for the smallest of S" in page
     assert "(0.30× the multiply-adds, 0.60× the time)." in page
     assert page.count("<svg") == 2
     assert "1 seed: every method" in page
@@ -462,6 +462,14 @@ def test_a_page_shows_what_the_terminal_prints(facts: Facts) -> None:
     assert "The first took 6 seconds when it was recorded" in entry_pages.entry_page(
         replace(facts, measured={"slim": Measured(timed, code)}), record
     )
+
+
+def test_a_column_of_printed_numbers_needs_one(facts: Facts) -> None:
+    made = {id: makers(known)[entry_pages.path_of(known.catalogue.entries[id])]() for known in [gather(ROOT, {})] for id in known.sources}
+    assert any('<th scope="col">Printed</th>' in page for page in made.values())
+    bare = [page for page in made.values() if '<th scope="col">Printed</th>' not in page]
+    assert bare
+    assert all("sp-unprinted" in page and 'colspan="4"' in page for page in bare)
 
 
 def test_an_entry_without_method_says_so(facts: Facts) -> None:
