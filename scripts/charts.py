@@ -303,7 +303,7 @@ class Bar(NamedTuple):
     family: str
 
 
-LONGEST = 60  # letters of a bar's name: as wide as the chart
+LONGEST = 66  # letters of a bar's name: as wide as the chart
 
 
 @once
