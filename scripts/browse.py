@@ -15,7 +15,7 @@ from catalog import Record
 from scripts import bibtex
 from scripts.entry_pages import FAMILIES, condition_name, front, path_of, subject_name
 from scripts.facts import Facts
-from scripts.markup import NONE, escape, hosted, inside, percent, plural, quantity, signed, sortable, times, unbroken
+from scripts.markup import NONE, escape, hosted, inside, percent, plural, quantity, signed, sortable, times
 
 CATALOGUE, COMPARE = "catalogue.md", "compare.md"
 NAMES, PARTS = "assets/names.js", "assets/entries"
@@ -23,6 +23,8 @@ PART = 200  # entries in a part
 FIRST = 200  # rows in the first table, about what browse.js shows at once
 COLUMNS = (  # id, heading, whether it holds numbers, whether it shows before the reader chooses
     ("name", "Name", False, True),
+    ("verdict", "Claims", False, True),
+    ("gap", "Gap to control", True, True),
     ("authors", "Authors", False, False),
     ("year", "Year", True, True),
     ("family", "Family", False, True),
@@ -30,9 +32,7 @@ COLUMNS = (  # id, heading, whether it holds numbers, whether it shows before th
     ("tags", "Tags", False, False),
     ("data", "Needs data", False, True),
     ("training", "Needs training", False, True),
-    ("verdict", "Claims", False, True),
     ("accuracy", "Accuracy", True, False),
-    ("gap", "Gap to control", True, True),
     ("multiply_adds", "Multiply-adds", True, False),
     ("file_bytes", "File", True, False),
 )
@@ -61,7 +61,7 @@ def verdict(facts: Facts, record: Record) -> str:
     """One word for all claims of an entry: they hold, hold partly, do not reproduce, or wait."""
     score = facts.score(record)
     if record.id not in facts.sources:
-        return "no method" if record.executable else ""
+        return "not reimplemented" if record.executable else ""
     if score.open == score.total:
         return "not measured"
     return "partly" if score.failed and score.held else "not reproduced" if score.failed else "holds"
@@ -145,7 +145,7 @@ def _row(facts: Facts, record: Record) -> str:
         "tags": ", ".join(f"<span>{escape(tag.replace('_', ' '))}</span>" for tag in entry.tags),
         "data": data_needed(record),
         "training": training_needed(record),
-        "verdict": unbroken(sortable(score.held / score.total if score.total > score.open else None, claims)),
+        "verdict": sortable(score.held / score.total if score.total > score.open else None, claims),
         "accuracy": sortable(accuracy, percent(accuracy)),
         "gap": sortable(gap, signed(gap, 1)),
         **{metric: sortable(leading.get(metric), times(leading.get(metric))) for metric in ("multiply_adds", "file_bytes")},
@@ -164,7 +164,7 @@ def catalogue_page(facts: Facts) -> str:
     told = (
         f"{plural(len(records), 'entry', 'entries')}, newest first. *Claims* says how many of a paper's claims hold where we measured "
         "them again; *gap to control* is how many points of accuracy a method keeps beyond the best naive alternative of the same size. "
-        f"{inside('How to read these numbers', CATALOGUE, 'guides/read.md')}."
+        f"{inside('How to read these numbers', CATALOGUE, 'guides/read.md')}. Tick entries to {inside('compare', CATALOGUE, COMPARE)} them."
     )
 
     def table(name: str, rows: Sequence[str]) -> str:

@@ -296,33 +296,45 @@ def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> Chart:
 
 
 class Bar(NamedTuple):
-    """One printed number; `own` says that its method has an entry here."""
+    """One printed number, and the family of its method; methods without an entry have none."""
 
     label: str
     value: float
-    own: bool
+    family: str
+
+
+LONGEST = 66  # letters of a bar's name: as wide as the chart
 
 
 @once
-def bars(rows: Sequence[Bar], what: str, name: str) -> Chart:
-    """Printed numbers as bars from zero, in the order given; methods without an entry in grey."""
+def bars(rows: Sequence[Bar], what: str, name: str, families: dict[str, str]) -> Chart:
+    """Printed numbers as bars from zero, in the order given, each below its name, which then has the whole width of a phone."""
     alt = altair()
-    values = [{"place": str(place), "label": bar.label, "value": bar.value, "own": bar.own} for place, bar in enumerate(rows)]
-    for row, bar in zip(values, rows, strict=True):
-        row["note"] = f"{bar.label}: {bar.value:g} ({what})"
-    # Vega's own limit takes as long as the rest
-    short = [bar.label if len(bar.label) <= 40 else f"{bar.label[:39].rstrip()}…" for bar in rows]
-    names = json.dumps(short)  # two rows may have one name, so the axis counts them
-    axis = alt.Axis(ticks=False, domain=False, labelExpr=f"{names}[datum.value]", labelLimit=0)
-    chart = alt.Chart(alt.InlineData(values=values)).mark_bar(height=12, cornerRadiusEnd=2)
-    chart = chart.encode(
+    names = {"": "without an entry", **families}
+    values = [
+        {
+            "place": str(place),
+            "label": bar.label if len(bar.label) <= LONGEST else f"{bar.label[: LONGEST - 1].rstrip()}…",
+            "value": bar.value,
+            "family": names.get(bar.family, bar.family),
+            "note": f"{bar.label}: {bar.value:g} ({what})",
+        }
+        for place, bar in enumerate(rows)  # two rows may have one name
+    ]
+    used = [family for family in [*COLOURS, ""] if any(bar.family == family for bar in rows)]
+    scale = alt.Scale(domain=[names.get(family, family) for family in used], range=[COLOURS.get(family, FAINT) for family in used])
+    legend = alt.Legend(symbolType="circle", symbolStrokeWidth=0, symbolOpacity=1) if used[1:] else None
+    y = alt.Y("place:N", sort=[row["place"] for row in values], title=None, axis=None)
+    data = alt.Chart(alt.InlineData(values=values))
+    bar = data.mark_bar(height=10, yOffset=8, cornerRadiusEnd=2).encode(
         alt.X("value:Q", title=what, axis=alt.Axis(tickCount=6)),
-        alt.Y("place:N", sort=[row["place"] for row in values], title=None, axis=axis),
-        color=alt.Color("own:N", scale=alt.Scale(domain=[True, False], range=["#2f86c6", FAINT]), legend=None),
+        y,
+        color=alt.Color("family:N", scale=scale, legend=legend),
         description="note:N",
-    )  # fmt: skip
-    drawn = _layered([chart], width=420, height=max(60, 22 * len(rows)))
-    return _finish(drawn, f"{what} of {len(rows)} methods, as printed. The table below holds every number.", name)
+    )
+    text = data.mark_text(align="left", baseline="middle", yOffset=-7, fontSize=13, color=INK).encode(x=alt.value(0), y=y, text="label:N")
+    drawn = _layered([bar, text], width=420, height=max(60, 34 * len(rows)))
+    return _finish(drawn, f"{what}: {len(rows)} numbers as printed. The table below holds every number.", name)
 
 
 @once

@@ -51,7 +51,7 @@ FAMILIES = {
     "distillation": ("Distillation", "Let a small network learn from what a large one answers."),
     "quantization": ("Quantization", "Store and compute with a few bits instead of thirty-two."),
     "architecture": ("Architecture", "Design, or search for, networks that are small from the start."),
-    "frameworks": ("Frameworks", "Libraries and tools, and where each of their techniques is reimplemented here."),
+    "frameworks": ("Frameworks", "Libraries and tools, and which of their techniques have an entry here."),
     "overviews": ("Overviews", "Surveys, theses and book chapters that draw the map."),
     "lists": ("Lists", "Collections of papers, models and links that others keep."),
 }
@@ -224,9 +224,13 @@ def _glance(facts: Facts, record: Record, measured: Measured) -> str:
     if measured.conditions:
         leading = measured.conditions[0]
         standing = measured.standing(leading)
+        which = f" ({subject_name(standing.control).removeprefix('control: ')})" if standing.control else ""
         for sample, label in ((standing.reference, "reference"), (standing.best, "best control"), (standing.method, "method")):
             if sample:
-                tiles.append(_tile(percent(sample.mean), f"{label}’s accuracy"))
+                tiles.append(_tile(percent(sample.mean), f"{label}’s accuracy{which if sample is standing.best else ''}"))
+        bits, before = (measured.sample(leading, subject, "bits") for subject in ("method", "reference"))
+        if bits and before and round(bits.mean, 2) < round(before.mean, 2):
+            tiles.append(_tile(quantity("bits", bits.mean), "bits a weight"))
         for metric, label in (("file_bytes", "of the file"), ("multiply_adds", "of the multiply-adds")):
             ratio = measured.ratio(leading, metric)
             if ratio is not None:
@@ -276,7 +280,10 @@ def _techniques(facts: Facts, record: Record) -> str:
             note = f": {escape(entry.status.note)}" if entry.status.note else ""
             parts.append(f"**Status**: {entry.status.state}, last activity {escape(entry.status.last_activity)}{note}")
         if entry.techniques:
-            rows = [(escape(t.name), entry_link(facts, here, t.entry) if t.entry else NONE) for t in entry.techniques]
+            rows = [
+                (escape(t.name), f"{entry_link(facts, here, t.entry)}{_made(facts, t.entry)}" if t.entry else NONE)
+                for t in entry.techniques
+            ]
             parts.append("## What it offers { #techniques }\n\n" + table(*filled([Column("Technique"), Column("Here")], rows)))
     if isinstance(entry, Listing) and entry.topics:
         parts.append("## Topics\n\n" + "\n".join(f"- {escape(topic)}" for topic in entry.topics))
@@ -284,6 +291,10 @@ def _techniques(facts: Facts, record: Record) -> str:
     if covers:
         parts.append("## What it covers { #covers }\n\n" + "\n".join(f"- {entry_link(facts, here, id)}" for id in covers))
     return "\n\n".join(parts)
+
+
+def _made(facts: Facts, id: str) -> str:
+    return " <small>reimplemented</small>" if facts.moved.get(id, id) in facts.sources else ""
 
 
 def entry_link(facts: Facts, here: str, id: str) -> str:
@@ -296,10 +307,11 @@ def _claims(record: Record, source: Source | None, measured: Measured) -> str:
     entry = record.executable
     if entry is None or not entry.claims:
         return ""
-    bodies = "\n".join(_claim(name, claim, source, measured) for name, claim in entry.claims.items())
+    printed = any(bound.paper is not None for claim in entry.claims.values() for bound in claim.bounds().values())
+    bodies = "\n".join(_claim(name, claim, source, measured, printed=printed) for name, claim in entry.claims.items())
     guide = inside("How to read this table", path_of(record), "guides/read.md#claims")
     told = f"What the {origin(record)} says, and what the reimplementation measures. {_bite(measured)}{guide}."
-    return section("Claims", "claims", told, raw_table("sp-claims", CLAIM_COLUMNS, bodies))
+    return section("Claims", "claims", told, _claims_table(bodies, printed=printed))
 
 
 def _bite(measured: Measured) -> str:
@@ -311,8 +323,14 @@ def _bite(measured: Measured) -> str:
     return f"Of {bite.planted} faults planted in the program{sample}, they notice {bite.killed}{harmless}. "
 
 
-def _claim(name: str, claim: Claim, source: Source | None, measured: Measured) -> str:
-    place = [escape(claim.where), f"{claim.tier} claim", *([_in_unit(claim.unit)] if claim.unit else [])]
+def _claims_table(bodies: str, *, printed: bool) -> str:
+    """The column of printed numbers stays away where the paper prints none."""
+    heads = [name for name in CLAIM_COLUMNS if printed or name != "Printed"]
+    return raw_table("sp-claims" if printed else "sp-claims sp-unprinted", heads, bodies)
+
+
+def _claim(name: str, claim: Claim, source: Source | None, measured: Measured, *, printed: bool) -> str:
+    place = [escape(claim.where), f"{claim.tier} claim", *([in_unit(claim.unit)] if claim.unit else [])]
     function = source.claims.get(name) if source else None
     if function:
         place.append(f'<a href="#__codelineno-source-{function.line}"><code>claim_{name}</code></a>')
@@ -328,15 +346,17 @@ def _claim(name: str, claim: Claim, source: Source | None, measured: Measured) -
                 where.append(f"{seen}, {seeds(finding.sample)}" if len(finding.sample.values) > 1 else seen)
             ours = spread(finding.sample.mean, finding.sample.sd) if finding else NONE
             because = f'<br><small class="sp-because">{escape(bound.because)}</small>' if bound.because and finding is found[0] else ""
-            cells = [" · ".join(where), plain(bound.paper), ours, bound_text(bound), verdict_mark(finding) + because]
+            paper = [plain(bound.paper)] if printed else []
+            cells = [" · ".join(where), *paper, ours, bound_text(bound), verdict_mark(finding) + because]
             lines.append("<tr>" + "".join(f"<td>{text}</td>" for text in cells) + "</tr>")
     state = next(state for state in ("surprise", "fails", "open", "holds") if state in states)
     word = f"<strong>{summary_word(claim, verdicts)}</strong> · " if len(lines) > 1 else ""
-    says = f'<tr class="sp-says"><th scope="rowgroup" colspan="5">{escape(claim.says)} <small>{word}{" · ".join(place)}</small></th></tr>'
+    head = f'<th scope="rowgroup" colspan="{5 if printed else 4}">{escape(claim.says)} <small>{word}{" · ".join(place)}</small></th>'
+    says = f'<tr class="sp-says">{head}</tr>'
     return f'<tbody class="sp-is-{state}" id="claim-{name}">{says}\n' + "\n".join(lines) + "</tbody>"
 
 
-def _in_unit(unit: str) -> str:
+def in_unit(unit: str) -> str:
     """ "in points", but "of the largest output"."""
     return escape(unit if unit.startswith("of ") else f"in {unit}")
 
@@ -512,8 +532,8 @@ def _published(facts: Facts, record: Record) -> str:
     names = ["Data", "Network", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting and place"]
     shared = [place for place in dict.fromkeys((r.dataset, r.model) for r in entry.results) if place in facts.printed]
     beside = ", ".join(inside(escape(place_name(place)), path_of(record), printed_path(place)) for place in shared)
-    told = "Copied from the paper, never mixed with what we measure." + (f" Beside other papers: {beside}." if beside else "")
-    return f"## What the paper printed {{ #published }}\n\n{told}\n\n" + plain_table(
+    told = f"Copied from the {origin(record)}, never mixed with what we measure." + (f" Beside other papers: {beside}." if beside else "")
+    return f"## What the {origin(record)} printed {{ #published }}\n\n{told}\n\n" + plain_table(
         *filled([Column(name, name in ("Before", "After", "Change", "Parameters", "Multiply-adds")) for name in names], rows),
         kind="sp-sortable sp-printed",
     )
@@ -567,10 +587,11 @@ def _run(record: Record, source: Source | None, measured: Measured) -> str:
     commands = f"make smoke METHOD={record.id}\n{smoke} --seeds 5\n{smoke} --data path/to/cifar-10-batches-py"
     return "\n\n".join([
         "## Run it { #run }",
-        "On the embedded stand-in, over five seeds, on real CIFAR-10:",
+        f"On the embedded stand-in, over five seeds, on real CIFAR-10; {inside('how to begin', path_of(record), 'guides/run.md')}:",
         fence(commands, "bash"),
         *_expected(record, measured),
         "### On your own network { #own }",
+        f"In the repository’s folder, with a `model` and data of yours; {inside('more', path_of(record), 'guides/run.md#own')}:",
         fence(own_network(record, source), "python"),
     ])  # fmt: skip
 
@@ -607,9 +628,12 @@ def _links(facts: Facts, record: Record) -> str:
     """The paper, code and whatever else, each with what is known of its health and with where a copy may be."""
     entry = record.entry
     home = "home page" if record.family in ("frameworks", "lists") else "the paper"
-    found = [(url, _host(url), home) for url in paper_addresses(entry)]
+    places = paper_addresses(entry)
+    coded = {item.url for item in entry.code}
+    found = [(url, _host(url), home) for url in places if url not in coded]  # no address twice
     for item in entry.code:
-        found.append((item.url, _host(item.url), ", ".join(escape(text) for text in (item.framework, item.note) if text)))
+        about = [home if item.url in places else "", escape(item.framework or ""), escape(item.note or "")]
+        found.append((item.url, _host(item.url), ", ".join(filter(None, about))))
     found += [(item.url, escape(item.label), "") for item in entry.links]
     lines = [f"- {link(text, url)}{f' ({about})' if about else ''}{with_copy(url, facts.health.get(url))}" for url, text, about in found]
     told = '<p class="sp-under">Archived copies are the Internet Archive’s newest; of some addresses it may have none.</p>'

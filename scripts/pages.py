@@ -22,6 +22,7 @@ from scripts.entry_pages import (
     entry_page,
     filled,
     front,
+    in_unit,
     metric_name,
     multiply_adds_kept,
     parameters_kept,
@@ -63,6 +64,7 @@ from scripts.markup import (
 
 METHODS = ("low_rank", "pruning", "distillation", "quantization", "architecture")
 MARK = re.compile(r"<!-- fill: ([a-z_]+) -->")
+BETTER = {"higher": "; right is better", "lower": "; left is better", "none": ""}  # said below bars
 MOST_BARS = 30  # of a chart, the youngest papers; nobody reads more, and the table below it holds all
 NAMES = {family: name for family, (name, _) in FAMILIES.items()}
 
@@ -224,7 +226,8 @@ def _where(facts: Facts, record: Record, finding: Finding, here: str) -> str:
     entry = record.executable
     claim = entry.claims[finding.claim] if entry else None
     case = f" ({escape(finding.case)})" if finding.case is not None else ""
-    numbers = f"Measured {spread(finding.sample.mean, finding.sample.sd)}, must be {bound_text(finding.bound)}"
+    unit = f" {in_unit(claim.unit)}" if claim and claim.unit else ""
+    numbers = f"Measured {spread(finding.sample.mean, finding.sample.sd)}{unit}, must be {bound_text(finding.bound)}"
     data = "" if finding.condition.data == "none" else f", {condition_name(finding.condition)}, {seeds(finding.sample)}"
     because = f" {escape(finding.bound.because)}" if finding.bound.because else ""
     says = f"{escape(claim.says)}{case} ({escape(claim.where)})" if claim else escape(finding.claim)
@@ -246,16 +249,16 @@ def verdicts(facts: Facts, here: str) -> str:
         if score.held or score.failed:
             bite = facts.of(record.id).bite
             rows.append([
-                inside(escape(record.entry.name), here, f"{path_of(record)}#claims"), NAMES[record.family],
+                inside(escape(record.entry.name), here, f"{path_of(record)}#claims"),
                 sortable(score.held / score.total, f"{score.held} of {score.total}"), str(score.failed or NONE), str(score.open or NONE),
-                sortable(bite.share, f"{bite.killed} of {bite.planted - bite.equivalent}") if bite else NONE,
+                sortable(bite.share, f"{bite.killed} of {bite.planted - bite.equivalent}") if bite else NONE, NAMES[record.family],
             ])  # fmt: skip
     if not rows:
         return f'<p class="sp-empty">No claim has been measured yet; {plural(still_open, "claim")} wait.</p>'
     columns = [
         Column("Method"),
-        Column("Family"),
         *(Column(name, True) for name in ("Claims that hold", "Fail", "Not measured", "Planted faults noticed")),
+        Column("Family"),
     ]
     parts = []
     if surprises:
@@ -306,6 +309,8 @@ def family_page(facts: Facts, family: str) -> str:
         body = f'<p class="sp-empty">Nothing here yet.</p>\n\n{inside("How to add a paper", here, "guides/contribute.md")}'
     elif family in ("overviews", "lists"):
         body = _listing(facts, records, here)
+    elif family == "frameworks":
+        body = "\n\n".join(filter(None, [_frameworks(facts, records, here), family_sweep(facts, family)]))
     else:
         body = "\n\n".join(filter(None, [family_table(facts, family), family_sweep(facts, family)]))
     return family_head(facts, family) + "\n\n" + body + "\n"
@@ -393,42 +398,39 @@ GUIDE: dict[str, Callable[[Facts, str], str]] = {
 def _methods(facts: Facts, records: Sequence[Record], here: str) -> str:
     rows = []
     alarm = ' <strong class="sp-verdict sp-surprise">unexpected</strong>'
-    for record in sorted(records, key=lambda r: (r.entry.year, r.entry.name)):
+    for record in sorted(records, key=lambda r: (r.id not in facts.sources, r.entry.year, r.entry.name)):
         entry, measured, score = record.entry, facts.of(record.id), facts.score(record)
         condition = measured.conditions[0] if measured.conditions else None
         _, *samples = measured.standing(condition) if condition else (None, None, None, None)
-        accuracies = [sortable(s.mean if s else None, percent(s.mean) if s else NONE) for s in samples]
+        accuracies = [sortable(s.mean if s else None, percent(s.mean) if s else NONE) for s in reversed(samples)]
         ratios = {metric: measured.ratio(condition, metric) if condition else None for metric in ("multiply_adds", "file_bytes")}
         bits = measured.sample(condition, "method", "bits") if condition else None
-        held = sortable(score.held / score.total, f"{score.held}/{score.total}") if score.total > score.open else NONE
         rows.append([
-            inside(escape(entry.name), here, path_of(record)) + (alarm if score.surprises else ""),
-            str(entry.year), escape(entry.venue or NONE), held if record.id in facts.sources else "not reimplemented",
+            inside(escape(entry.name), here, path_of(record)) + (alarm if score.surprises else ""), _claims_held(facts, record),
             *accuracies,
             sortable(ratios["multiply_adds"], times(ratios["multiply_adds"])),
             sortable(bits.mean, quantity("bits", bits.mean)) if bits else NONE,
             sortable(ratios["file_bytes"], times(ratios["file_bytes"])), unbroken(condition_name(condition)) if condition else NONE,
-            _state(record),
+            str(entry.year), escape(entry.venue or NONE),
         ])  # fmt: skip
     names = [
         "Name",
-        "Year",
-        "Venue",
-        "Claims held",
-        "Reference",
-        "Best control",
+        "Claims that hold",
         "Method",
+        "Best control",
+        "Reference",
         "Multiply-adds",
         "Bits",
         "File",
         "Measured on",
-        "State",
+        "Year",
+        "Venue",
     ]
     columns = [Column(name, name in ("Year", "Reference", "Best control", "Method", "Multiply-adds", "Bits", "File")) for name in names]
     done = sum(record.id in facts.sources for record in records)
     said = f"{plural(len(records), 'entry', 'entries')}, {done} reimplemented."
     guide = inside("How to read these numbers", here, "guides/read.md")
-    explain = f"{said} *Reference*, *best control* and *method* are accuracies; "
+    explain = f"{said} *Method*, *best control* and *reference* are accuracies; "
     explain += f"multiply-adds and file are the method's share of the reference's. {guide}."
     own = [escape(record.entry.name) for record in records if facts.own_task(record.id)]
     if own:
@@ -489,13 +491,17 @@ def _against_cost(facts: Facts, swept: Swept, here: str, family: str, where: str
         + (f" {' and '.join(scratch)} learn from random weights, the others start from a trained network." if scratch else "")
     )
     slow = [
-        f"{escape(record.entry.name)} ({times(size.share('multiply_adds'))} the multiply-adds, "
-        f"{times(size.method['latency'].mean)} the time)"
+        (
+            size.method["latency"].mean / size.share("multiply_adds"),
+            f"{escape(record.entry.name)} ({times(size.share('multiply_adds'))} the multiply-adds, "
+            f"{times(size.method['latency'].mean)} the time)",
+        )
         for record, found in swept
         for size in found[-1:]
         if "latency" in size.method and size.method["latency"].mean > 1.5 * size.share("multiply_adds")
     ]
-    theory = f"Theory does not become time, on one thread of a CPU, for the smallest of {'; '.join(slow)}." if slow else ""
+    worst = "; ".join(text for _, text in sorted(slow, reverse=True)[:3])
+    theory = f"Theory does not become time on one thread of a CPU, least of all for the smallest of {worst}." if slow else ""
     heads = ["Method", "Multiply-adds", "Parameters", "Time", "Accuracy", "Best control", "Which", "Output error"]
     rows = [_size(facts, here, record.id, size) for record, found in swept for size in found]
     return section("Accuracy and error against multiply-adds", "sweep", explain, *tabs, theory, _numbers("numbers-sweep", heads, rows))
@@ -572,9 +578,63 @@ def _size(facts: Facts, here: str, id: str, size: Size) -> list[str]:
     ]
 
 
-def _state(record: Record) -> str:
-    entry = record.entry
-    return entry.status.state if isinstance(entry, Framework) and entry.status else ""
+def _claims_held(facts: Facts, record: Record) -> str:
+    """ "11 of 12", or the word that there is no program."""
+    score = facts.score(record)
+    if record.id not in facts.sources:
+        return "<small>not reimplemented</small>"
+    return sortable(score.held / score.total, f"{score.held} of {score.total}") if score.total > score.open else NONE
+
+
+def _in_short(facts: Facts, record: Record) -> str:
+    score = facts.score(record)
+    if record.id not in facts.sources:
+        return "not reimplemented"
+    return f"{score.held} of {score.total} claims hold" if score.total > score.open else "reimplemented"
+
+
+def _frameworks(facts: Facts, records: Sequence[Record], here: str) -> str:
+    """Which framework has which technique, technique by technique, and what is known of each framework."""
+    offered: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))  # entry -> framework -> what it is called there
+    rows = []
+    for record in sorted(records, key=lambda r: r.entry.name.casefold()):
+        entry = record.entry
+        techniques = entry.techniques if isinstance(entry, Framework) else []
+        found = [(id, t.name) for t in techniques if (id := facts.moved.get(t.entry or "", t.entry or "")) in facts.catalogue.entries]
+        for id, called in found:
+            offered[id][record.id].append(called)
+        status = entry.status if isinstance(entry, Framework) else None
+        rows.append([
+            inside(escape(entry.name), here, path_of(record)), status.state if status else "",
+            escape(status.last_activity) if status else "", str(len(techniques) or NONE),
+            str(len(found) or NONE), str(entry.year),
+            _claims_held(facts, record) if record.id in facts.sources else NONE,
+        ])  # fmt: skip
+    names = ["Framework", "State", "Last activity", "Techniques", "With an entry here", "Year", "Claims that hold"]
+    columns = [Column(name, name in names[3:]) for name in names]
+    parts = [section("All of them", "all", table(*filled(columns, rows), kind="sp-sortable", searched=False))]
+    known = [(facts.catalogue.entries[id], found) for id, found in offered.items()]
+    lines = [
+        [
+            f"{inside(escape(record.entry.name), here, path_of(record))}<br><small>{_in_short(facts, record)}</small>",
+            "<br>".join(
+                f"{entry_link(facts, here, id)} <small>{escape(', '.join(called))}</small>" for id, called in by.items()
+            ),
+            NAMES[record.family],
+        ]
+        for record, by in sorted(known, key=lambda item: (list(FAMILIES).index(item[0].family), item[0].entry.name.casefold()))
+    ]  # fmt: skip
+    if lines:
+        told = (
+            "Every entry that a framework offers, and what it is called there. Techniques without an entry stand on the frameworks’ pages. "
+        )
+        told += f"{inside('What claims are', here, 'guides/read.md#claims')}."
+        columns = [Column("Entry"), Column("Offered by"), Column("Family")]
+        parts.insert(
+            0,
+            section("Which has which technique", "techniques", told, table(columns, lines, kind="sp-sortable sp-offered", searched=False)),
+        )
+    return "\n\n".join(parts)
 
 
 def _listing(facts: Facts, records: Sequence[Record], here: str) -> str:
@@ -593,14 +653,14 @@ def _listing(facts: Facts, records: Sequence[Record], here: str) -> str:
         rows.append(
             [
                 inside(escape(entry.name), here, path_of(record)),
+                ", ".join(topics) or NONE,
                 str(entry.year),
                 authors,
                 escape(entry.venue or NONE),
-                ", ".join(topics) or NONE,
             ]
         )
-    columns = [Column("Name"), Column("Year", True), Column("Authors"), Column("Venue"), Column("About")]
-    return table(*filled(columns, rows), kind="sp-sortable", searched=False)
+    columns = [Column("Name"), Column("About"), Column("Year", True), Column("Authors"), Column("Venue")]
+    return table(*filled(columns, rows), kind="sp-sortable sp-offered", searched=False)
 
 
 # Comparisons
@@ -654,13 +714,15 @@ def comparison_page(facts: Facts, id: str, comparison: Comparison) -> str:
     names = {c.delta_of: escape(c.name.removeprefix("Δ ")) for c in comparison.columns if c.delta_of}
     baseline = ", ".join(f"{names.get(id, escape(id))} {plain(value)}" for id, value in comparison.baseline.items())
     notes = "\n".join(f"- {escape(note)}" for note in comparison.notes)
+    place = (comparison.dataset, comparison.model)
+    beside = f" {inside('What the papers themselves printed', here, printed_path(place))}." if place in facts.printed else ""
     return "\n\n".join(filter(None, [
         front(comparison.title, comparison.caption, ("toc", "navigation")),
         f'{inside("Comparisons", here, "comparisons/index.md")}{{ .sp-crumb }}',
         f"# {escape(comparison.title)}",
         f'<p class="sp-lead">{escape(comparison.caption)}</p>',
         f"Printed in {link(escape(comparison.source.label), comparison.source.url)}. Nothing here was measured by us.",
-        f"Data: {escape(comparison.dataset)}. Network: {escape(comparison.model)}." + (f" Baseline: {baseline}." if baseline else ""),
+        f"Data: {escape(comparison.dataset)}. Network: {escape(comparison.model)}.{f' Baseline: {baseline}.' if baseline else ''}{beside}",
         _bars(facts, comparison, id),
         table(*filled(columns, rows), kind="sp-sortable sp-download", id="numbers"),
         f"## What looks wrong in print, or needs a word {{ #notes }}\n\n{notes}" if notes else "",
@@ -673,8 +735,9 @@ def _bars(facts: Facts, comparison: Comparison, id: str) -> str:
     known = [(row, value) for row in comparison.rows if (value := row.values.get(first.id)) is not None]
     if len(known) < 2:
         return ""
-    bars = [charts.Bar(row.method, value, row.entry in facts.catalogue.entries) for row, value in known]
-    return figure(charts.bars(bars, f"{first.name}, {first.unit}", f"bars-{id}"), "numbers")
+    entries = facts.catalogue.entries
+    bars = [charts.Bar(row.method, value, entries[row.entry].family if row.entry in entries else "") for row, value in known]
+    return figure(charts.bars(bars, f"{first.name}, {first.unit}{BETTER[first.direction]}", f"bars-{id}", NAMES), "numbers")
 
 
 def measured_page(facts: Facts) -> str:
@@ -689,7 +752,8 @@ def measured_page(facts: Facts) -> str:
         f"{inside('Comparisons', here, 'comparisons/index.md')}{{ .sp-crumb }}",
         "# Methods against their controls",
         "The gap is the method's accuracy less that of its best control, in percentage points, at the same final size "
-        f"and training budget. {inside('How to read these numbers', here, 'guides/read.md')}.",
+        "and training budget; *which* names that control. Multiply-adds, bit operations, file and time are the method's share of the "
+        f"reference's. {inside('How to read these numbers', here, 'guides/read.md')}.",
     ]
     if not by:
         parts.append('<p class="sp-empty">Nothing has been measured yet.</p>')
@@ -711,31 +775,30 @@ def _measured(facts: Facts, condition: Condition, records: Sequence[Record], her
         ratios = {metric: measured.ratio(condition, metric) for metric in ("multiply_adds", "bit_operations", "file_bytes")}
         latency = measured.sample(condition, "method", "latency")
         rows.append((gap, [
-            inside(escape(record.entry.name), here, path_of(record)) + stale_mark(method.stale), NAMES[record.family],
-            sortable(reference.mean if reference else None, percent(reference.mean) if reference else NONE),
-            sortable(best.mean, percent(best.mean, best.sd)) if best else NONE,
+            inside(escape(record.entry.name), here, path_of(record)) + stale_mark(method.stale), sortable(gap, signed(gap, 1)),
+            sortable(method.mean, percent(method.mean, method.sd)), sortable(best.mean, percent(best.mean, best.sd)) if best else NONE,
             subject_name(control).removeprefix("control: ") if control else NONE,
-            sortable(method.mean, percent(method.mean, method.sd)), sortable(gap, signed(gap, 1)),
+            sortable(reference.mean if reference else None, percent(reference.mean) if reference else NONE),
             *(sortable(ratio, times(ratio)) for ratio in ratios.values()),
             sortable(bits.mean, quantity("bits", bits.mean)) if bits else NONE,
-            sortable(latency.mean, times(latency.mean)) if latency else NONE, str(len(method.values)),
+            sortable(latency.mean, times(latency.mean)) if latency else NONE, str(len(method.values)), NAMES[record.family],
         ]))  # fmt: skip
         if reference:
             gaps.append((gap, charts.Gap(record.entry.name, record.family, reference.mean, best.mean if best else None, method.mean)))
     names = [
         "Method",
-        "Family",
-        "Reference",
+        "Gap",
+        "Accuracy",
         "Best control",
         "Which",
-        "Method’s accuracy",
-        "Gap",
+        "Reference",
         "Multiply-adds",
         "Bit operations",
         "File",
         "Bits",
         "Time",
         "Seeds",
+        "Family",
     ]
     columns = [Column(name, name not in ("Method", "Family", "Which")) for name in names]
 
@@ -762,7 +825,7 @@ def published_page(facts: Facts) -> str:
         years = sorted({record.entry.year for record in records})
         rows.append([
             raw_link(escape(place[1]), PUBLISHED, printed_path(place)), escape(place[0]), str(len(records)), str(len(found)),
-            f"{years[0]}–{years[-1]}" if years[1:] else str(years[0]), ", ".join(families),
+            f"{years[0]}–{years[-1]}" if years[1:] else str(years[0]), unbroken(", ".join(families)),
         ])  # fmt: skip
     names = ["Network", "Data", "Papers", "Results", "Years", "Families"]
     body = plain_table([Column(name, name in ("Papers", "Results")) for name in names], rows, kind="sp-sortable", id="networks")
@@ -776,26 +839,37 @@ def published_page(facts: Facts) -> str:
     ]) + "\n"  # fmt: skip
 
 
+def _by_family(item: tuple[Record, Result]) -> tuple[int, int, str]:
+    record, _ = item
+    return list(FAMILIES).index(record.family), record.entry.year, record.entry.name
+
+
 def printed_page(facts: Facts, place: tuple[str, str]) -> str:
     """What papers printed of one data set and network."""
     here, found = printed_path(place), facts.printed[place]
     shown = {m: decimals(v for _, r in found if r.metric == m for v in (r.baseline, r.result)) for m in {r.metric for _, r in found}}
+    often = [metric for metric, _ in Counter(r.metric for _, r in found).most_common()]
     rows = []
-    for record, r in sorted(found, key=lambda item: (item[1].metric, item[0].entry.year, item[0].entry.name)):
+    for record, r in sorted(found, key=lambda item: (often.index(item[1].metric), _by_family(item))):
         rows.append([
-            raw_link(escape(record.entry.name), here, path_of(record), "published"), str(record.entry.year),
-            metric_name(facts, r.metric), sortable(r.baseline, fixed(r.baseline, shown[r.metric])),
-            sortable(r.result, fixed(r.result, shown[r.metric])), sortable(change(r), signed(change(r), shown[r.metric])),
-            parameters_kept(r), multiply_adds_kept(r), printed_at(r),
+            raw_link(escape(record.entry.name), here, path_of(record), "published"),
+            sortable(change(r), signed(change(r), shown[r.metric])), metric_name(facts, r.metric),
+            sortable(r.result, fixed(r.result, shown[r.metric])), sortable(r.baseline, fixed(r.baseline, shown[r.metric])),
+            multiply_adds_kept(r), parameters_kept(r), NAMES[record.family], str(record.entry.year), printed_at(r),
         ])  # fmt: skip
-    names = ["Method", "Year", "Metric", "Before", "After", "Change", "Parameters", "Multiply-adds", "Setting and place"]
+    names = ["Method", "Change", "Metric", "After", "Before", "Multiply-adds", "Parameters", "Family", "Year", "Setting and place"]
     columns = [Column(name, name in ("Year", "Before", "After", "Change")) for name in names]
     title = place_name(place)
+    tables = [
+        inside(escape(comparison.title), here, f"comparisons/{id}.md")
+        for id, comparison in sorted(facts.catalogue.comparisons.items())
+        if (comparison.dataset, comparison.model) == place
+    ]
     return "\n\n".join(filter(None, [
         front(title, f"What papers printed of {title}.", ("navigation", "toc"), search="exclude: true"),  # the adapter tells search of it
         f"{inside('Results of the papers', here, PUBLISHED)}{{ .sp-crumb }}",
         f"# {escape(title)}",
-        UNMIXED,
+        UNMIXED + (f" Tables in which others compare such results: {', '.join(tables)}." if tables else ""),
         _changes(facts, place, found),
         plain_table(*filled(columns, rows), kind="sp-sortable sp-printed sp-download", id="numbers"),
     ])) + "\n"  # fmt: skip
@@ -806,13 +880,14 @@ def _changes(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Record,
     often = Counter(r.metric for _, r in found if change(r) is not None).most_common(1)
     metric = often[0][0] if often else ""
     known = facts.catalogue.vocabulary.metrics.get(metric)
+    changed = [(record, r) for record, r in found if r.metric == metric and change(r) is not None]
+    youngest = sorted(changed, key=lambda item: (item[0].entry.year, item[0].entry.name))[-MOST_BARS:]
     bars = [
-        charts.Bar(f"{record.entry.name}, {r.setting}" if r.setting else record.entry.name, value, True)
-        for record, r in sorted(found, key=lambda item: (item[0].entry.year, item[0].entry.name))
-        if r.metric == metric and (value := change(r)) is not None
+        charts.Bar(f"{record.entry.name}, {r.setting}" if r.setting else record.entry.name, change(r) or 0.0, record.family)
+        for record, r in sorted(youngest, key=_by_family)
     ]
     if known is None or len(bars) < 2:
         return ""
-    bars = bars[-MOST_BARS:]
     name = printed_path(place).rpartition("/")[2].removesuffix(".md")
-    return figure(charts.bars(bars, f"change of {known.name}, {known.unit}", f"changes-{name}"), "numbers")
+    what = f"change of {known.name}, {'percentage points' if known.unit == '%' else known.unit}{BETTER[known.direction]}"
+    return figure(charts.bars(bars, what, f"changes-{name}", NAMES), "numbers")

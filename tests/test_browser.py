@@ -267,8 +267,10 @@ def test_charts_are_really_drawn(page: Page, path: str) -> None:
 def test_tables_sort_by_mouse_and_by_keyboard(page: Page) -> None:
     page.goto("low_rank/")
     table = page.locator(".sp-sortable table").first
-    years = lambda: [int(text) for text in table.locator("tbody td:nth-child(2)").all_inner_texts()]  # noqa: E731
     heading = table.locator("th", has_text="Year")
+    before = table.locator("th").nth(heading.evaluate("head => head.cellIndex") - 1).inner_text()
+    column = f"tbody td:nth-child({heading.evaluate('head => head.cellIndex') + 1})"
+    years = lambda: [int(text) for text in table.locator(column).all_inner_texts()]  # noqa: E731
     heading.locator("button").click()
     assert heading.get_attribute("aria-sort") == "ascending"
     assert years() == sorted(years())
@@ -277,7 +279,7 @@ def test_tables_sort_by_mouse_and_by_keyboard(page: Page) -> None:
     assert years() == sorted(years(), reverse=True)
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Space")
-    assert table.locator("th[aria-sort]").inner_text().startswith("Name")
+    assert table.locator("th[aria-sort]").inner_text() == before
     assert heading.get_attribute("aria-sort") is None
 
 
@@ -447,6 +449,22 @@ def test_entries_are_set_side_by_side(page: Page) -> None:
     assert side.locator("thead a").all_inner_texts() == ["Filter pruning by L1 norm", "AdaRound"]
     side.locator("thead a", has_text="AdaRound").click()
     assert page.locator("h1").inner_text().startswith("AdaRound")
+
+
+def test_a_slip_of_the_finger_finds_the_entry_to_compare_and_the_row(page: Page) -> None:
+    page.goto("compare/")
+    field = page.get_by_label("Add an entry by name")
+    field.fill("adaruond")
+    field.press("Enter")
+    assert page.locator(".sp-side thead a").all_inner_texts() == ["AdaRound"]
+    field.fill("nothing of this kind")
+    assert page.locator(".sp-suggestions").inner_text() == "No other entry has such a name."
+    page.goto("catalogue/#q=network sliming")
+    said = page.locator(".sp-finder-foot p")
+    said.get_by_role("button", name="Network Slimming").click()
+    assert "Network Slimming" in page.locator(".sp-catalogue tbody tr").first.inner_text()
+    page.locator(".sp-finder-text").fill("nothing of this kind")
+    assert said.inner_text() == "No entry fits."
 
 
 def test_a_slip_of_the_finger_finds_the_name(page: Page) -> None:

@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog import load
-from catalog.schema import Bound
+from catalog.schema import Bound, Framework
 from scripts import bibtex, browse, charts, entry_pages, markup, records, site, site_hooks, source, vega
 from scripts.facts import Condition, Facts, FactsError, Measured, gather
 from scripts.outcome import TIME, recorded
-from scripts.pages import METHODS, leading, pages, points
+from scripts.pages import METHODS, leading, makers, pages, points
 from scripts.records import Row
 from scripts.report import as_text
 from scripts.site import SiteError, build
@@ -375,7 +375,7 @@ def test_a_sweep_is_told_from_large_to_small(facts: Facts) -> None:
     assert small.share("multiply_adds", small.controls["control_none"]) == pytest.approx(0.3)
     assert small.controls["control_none"]["accuracy"].mean == pytest.approx(0.15)
     page = pages(facts)["pruning/index.md"]
-    assert "one thread of a CPU, for the smallest of S" in page
+    assert "one thread of a CPU, least of all for the smallest of S" in page
     assert "(0.30× the multiply-adds, 0.60× the time)." in page
     assert page.count("<svg") == 2
     assert "1 seed: every method" in page
@@ -464,6 +464,14 @@ def test_a_page_shows_what_the_terminal_prints(facts: Facts) -> None:
     assert "The first took 6 seconds when it was recorded" in entry_pages.entry_page(
         replace(facts, measured={"slim": Measured(timed, code)}), record
     )
+
+
+def test_a_column_of_printed_numbers_needs_one(facts: Facts) -> None:
+    made = {id: makers(known)[entry_pages.path_of(known.catalogue.entries[id])]() for known in [gather(ROOT, {})] for id in known.sources}
+    assert any('<th scope="col">Printed</th>' in page for page in made.values())
+    bare = [page for page in made.values() if '<th scope="col">Printed</th>' not in page]
+    assert bare
+    assert all("sp-unprinted" in page and 'colspan="4"' in page for page in bare)
 
 
 def test_an_entry_without_method_says_so(facts: Facts) -> None:
@@ -794,7 +802,7 @@ def test_the_scripts_know_what_the_pages_say(facts: Facts) -> None:
     assert smoke["file_bytes"] == pytest.approx(0.3)
     assert "ICCV" in slim["bibtex"]
     assert told["other"]["name"].startswith("<evil-tag")  # data, which the script puts into the page as text
-    assert told["other"]["verdict"] == "no method"
+    assert told["other"]["verdict"] == "not reimplemented"
 
 
 def test_what_is_known_comes_in_parts(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -839,6 +847,29 @@ def test_a_guide_says_what_was_measured(facts: Facts) -> None:
     years = re.findall(r'class="sp-year">(\d+)<', guide)
     assert years == ["2017", "2020"]
     assert "after [Slim](slim.md)" in guide  # under its former name
+
+
+def test_techniques_are_read_from_entry_to_framework() -> None:
+    known = gather(ROOT, {})
+    made = makers(known)["frameworks/index.md"]()
+    for record in known.catalogue.family("frameworks"):
+        offered = [technique for technique in record.entry.techniques if technique.entry] if isinstance(record.entry, Framework) else []
+        for technique in offered:
+            row = next(line for line in made.splitlines() if line.startswith("|") and f"/{technique.entry}.md)" in line.partition(" | ")[0])
+            assert f"[{markup.escape(record.entry.name)}]" in row
+            assert markup.escape(technique.name) in row
+
+
+def test_printed_results_stand_family_by_family() -> None:
+    known = gather(ROOT, {})
+    place, found = max(known.printed.items(), key=lambda item: len(item[1]))
+    made = makers(known)[entry_pages.printed_path(place)]()
+    chart = made[made.index("<svg") : made.index("</svg>")]
+    families = [family for family in charts.COLOURS if charts.COLOURS[family] in chart]
+    assert set(families) <= {record.family for record, _ in found}
+    assert families[1:]
+    first = [chart.rindex(charts.COLOURS[family]) for family in families]
+    assert first == sorted(first)
 
 
 def test_terms_lead_to_the_glossary_once_and_never_out_of_code() -> None:

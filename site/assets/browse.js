@@ -121,6 +121,12 @@
     };
 
     const picked = new Set();
+    const forgive = async () => { // nothing fits: a slip of the finger, perhaps
+      const typed = search.value;
+      const found = typed && window.smallprintGuess(typed, (await names()).names);
+      if (shown.length || search.value !== typed || !found?.length) return;
+      said.append(" Did you mean ", ...found.flatMap((entry, index) => [index ? ", " : "", make("button", { type: "button", className: "sp-csv", onclick: () => { search.value = entry.name; show(); } }, entry.name)]), "?");
+    };
     const show = () => {
       const wanted = { text: plainly(search.value).split(/\s+/).filter(Boolean), ...Object.fromEntries(Object.keys(facets).map((id) => [id, ticked(id)])) };
       shown = order.filter((one) => fits(one, wanted));
@@ -137,7 +143,8 @@
         fold.node.classList.toggle("sp-chosen", wanted[fold.id].size > 0);
       }
       for (const one of choice) table.classList.toggle(`sp-without-${one.head.dataset.column}`, !one.input.checked);
-      said.textContent = shown.length === rows.length ? `All ${rows.length} entries` : `${shown.length} of ${rows.length} entries`;
+      said.textContent = shown.length === rows.length ? `All ${rows.length} entries` : shown.length ? `${shown.length} of ${rows.length} entries` : "No entry fits.";
+      if (!shown.length) forgive().catch(() => {});
       compare.hidden = picked.size === 0;
       compare.textContent = `Compare ${picked.size} chosen`;
       compare.href = pageOf("compare", `#entries=${[...picked].join(",")}`);
@@ -236,7 +243,7 @@
       line.append(svg("circle", { cx: x(method), cy: y, r: 6, class: "sp-dot" }));
       picture.append(line);
     });
-    return make("figure", { className: "sp-chart", tabIndex: 0 }, picture, make("figcaption", { className: "sp-under" }, "● method  × best control  ◆ reference: accuracy after the last step"));
+    return make("figure", { className: "sp-chart", tabIndex: 0 }, picture, make("figcaption", { className: "sp-under" }, "● method  × best control  ◇ reference: accuracy after the last step"));
   };
 
   const compare = (frame, { names: entries, families }) => {
@@ -259,13 +266,15 @@
       const wanted = plainly(field.value).split(/\s+/).filter(Boolean), there = new Set(chosen());
       const found = wanted.length ? entries.filter((entry) => !there.has(entry) && wanted.every((word) => plainly(`${entry.name} ${entry.title} ${entry.authors.join(" ")}`).includes(word))) : [];
       found.sort((a, b) => plainly(b.name).startsWith(wanted[0]) - plainly(a.name).startsWith(wanted[0]));
+      if (wanted.length && !found.length) found.push(...window.smallprintGuess(field.value, entries.filter((entry) => !there.has(entry))));
       suggestions.replaceChildren(...found.slice(0, 8).map((entry) => make("li", {}, make("button", { type: "button", onclick: () => {
         field.value = "";
         suggestions.hidden = true;
         choose([...chosen().map((one) => one.id), entry.id]);
         field.focus();
       } }, `${entry.name} `, make("small", {}, `${entry.year} · ${families[entry.family]}`)))));
-      suggestions.hidden = !found.length;
+      if (wanted.length && !found.length) suggestions.append(make("li", { className: "sp-nothing" }, "No other entry has such a name."));
+      suggestions.hidden = !wanted.length;
     });
     condition.addEventListener("change", () => {
       const parameters = state();

@@ -51,6 +51,7 @@
     const scored = wanted.length < 3 ? [] : entries.map((entry) => [Math.min(...[entry.name, entry.id].map((name) => distance(wanted, plainly(name)))), entry]);
     return scored.filter(([far]) => far <= Math.max(1, Math.floor(wanted.length / 3))).sort(([a], [b]) => a - b).slice(0, 3).map(([, entry]) => entry);
   };
+  window.smallprintGuess = guess;
   const forgive = () => {
     const said = document.querySelector(".md-search-result__meta"), field = document.querySelector("[data-md-component=search-query]");
     if (!said || !field) return;
