@@ -113,15 +113,15 @@ def _line(data: Any) -> str:
 
 
 def _known(facts: Facts, record: Record) -> dict[str, Any]:
+    """Everything beside what stands with the name."""
     entry, score = record.entry, facts.score(record)
     failing = {finding.claim for finding in facts.findings(record) if finding.verdict == "fails"}
     claims = record.executable.claims if record.executable else {}
     return {
-        "id": record.id, "name": entry.name, "title": entry.title, "authors": entry.authors, "year": entry.year,
-        "venue": entry.venue or "", "family": record.family, "path": path_of(record).removesuffix(".md"), "tags": entry.tags,
-        "summary": entry.summary, "use": entry.when_to_use or "", "not": entry.when_not or "", "arxiv": entry.arxiv or "",
-        "doi": entry.doi or "", "url": entry.url or "", "data": data_needed(record), "training": training_needed(record),
-        "returns": (record.executable.returns or "") if record.executable else "", "verdict": verdict(facts, record),
+        "venue": entry.venue or "", "tags": entry.tags, "summary": entry.summary, "use": entry.when_to_use or "",
+        "not": entry.when_not or "", "arxiv": entry.arxiv or "", "doi": entry.doi or "", "url": entry.url or "",
+        "data": data_needed(record), "training": training_needed(record), "verdict": verdict(facts, record),
+        "returns": (record.executable.returns or "") if record.executable else "",
         "held": score.held, "claims": score.total, "fails": [claims[name].says for name in claims if name in failing],
         "measured": measured(facts, record), "bibtex": bibtex.bibtex(entry, facts.citation_keys[record.id]),
     }  # fmt: skip

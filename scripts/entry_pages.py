@@ -233,7 +233,7 @@ def _glance(facts: Facts, record: Record, measured: Measured) -> str:
             tiles.append(_tile(quantity("bits", bits.mean), "bits a weight"))
         for metric, label in (("file_bytes", "of the file"), ("multiply_adds", "of the multiply-adds")):
             ratio = measured.ratio(leading, metric)
-            if ratio is not None:
+            if ratio is not None and round(ratio, 2) != 1:  # as many as before is no news
                 tiles.append(_tile(times(ratio), label))
     under = f'<p class="sp-under">{condition_name(measured.conditions[0])}; all numbers below.</p>' if measured.conditions else ""
     return f'<div class="sp-glance sp-{record.family}">{"".join(tiles)}</div>{under}' if tiles else ""

@@ -21,9 +21,10 @@
   const known = async (ids) => { // everything about these entries, from the parts in which they stand
     const { names: all, part, known } = await names();
     const wanted = new Set(ids);
-    const parts = new Set(all.flatMap((entry, index) => (wanted.has(entry.id) ? [Math.floor(index / part)] : [])));
+    const found = new Map(all.flatMap((entry, index) => (wanted.has(entry.id) ? [[entry.id, { entry, part: Math.floor(index / part) }]] : [])));
+    const parts = new Set([...found.values()].map((one) => one.part));
     await Promise.all([...parts].map((number) => load(`assets/entries/${number}.js`)));
-    return ids.map((id) => known[id]).filter(Boolean);
+    return ids.filter((id) => found.has(id)).map((id) => ({ ...found.get(id).entry, ...known[id] }));
   };
   const end = document.querySelector('meta[name="smallprint:page"]').content;
   const pageOf = (path, anchor = "") => new URL(path + end + anchor, root).href;
