@@ -149,9 +149,9 @@ def build(config: MkDocsConfig, kept: Kept | None = None) -> None:
 
 
 def _all(work: Work, processes: int) -> Iterator[Drawn | None]:
-    """Make all pages; None for one that stays as it is. Those that speak of all entries come first, before memory is shared."""
+    """Make all pages; None for one that stays as it is. Of thousands, those that speak of all come first, before memory is shared."""
     alone = processes < 2 or sys.platform != "linux"  # elsewhere a fork is not safe, or not there
-    first = len(work.pages) if alone else len(work.nav.pages)
+    first = len(work.pages) if alone else len(work.nav.pages) if len(work.pages) > BATCHES[1] else 0
     yield from (_page(work, page) for page in work.pages[:first])
     if alone:
         return
