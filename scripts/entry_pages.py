@@ -500,7 +500,7 @@ def _config(source: Source | None) -> str:
     said = "A smoke run uses other values, because the published ones need longer than seconds to act:"
     smoke = [said, fence(source.smoke, "python")] if source.smoke else []
     if source.long:
-        smoke += ["A long run has five minutes of a processor:", fence(source.long, "python")]
+        smoke += ["A long run has about five minutes of a processor:", fence(source.long, "python")]
     told = "The method's own numbers, as published. Training length, batch and seed are the task's."
     return section("Configuration", "config", told, body, *smoke)
 

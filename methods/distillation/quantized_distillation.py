@@ -54,7 +54,7 @@ class Config:
 
 LEARNING = Config(bits=2)
 SMOKE = (replace(LEARNING, lr=0.02, student="labels"), 24)  # steps; from random weights a student learns too little in seconds
-LONG = (LEARNING, 400)  # two bits are where it matters how the levels are chosen; more steps take more than five minutes
+LONG = (LEARNING, 400)  # two bits are where it matters how the levels are chosen; these take six minutes
 SWEEP = tuple((LEARNING, steps) for steps in (50, 100, 200, 400))
 
 
