@@ -270,6 +270,7 @@
       if (wanted.length && !found.length) found.push(...window.smallprintGuess(field.value, entries.filter((entry) => !there.has(entry))));
       suggestions.replaceChildren(...found.slice(0, 8).map((entry) => make("li", {}, make("button", { type: "button", onclick: () => {
         field.value = "";
+        suggestions.replaceChildren();
         suggestions.hidden = true;
         choose([...chosen().map((one) => one.id), entry.id]);
         field.focus();
@@ -323,7 +324,7 @@
         ["Seeds", (entry) => of(entry)?.seeds ?? "–"],
       ];
       const head = make("tr", {}, make("td"), ...there.map((entry) => make("th", { scope: "col", className: `sp-${entry.family}` }, make("a", { href: pageOf(entry.path) }, entry.name), " ",
-        make("button", { type: "button", title: "Remove", ariaLabel: `Remove ${entry.name}`, onclick: () => choose(there.filter((one) => one !== entry).map((one) => one.id)) }, "✕"))));
+        make("button", { type: "button", title: "Remove", ariaLabel: `Remove ${entry.name}`, onclick: () => choose(chosen().map((one) => one.id).filter((id) => id !== entry.id)) }, "✕"))));
       const lines = rows.map(([name, cell]) => [name, there.map(cell)]).filter(([, cells]) => cells.some((cell) => cell !== "" && cell !== "–"));
       table.replaceChildren(make("table", { className: "sp-side" }, make("thead", {}, head),
         make("tbody", {}, ...lines.map(([name, cells]) => make("tr", {}, make("th", { scope: "row" }, name), ...cells.map((cell) => make("td", {}, cell)))))));

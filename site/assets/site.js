@@ -63,20 +63,20 @@
       const found = said.nextElementSibling?.nextElementSibling?.childElementCount;
       offer.replaceChildren();
       if (found || !field.value.trim()) return;
-      const show = () => {
-        const names = guess(field.value, window.smallprint.names);
-        const end = document.querySelector('meta[name="smallprint:page"]').content;
-        offer.replaceChildren(...names.flatMap((entry, index) => {
-          const link = document.createElement("a");
-          link.href = new URL(`../${entry.path}${end}`, own).href;
-          link.textContent = entry.name;
-          return [index ? ", " : "Did you mean ", link];
-        }));
-      };
-      if (window.smallprint) return show();
+      if (!window.smallprint) return load();
+      const names = guess(field.value, window.smallprint.names);
+      const end = document.querySelector('meta[name="smallprint:page"]').content;
+      offer.replaceChildren(...names.flatMap((entry, index) => {
+        const link = document.createElement("a");
+        link.href = new URL(`../${entry.path}${end}`, own).href;
+        link.textContent = entry.name;
+        return [index ? ", " : "Did you mean ", link];
+      }));
+    };
+    const load = () => {
       const data = document.createElement("script");
       data.src = new URL("names.js", own).href;
-      data.onload = show;
+      data.onload = look; // other words may stand there meanwhile
       document.head.append(data);
     };
     let waiting;
