@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from catalog import Record
 from catalog.schema import Bound, Claim, Equation, Executable, Framework, Listing, Overview, Result
-from scripts import bibtex, charts, cite, history, report
+from scripts import bibtex, charts, cite, history, report, search
 from scripts.facts import Condition, Facts, Finding, Measured, Sample
 from scripts.links import note, paper_addresses, with_copy
 from scripts.markup import (
@@ -140,7 +140,13 @@ def entry_page(facts: Facts, record: Record) -> str:
     """Everything known about one entry."""
     source, measured = facts.sources.get(record.id), facts.of(record.id)
     parts = [
-        front(record.entry.name, opening(record.entry.summary), ("navigation",), search="boost: 2", citation=cite.tags(record.entry)),
+        front(
+            record.entry.name,
+            opening(record.entry.summary),
+            ("navigation",),
+            search=f"boost: {search.ENTRY}",
+            citation=cite.tags(record.entry),
+        ),
         _header(facts, record),
         _glance(facts, record, measured),
         _when(facts, record),

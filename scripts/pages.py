@@ -9,7 +9,7 @@ from functools import partial
 
 from catalog import Record
 from catalog.schema import Comparison, Framework, Listing, Result
-from scripts import browse, charts, data_page, exports, history, vega
+from scripts import browse, charts, data_page, exports, history, search, vega
 from scripts.entry_pages import (
     COSTS,
     FAMILIES,
@@ -320,7 +320,7 @@ def family_head(facts: Facts, family: str) -> str:
     """The front matter, so this stands at the very beginning of a page, its title and what the family is about."""
     name, sentence = FAMILIES[family]
     head = f'<div class="sp-head sp-{family}" markdown>\n\n# {name}\n\n<p class="sp-lead">{sentence}</p>\n\n</div>'
-    return "\n\n".join([front(name, sentence, ("toc", "navigation")), head])
+    return "\n\n".join([front(name, sentence, ("toc", "navigation"), search=f"boost: {search.FAMILY}"), head])
 
 
 def timeline(facts: Facts, family: str) -> str:

@@ -1,22 +1,22 @@
-"""What the site's search knows of an entry: name, title, authors, tags and idea. Bodies would make an index of many megabytes."""
+"""What the site's search knows of an entry: names, tags, idea, use and claims. Whole pages would make an index of many megabytes."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import Any
 
 from catalog import Record
 from scripts.facts import Facts
 
-BOOST = 2  # an entry stands before pages that mention it
+ENTRY, FAMILY = 2, 4  # an entry stands before pages that mention it, and a family before its entries
 MOST = 1_000_000  # bytes of the index, compressed
-BARE, LETTERS = 85, 2  # bytes that an entry takes without its idea, and letters of an idea a byte: measured on the catalogue
+BARE, LETTERS = 85, 2  # bytes that an entry's names take, and letters of what is told of it a byte: measured on the catalogue
 
 
 def documents(facts: Facts, addresses: Mapping[str, str]) -> list[dict[str, Any]]:
-    """All entries, as the theme's search reads them; `addresses` by id. Of thousands, ideas are cut to what there is room for."""
+    """All entries, as the theme's search reads them; `addresses` by id. Of thousands it is told what there is room for."""
     records = facts.catalogue.entries.values()
     room = LETTERS * max(0, MOST // max(1, len(records)) - BARE)
     return [_entry(record, addresses[record.id], room) for record in records]
@@ -34,7 +34,15 @@ def document(address: str, title: str, *lines: str) -> dict[str, Any]:
 def _entry(record: Record, address: str, room: int) -> dict[str, Any]:
     entry = record.entry
     title = "" if entry.title == entry.name else entry.title
-    idea = textwrap.shorten(entry.summary, room, placeholder=" …") if room > 2 else ""
+    claims = record.executable.claims.values() if record.executable else ()
+    told = _within(room, (entry.summary, entry.when_to_use or "", " ".join(claim.says for claim in claims)))
     about = f"{entry.venue or ''} {entry.year}. {', '.join(entry.tags).replace('_', ' ')}".strip()
-    lines = filter(None, (title, idea, ", ".join(entry.authors), about))
-    return {**document(address, entry.name, *lines), "boost": BOOST}
+    lines = filter(None, (title, *told, ", ".join(entry.authors), about))
+    return {**document(address, entry.name, *lines), "boost": ENTRY}
+
+
+def _within(room: int, lines: Iterable[str]) -> Iterator[str]:
+    """Lines, as far as they fit into so many letters."""
+    for line in lines:
+        yield textwrap.shorten(line, room, placeholder=" …") if room > 2 else ""
+        room -= len(line)

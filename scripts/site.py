@@ -25,7 +25,6 @@ NEEDED = ("mkdocs", "material", "pymdownx", "altair", "vl_convert", "bibtexparse
 OFFLINE_CHANGES: dict[str, Any] = {
     "use_directory_urls": False,
     "site_url": "",  # a folder has no address
-    "plugins": ["search", "offline"],
     "extra": {"generator": False, "polyfills": ["assets/iframe-worker.js"]},
 }
 
@@ -82,6 +81,7 @@ def _render(root: Path, out: Path, kept: Kept | None, strict: bool, changes: dic
     configuration = _configuration(root)
     from mkdocs.config import load_config
     from mkdocs.exceptions import Abort, MkDocsException
+    from mkdocs.utils.yaml import yaml_load
 
     from scripts import render
     from scripts.drawn import remembered
@@ -89,6 +89,9 @@ def _render(root: Path, out: Path, kept: Kept | None, strict: bool, changes: dic
     with _log() as said, remembered(root / CHARTS):
         try:
             config = load_config(str(configuration), site_dir=str(out), strict=strict, **changes)
+            if changes is OFFLINE_CHANGES:
+                plugins = [*yaml_load(configuration.read_text("utf-8")).get("plugins", ["search"]), "offline"]
+                config = load_config(str(configuration), site_dir=str(out), strict=strict, plugins=plugins, **changes)
             config.plugins.on_startup(command="build", dirty=False)
             try:
                 render.build(config, kept)

@@ -13,6 +13,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 _makers: dict[str, Callable[[], str]] = {}  # path of a generated page -> what makes its Markdown
+_told: set[str] = set()  # paths of pages of which search is told without reading them
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -38,6 +39,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.remove(files.src_uris[path])
         files.append(File.generated(config, path, content=made.pop(path, "").encode()))  # half as large as text with a dash in it
     addresses = {record.id: files.src_uris[path_of(record)].url for record in facts.catalogue.entries.values()}
+    _told.clear()
+    _told.update(path_of(record) for record in facts.catalogue.entries.values())
     told = search.documents(facts, addresses)
     told += [search.document(files.src_uris[printed_path(place)].url, place_name(place), UNMIXED) for place in facts.printed]
     for name in config.plugins.keys() & {"search", "material/search"}:
@@ -67,7 +70,7 @@ def on_page_read_source(page: Page, config: MkDocsConfig) -> str | None:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Search does not read the pages of entries: it knows of them already, and parsing them took a fifth of the time."""
-    if page.meta.get("search", {}).get("boost"):
+    if page.file.src_uri in _told:
         page.meta["search"] = {"exclude": True}
     return markdown
 

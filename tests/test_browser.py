@@ -479,6 +479,23 @@ def test_a_slip_of_the_finger_finds_the_entry_to_compare_and_the_row(page: Page)
     expect(said).to_have_text("No entry fits.")
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("4 bit post-training", "AdaRound"),
+        ("pruning", "Pruning"),
+        ("soft targets", "Knowledge distillation"),
+        ("add a paper", "How to add a paper"),
+    ],
+)
+def test_the_first_answer_of_the_search_is_the_best(page: Page, words: str, name: str) -> None:
+    """Words of an idea, of a use, of a claim; a family's name; a title."""
+    page.goto("")
+    page.keyboard.press("/")
+    page.keyboard.type(words)
+    expect(page.locator(".md-search-result__item h1").first).to_have_text(name)
+
+
 def test_a_slip_of_the_finger_finds_the_name(page: Page) -> None:
     page.goto("")
     page.keyboard.press("/")
