@@ -141,14 +141,14 @@ def altair() -> Any:
     return imported
 
 
-def roles(names: Sequence[str]) -> Any:
+def roles(names: Sequence[str], where: str = "top") -> Any:
     """The legend of who is who: methods are circles, references diamonds, controls of any name crosses."""
     marks = {"reference": "diamond", "method": "circle"}
     alt = altair()
     return alt.Shape(
         "role:N",
         scale=alt.Scale(domain=list(names), range=[marks.get(name, "cross") for name in names]),
-        legend=alt.Legend(symbolFillColor=FAINT, symbolStrokeColor=FAINT),
+        legend=alt.Legend(symbolFillColor=FAINT, symbolStrokeColor=FAINT, orient=where),
     )
 
 
@@ -200,14 +200,14 @@ def _labels(points: Sequence[Point], x: tuple[float, float], y: tuple[float, flo
     return placed
 
 
-def _marks(rows: Sequence[dict[str, Any]], x: Any, y: Any, colour: Any, shape: Any) -> list[Any]:
+def _marks(rows: Sequence[dict[str, Any]], x: Any, y: Any, colour: Any, shape: Any, below: int = 0) -> list[Any]:
     """The networks as points: controls and methods in their family's colour, references, which belong to none, in the text's."""
     alt = altair()
     references = [row for row in rows if row["role"] == "reference"]
     others = [row for row in rows if row["role"] != "reference"]
 
     def points(values: Sequence[dict[str, Any]]) -> Any:
-        chart = alt.Chart(alt.InlineData(values=list(values))).mark_point(filled=True, size=95, opacity=0.9, color=INK)
+        chart = alt.Chart(alt.InlineData(values=list(values))).mark_point(filled=True, size=95, opacity=0.9, color=INK, yOffset=below)
         return chart.encode(x, y, shape=shape, description="note:N")
 
     return [points(references), points(others).encode(color=colour)]
@@ -251,9 +251,17 @@ def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, st
     return _finish(chart, f"Accuracy against {cost}: {len(points)} networks. The table below holds every number.", name, zoom=True)
 
 
+NARROW, ROW, BELOW = 420, 34, 8  # of charts with a name above each line, which then has the whole width of a phone
+LONGEST = 66  # letters of a name: as wide as such a chart
+
+
+def _above(names: Any) -> Any:
+    return names.mark_text(align="left", baseline="middle", yOffset=-7, fontSize=13, color=INK)
+
+
 @once
 def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> Chart:
-    """One line a method: its best control (bar), itself (dot), the reference (diamond)."""
+    """One line a method, below its name: its best control (cross), itself (dot), the reference (diamond)."""
     alt = altair()
     order = [row.label for row in rows]
     used = [family for family in COLOURS if any(row.family == family for row in rows)]
@@ -276,13 +284,13 @@ def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> Chart:
     ]
     known = [value for row in rows for value in (row.reference, row.control, row.method) if value is not None]
     scale = alt.Scale(domain=[max(0.0, min(known) - 0.03), min(1.0, max(known) + 0.03)], nice=False)
-    axis_y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(grid=True, ticks=False, domain=False, labelLimit=240))
+    axis_y = alt.Y("label:N", sort=order, title=None, axis=None)
     palette = alt.Scale(domain=[families.get(f, f) for f in used], range=[COLOURS[f] for f in used])
     colour = alt.Color("family:N", scale=palette, legend=alt.Legend(symbolType="circle", symbolStrokeWidth=0, symbolOpacity=1))
-    shape = roles(["reference", "best control", "method"])
+    shape = roles(["reference", "best control", "method"], "bottom")
     bars = (
         alt.Chart(alt.InlineData(values=spans))
-        .mark_rule(strokeWidth=4, opacity=0.45)
+        .mark_rule(strokeWidth=4, opacity=0.45, yOffset=BELOW)
         .encode(
             alt.X("a:Q", title="accuracy", scale=scale, axis=alt.Axis(format="~%", tickCount=7, labelOverlap=True)),
             alt.X2("b:Q"),
@@ -290,8 +298,9 @@ def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> Chart:
             color=colour,
         )
     )
-    marks = _marks(values, alt.X("accuracy:Q", title="accuracy", scale=scale), axis_y, colour, shape)
-    chart = _layered([bars, *marks], width=520, height=max(60, 34 * len(rows)))
+    marks = _marks(values, alt.X("accuracy:Q", title="accuracy", scale=scale), axis_y, colour, shape, BELOW)
+    text = alt.Chart(alt.InlineData(values=[{"label": label} for label in order])).encode(x=alt.value(0), y=axis_y, text="label:N")
+    chart = _layered([bars, *marks, _above(text)], width=NARROW, height=max(60, ROW * len(rows)))
     return _finish(chart, f"Accuracy of {len(rows)} methods beside their best controls. The table below holds every number.", name)
 
 
@@ -303,12 +312,9 @@ class Bar(NamedTuple):
     family: str
 
 
-LONGEST = 66  # letters of a bar's name: as wide as the chart
-
-
 @once
 def bars(rows: Sequence[Bar], what: str, name: str, families: dict[str, str]) -> Chart:
-    """Printed numbers as bars from zero, in the order given, each below its name, which then has the whole width of a phone."""
+    """Printed numbers as bars from zero, in the order given, each below its name."""
     alt = altair()
     names = {"": "without an entry", **families}
     values = [
@@ -326,14 +332,14 @@ def bars(rows: Sequence[Bar], what: str, name: str, families: dict[str, str]) ->
     legend = alt.Legend(symbolType="circle", symbolStrokeWidth=0, symbolOpacity=1) if used[1:] else None
     y = alt.Y("place:N", sort=[row["place"] for row in values], title=None, axis=None)
     data = alt.Chart(alt.InlineData(values=values))
-    bar = data.mark_bar(height=10, yOffset=8, cornerRadiusEnd=2).encode(
+    bar = data.mark_bar(height=10, yOffset=BELOW, cornerRadiusEnd=2).encode(
         alt.X("value:Q", title=what, axis=alt.Axis(tickCount=6)),
         y,
         color=alt.Color("family:N", scale=scale, legend=legend),
         description="note:N",
     )
-    text = data.mark_text(align="left", baseline="middle", yOffset=-7, fontSize=13, color=INK).encode(x=alt.value(0), y=y, text="label:N")
-    drawn = _layered([bar, text], width=420, height=max(60, 34 * len(rows)))
+    text = _above(data.encode(x=alt.value(0), y=y, text="label:N"))
+    drawn = _layered([bar, text], width=NARROW, height=max(60, ROW * len(rows)))
     return _finish(drawn, f"{what}: {len(rows)} numbers as printed. The table below holds every number.", name)
 
 
