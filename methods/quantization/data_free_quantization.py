@@ -225,6 +225,10 @@ def claim_beats_minmax(lab: Lab) -> float:
     return lab.after.accuracy - lab.control("minmax").accuracy
 
 
+def claim_eight_bits_cost_half_a_point(lab: Lab) -> float:
+    return lab.before.accuracy - lab.after.accuracy
+
+
 def claim_closes_the_gap(lab: Lab) -> float:
     """Share of what plain 8 bits lose that is won back."""
     return claim_beats_minmax(lab) / (lab.before.accuracy - lab.control("minmax").accuracy)
