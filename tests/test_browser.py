@@ -57,6 +57,7 @@ every_type = pytest.mark.parametrize("path", PAGES.values(), ids=PAGES)
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 BY_COLOUR = ["color-contrast", "link-in-text-block"]  # what a second look, in dark, can find that the first did not
 IN_REACH = ["scrollable-region-focusable", "target-size"]  # what a narrow screen may change
+PATIENCE = 20_000  # ms, on a busy machine
 LINES = 25  # of a source, and of a table, in axe's eyes: the others are made as these are, and each takes its time
 SHORTEN = """(most) => {
   for (const code of document.querySelectorAll(".code code")) {
@@ -158,6 +159,7 @@ def expect(place: Locator) -> Any:
     """What a place comes to say. A page answers a click when its scripts have come, so a look at once may be too early."""
     from playwright.sync_api import expect
 
+    expect.set_options(timeout=PATIENCE)
     return expect(place)
 
 
@@ -197,7 +199,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     context.on("weberror", lambda error: wrong.append(f"error: {error.error}"))
     context.on("response", lambda answer: wrong.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None)
     opened = context.new_page()
-    opened.set_default_timeout(20_000)
+    opened.set_default_timeout(PATIENCE)
     yield opened
     context.close()
     assert not wrong
