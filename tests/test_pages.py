@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from catalog import load
 from catalog.schema import Bound, Framework
-from scripts import bibtex, browse, charts, entry_pages, markup, records, site, site_hooks, source, vega
+from scripts import bibtex, browse, charts, entry_pages, markup, records, search, site, site_hooks, source, vega
 from scripts.facts import Condition, Facts, FactsError, Measured, gather
 from scripts.outcome import TIME, recorded
 from scripts.pages import METHODS, leading, makers, pages, points
@@ -607,7 +608,24 @@ def seen(built: dict[str, Path]) -> dict[str, dict[Path, Seen]]:
 def test_both_sites_are_whole(built: dict[str, Path]) -> None:
     assert built["hosted"].joinpath("pruning/slim/index.html").is_file()
     assert built["offline"].joinpath("pruning/slim.html").is_file()
-    assert built["offline"].joinpath("search/search_index.js").is_file()
+    hosted = json.loads(built["hosted"].joinpath("search/search_index.json").read_text())
+    offline = json.loads(built["offline"].joinpath("search/search_index.js").read_text().removeprefix("var __index = "))
+    assert offline["config"] == hosted["config"]  # one way of ranking
+    assert len(offline["docs"]) == len(hosted["docs"])
+
+
+def test_search_knows_of_an_entry_what_there_is_room_for() -> None:
+    facts = gather(ROOT, {})
+    addresses = {id: f"{id}/" for id in facts.catalogue.entries}
+    whole = {entry["title"]: entry["text"] for entry in search.documents(facts, addresses)}
+    slim = facts.catalogue.entries["network_slimming"]
+    assert slim.executable
+    for text in (slim.entry.summary, slim.entry.when_to_use, *(claim.says for claim in slim.executable.claims.values()), "Zhuang Liu"):
+        assert text
+        assert html.escape(text.strip(), quote=False) in whole["Network Slimming"]
+    lines = list(search._within(30, ["A sentence of thirty letters.", "No room is left for this.", ""]))
+    assert lines == ["A sentence of thirty letters.", "", ""]
+    assert list(search._within(20, ["A sentence of thirty letters."])) == ["A sentence of …"]
 
 
 def test_no_page_asks_another_host_for_anything(built: dict[str, Path], seen: dict[str, dict[Path, Seen]]) -> None:
