@@ -68,7 +68,7 @@ class Series(NamedTuple):
     control: list[Spot]
 
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "background": "transparent",
     "font": "sans-serif",
     "view": {"stroke": None},
@@ -98,7 +98,7 @@ def _beside(panels: Sequence[dict[str, Any]], **how: Any) -> dict[str, Any]:
 
 def _finish(spec: dict[str, Any], title: str, name: str, *, zoom: bool = False) -> Chart:
     """A chart as SVG: one image to screen readers, a tooltip for every mark, no identifier twice in a page."""
-    spec = {**spec, "config": CONFIG}
+    spec = {**spec, "config": CONFIG | spec.get("config", {})}
     return Chart(name, dress(as_svg(spec), title, name), vega.interactive(spec, zoom=zoom))
 
 
@@ -141,14 +141,14 @@ def altair() -> Any:
     return imported
 
 
-def roles(names: Sequence[str], where: str = "top") -> Any:
+def roles(names: Sequence[str]) -> Any:
     """The legend of who is who: methods are circles, references diamonds, controls of any name crosses."""
     marks = {"reference": "diamond", "method": "circle"}
     alt = altair()
     return alt.Shape(
         "role:N",
         scale=alt.Scale(domain=list(names), range=[marks.get(name, "cross") for name in names]),
-        legend=alt.Legend(symbolFillColor=FAINT, symbolStrokeColor=FAINT, orient=where),
+        legend=alt.Legend(symbolFillColor=FAINT, symbolStrokeColor=FAINT),
     )
 
 
@@ -201,16 +201,16 @@ def _labels(points: Sequence[Point], x: tuple[float, float], y: tuple[float, flo
 
 
 def _marks(rows: Sequence[dict[str, Any]], x: Any, y: Any, colour: Any, shape: Any, below: int = 0) -> list[Any]:
-    """The networks as points: controls and methods in their family's colour, references, which belong to none, in the text's."""
+    """The networks as points: controls and methods in their family's colour; above them, hollow, the references, which have none."""
     alt = altair()
     references = [row for row in rows if row["role"] == "reference"]
     others = [row for row in rows if row["role"] != "reference"]
 
-    def points(values: Sequence[dict[str, Any]]) -> Any:
-        chart = alt.Chart(alt.InlineData(values=list(values))).mark_point(filled=True, size=95, opacity=0.9, color=INK, yOffset=below)
+    def points(values: Sequence[dict[str, Any]], **look: Any) -> Any:
+        chart = alt.Chart(alt.InlineData(values=list(values))).mark_point(size=95, opacity=0.9, color=INK, yOffset=below, **look)
         return chart.encode(x, y, shape=shape, description="note:N")
 
-    return [points(references), points(others).encode(color=colour)]
+    return [points(others, filled=True).encode(color=colour), points(references, filled=False, strokeWidth=1.6)]
 
 
 @once
@@ -252,6 +252,9 @@ def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, st
 
 
 NARROW, ROW, BELOW = 420, 34, 8  # of charts with a name above each line, which then has the whole width of a phone
+STACKED = {
+    "legend": {**CONFIG["legend"], "layout": {"top": {"direction": "vertical", "anchor": "start"}}}
+}  # side by side they would be wider
 LONGEST = 66  # letters of a name: as wide as such a chart
 
 
@@ -287,7 +290,7 @@ def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> Chart:
     axis_y = alt.Y("label:N", sort=order, title=None, axis=None)
     palette = alt.Scale(domain=[families.get(f, f) for f in used], range=[COLOURS[f] for f in used])
     colour = alt.Color("family:N", scale=palette, legend=alt.Legend(symbolType="circle", symbolStrokeWidth=0, symbolOpacity=1))
-    shape = roles(["reference", "best control", "method"], "bottom")
+    shape = roles(["reference", "best control", "method"])
     bars = (
         alt.Chart(alt.InlineData(values=spans))
         .mark_rule(strokeWidth=4, opacity=0.45, yOffset=BELOW)
@@ -300,7 +303,7 @@ def gaps(rows: Sequence[Gap], name: str, families: dict[str, str]) -> Chart:
     )
     marks = _marks(values, alt.X("accuracy:Q", title="accuracy", scale=scale), axis_y, colour, shape, BELOW)
     text = alt.Chart(alt.InlineData(values=[{"label": label} for label in order])).encode(x=alt.value(0), y=axis_y, text="label:N")
-    chart = _layered([bars, *marks, _above(text)], width=NARROW, height=max(60, ROW * len(rows)))
+    chart = _layered([bars, *marks, _above(text)], width=NARROW, height=max(60, ROW * len(rows)), config=STACKED)
     return _finish(chart, f"Accuracy of {len(rows)} methods beside their best controls. The table below holds every number.", name)
 
 

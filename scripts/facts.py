@@ -92,6 +92,12 @@ class Standing(NamedTuple):
         """Points by which the method keeps more than the best control."""
         return 100 * (self.method.mean - self.best.mean) if self.method and self.best else None
 
+    @property
+    def spread(self) -> float | None:
+        """The gap's standard deviation over the seeds, which both share; None for one seed."""
+        pairs = [] if self.method is None or self.best is None else list(zip(self.method.values, self.best.values, strict=False))
+        return Sample(tuple(100 * (method - best) for method, best in pairs)).sd
+
 
 @dataclass(frozen=True)
 class Measured:

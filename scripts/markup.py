@@ -200,9 +200,9 @@ def fixed(value: float | None, decimals: int) -> str:
     return minus(f"{rounded:,.{decimals}f}")
 
 
-def signed(value: float | None, decimals: int) -> str:
+def signed(value: float | None, decimals: int, sd: float | None = None) -> str:
     """A change: always with its sign, except for zero."""
-    text = fixed(value, decimals)
+    text = fixed(value, decimals) + (f" ± {fixed(sd, decimals)}" if sd else "")
     return f"+{text}" if value is not None and math.isfinite(value) and round(value, decimals) > 0 else text
 
 

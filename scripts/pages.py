@@ -34,7 +34,7 @@ from scripts.entry_pages import (
     stale_mark,
     subject_name,
 )
-from scripts.facts import Condition, Facts, Finding, Sample, Size
+from scripts.facts import Condition, Facts, Finding, Sample, Size, Standing
 from scripts.markup import (
     NONE,
     UNSEARCHED,
@@ -266,7 +266,8 @@ def verdicts(facts: Facts, here: str) -> str:
     parts.append("### Did not reproduce { #did-not }")
     if fails:
         indented = "\n".join(f"    {line}" for line in fails)
-        parts.append(f'??? quote "{plural(len(fails), "claim")} that failed here, each with its number and the reason"\n\n{indented}')
+        told = f"{plural(len(fails), 'failure')}, each with its number and the reason; a claim may have several cases"
+        parts.append(f'??? quote "{told}"\n\n{indented}')
     else:
         parts.append(f"Nothing {'else ' if surprises else ''}so far, at the scale of these runs.")
     parts.append("### Method by method { #did }\n\n" + table(*filled(columns, rows), kind="sp-sortable", searched=False))
@@ -343,26 +344,29 @@ def findings(facts: Facts, family: str) -> str:
     """What the measurements of a family say, in sentences that are made of the numbers."""
     here = f"{family}/index.md"
     records = [record for record in facts.catalogue.family(family) if record.id in facts.sources]
-    gaps: dict[Condition, list[tuple[float, Record, str]]] = defaultdict(list)
+    gaps: dict[Condition, list[tuple[Record, Standing]]] = defaultdict(list)
     for record in records:
         measured = facts.of(record.id)
         for condition in measured.conditions:
             standing = measured.standing(condition)
-            if standing.control and standing.gap is not None:
-                gaps[condition].append((standing.gap, record, subject_name(standing.control).removeprefix("control: ")))
+            if standing.gap is not None:
+                gaps[condition].append((record, standing))
     if not gaps:
         return '<p class="sp-empty">Nothing of this family has been measured yet.</p>'
     often = [condition for condition, found in gaps.items() if 2 * len(found) >= max(map(len, gaps.values()))]
     condition = min(often, key=lambda c: c.rank)
 
-    def named(found: Sequence[tuple[float, Record, str]]) -> str:
+    def named(found: Sequence[tuple[Record, Standing]]) -> str:
         return ", ".join(
-            f"{inside(escape(record.entry.name), here, path_of(record))} ({signed(gap, 1)} points to *{control}*)"
-            for gap, record, control in found
+            f"{inside(escape(record.entry.name), here, path_of(record))} ({signed(at.gap, 1, at.spread)} points to "
+            f"*{subject_name(at.control or '').removeprefix('control: ')}*)"
+            for record, at in found
         )
 
-    ordered = sorted(gaps[condition], key=lambda item: -item[0])
-    ahead, behind = [item for item in ordered if item[0] > 0], [item for item in reversed(ordered) if item[0] <= 0]
+    ordered = sorted(gaps[condition], key=lambda item: -(item[1].gap or 0))
+    ahead = [(record, at) for record, at in ordered if (at.gap or 0) > (at.spread or 0)]
+    behind = [(record, at) for record, at in reversed(ordered) if (at.gap or 0) < -(at.spread or 0)]
+    level = [item for item in ordered if item not in ahead and item not in behind]
     scores = [facts.score(record) for record in records]
     held, total = sum(score.held for score in scores), sum(score.total for score in scores)
     fails = [record for record, score in zip(records, scores, strict=True) if score.failed]
@@ -370,7 +374,9 @@ def findings(facts: Facts, family: str) -> str:
     if ahead:
         lines.append(f"Furthest beyond the best control of equal size ({condition_name(condition)}): {named(ahead[:3])}.")
     if behind:
-        lines.append(f"Not ahead of it: {named(behind[:4])}.")
+        lines.append(f"Behind it: {named(behind[:4])}.")
+    if level:
+        lines.append(f"Level with it, within one deviation over the seeds: {named(level[:4])}.")
     if fails:
         links = ", ".join(inside(escape(record.entry.name), here, f"{path_of(record)}#claims") for record in fails)
         lines.append(f"Claims that fail at this scale, with the reason: {links}.")
@@ -432,10 +438,16 @@ def _methods(facts: Facts, records: Sequence[Record], here: str) -> str:
     guide = inside("How to read these numbers", here, "guides/read.md")
     explain = f"{said} *Method*, *best control* and *reference* are accuracies; "
     explain += f"multiply-adds and file are the method's share of the reference's. {guide}."
-    own = [escape(record.entry.name) for record in records if facts.own_task(record.id)]
-    if own:
-        explain += f" {' and '.join(own)} works on a task of its own, whose score stands in the place of accuracy."
-    return section("All of them", "all", explain, table(*filled(columns, rows), kind="sp-sortable", searched=False))
+    return section(
+        "All of them", "all", explain + _own_tasks(facts, records), table(*filled(columns, rows), kind="sp-sortable", searched=False)
+    )
+
+
+def _own_tasks(facts: Facts, records: Sequence[Record] | None = None) -> str:
+    """Which of these entries, or of all, have a score that is no accuracy."""
+    there = facts.catalogue.entries.values() if records is None else records
+    own = [escape(record.entry.name) for record in there if facts.own_task(record.id)]
+    return f" {' and '.join(own)} works on a task of its own, whose score stands in the place of accuracy." if own else ""
 
 
 def _sweep(facts: Facts, records: Sequence[Record], here: str, family: str) -> str:
@@ -754,6 +766,8 @@ def measured_page(facts: Facts) -> str:
         "The gap is the method's accuracy less that of its best control, in percentage points, at the same final size "
         "and training budget; *which* names that control. Multiply-adds, bit operations, file and time are the method's share of the "
         f"reference's. {inside('How to read these numbers', here, 'guides/read.md')}.",
+        "Compare within a run, not from run to run: short runs may cut less, and may start from networks that have learned already, where "
+        "long ones start from random weights. Each method's departures and settings say which." + _own_tasks(facts),
     ]
     if not by:
         parts.append('<p class="sp-empty">Nothing has been measured yet.</p>')
@@ -775,7 +789,8 @@ def _measured(facts: Facts, condition: Condition, records: Sequence[Record], her
         ratios = {metric: measured.ratio(condition, metric) for metric in ("multiply_adds", "bit_operations", "file_bytes")}
         latency = measured.sample(condition, "method", "latency")
         rows.append((gap, [
-            inside(escape(record.entry.name), here, path_of(record)) + stale_mark(method.stale), sortable(gap, signed(gap, 1)),
+            inside(escape(record.entry.name), here, path_of(record)) + stale_mark(method.stale),
+            sortable(gap, signed(gap, 1, standing.spread)),
             sortable(method.mean, percent(method.mean, method.sd)), sortable(best.mean, percent(best.mean, best.sd)) if best else NONE,
             subject_name(control).removeprefix("control: ") if control else NONE,
             sortable(reference.mean if reference else None, percent(reference.mean) if reference else NONE),
@@ -783,7 +798,7 @@ def _measured(facts: Facts, condition: Condition, records: Sequence[Record], her
             sortable(bits.mean, quantity("bits", bits.mean)) if bits else NONE,
             sortable(latency.mean, times(latency.mean)) if latency else NONE, str(len(method.values)), NAMES[record.family],
         ]))  # fmt: skip
-        if reference:
+        if reference and not facts.own_task(record.id):
             gaps.append((gap, charts.Gap(record.entry.name, record.family, reference.mean, best.mean if best else None, method.mean)))
     names = [
         "Method",

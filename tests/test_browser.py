@@ -565,7 +565,7 @@ def test_a_pointer_that_stays_wakes_a_chart_which_then_says_its_numbers(page: Pa
     chart = page.locator("[data-chart]").filter(visible=True).first
     chart.locator("svg").hover()
     page.locator("[data-state=drawn]").first.wait_for()
-    chart.locator(".layer_2_marks path").last.hover()  # the last lies above the others
+    chart.locator(".layer_1_marks path").last.hover()  # the last lies above the others
     tip = page.locator("#vg-tooltip-element.visible")
     tip.wait_for()
     expect(tip).to_have_text(re.compile(r", (method|control): \d+\.\d% at [\d,]+$"))

@@ -225,23 +225,23 @@
     };
     const all = lines.flatMap(([, one]) => Object.values(one.accuracy));
     const low = Math.max(0, Math.floor(10 * Math.min(...all) - 0.3) / 10), high = Math.min(1, Math.ceil(10 * Math.max(...all) + 0.1) / 10);
-    const x = (value) => 180 + (420 * (value - low)) / (high - low);
-    const height = 34 * lines.length + 34;
+    const x = (value) => 20 + (390 * (value - low)) / (high - low);
+    const height = 40 * lines.length + 34;
     const title = `Accuracy of ${lines.length} methods beside their best controls and references, ${condition}. The table holds every number.`;
-    const picture = svg("svg", { viewBox: `0 0 640 ${height}`, role: "img", "aria-label": title, style: "max-width: 46rem" });
+    const picture = svg("svg", { viewBox: `0 0 430 ${height}`, role: "img", "aria-label": title, style: "max-width: 27rem" });
     const step = high - low > 0.45 ? 0.1 : high - low > 0.15 ? 0.05 : 0.02;
     for (let tick = low; tick <= high + 1e-9; tick += step) {
       picture.append(svg("line", { x1: x(tick), x2: x(tick), y1: 4, y2: height - 26, class: "sp-grid" }),
         svg("text", { x: x(tick), y: height - 10, "text-anchor": "middle" }, percent(tick).replace(".0%", "%")));
     }
     lines.forEach(([entry, one], index) => {
-      const y = 20 + 34 * index;
+      const y = 32 + 40 * index; // below its name
       const { reference, control, method } = one.accuracy;
       const line = svg("g", { class: `sp-${entry.family}` }, svg("title", {}, `${entry.name}: method ${percent(method)}${control == null ? "" : `, ${one.control} ${percent(control)}`}, reference ${percent(reference)}`),
-        svg("text", { x: 170, y: y + 4, "text-anchor": "end" }, entry.name.length > 26 ? entry.name.slice(0, 25) + "…" : entry.name));
+        svg("text", { x: 4, y: y - 13 }, entry.name));
       if (control != null) line.append(svg("line", { x1: x(control), x2: x(method), y1: y, y2: y, class: "sp-span" }), svg("path", { d: `M${x(control) - 5} ${y - 5}l10 10m0-10l-10 10`, class: "sp-cross" }));
-      if (reference != null) line.append(svg("path", { d: `M${x(reference)} ${y - 6}l6 6l-6 6l-6-6z`, class: "sp-diamond" }));
       line.append(svg("circle", { cx: x(method), cy: y, r: 6, class: "sp-dot" }));
+      if (reference != null) line.append(svg("path", { d: `M${x(reference)} ${y - 6}l6 6l-6 6l-6-6z`, class: "sp-diamond" }));
       picture.append(line);
     });
     return make("figure", { className: "sp-chart", tabIndex: 0 }, picture, make("figcaption", { className: "sp-under" }, "● method  × best control  ◇ reference: accuracy after the last step"));
