@@ -10,7 +10,7 @@ from typing import Any
 from catalog import Record
 from scripts.facts import Facts
 
-ENTRY, FAMILY = 2, 4  # an entry stands before pages that mention it, and a family before its entries
+ENTRY, FAMILY, TABLE = 2, 4, 0.5  # a method stands before pages that mention it, a family before its methods, tables last
 MOST = 1_000_000  # bytes of the index, compressed
 BARE, LETTERS = 85, 2  # bytes that an entry's names take, and letters of what is told of it a byte: measured on the catalogue
 
@@ -22,12 +22,13 @@ def documents(facts: Facts, addresses: Mapping[str, str]) -> list[dict[str, Any]
     return [_entry(record, addresses[record.id], room) for record in records]
 
 
-def document(address: str, title: str, *lines: str) -> dict[str, Any]:
+def document(address: str, title: str, *lines: str, boost: float) -> dict[str, Any]:
     """A page of which search knows a few lines."""
     return {
         "location": address,
         "title": escape(title, quote=False),
         "text": "".join(f"<p>{escape(line, quote=False)}</p>" for line in lines),
+        "boost": boost,
     }
 
 
@@ -38,7 +39,8 @@ def _entry(record: Record, address: str, room: int) -> dict[str, Any]:
     told = _within(room, (entry.summary, entry.when_to_use or "", " ".join(claim.says for claim in claims)))
     about = f"{entry.venue or ''} {entry.year}. {', '.join(entry.tags).replace('_', ' ')}".strip()
     lines = filter(None, (title, *told, ", ".join(entry.authors), about))
-    return {**document(address, entry.name, *lines), "boost": ENTRY}
+    tags = [tag.replace("_", " ") for tag in entry.tags]
+    return {**document(address, entry.name, *lines, boost=ENTRY if record.executable else 1), "tags": tags}
 
 
 def _within(room: int, lines: Iterable[str]) -> Iterator[str]:
