@@ -42,7 +42,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     _told.clear()
     _told.update(path_of(record) for record in facts.catalogue.entries.values())
     told = search.documents(facts, addresses)
-    told += [search.document(files.src_uris[printed_path(place)].url, place_name(place), UNMIXED, boost=search.TABLE) for place in facts.printed]
+    told += [
+        search.document(files.src_uris[printed_path(place)].url, place_name(place), UNMIXED, boost=search.TABLE) for place in facts.printed
+    ]
     for name in config.plugins.keys() & {"search", "material/search"}:
         config.plugins[name].search_index.entries += told  # type: ignore[attr-defined]
     config.extra["feed"] = FEED if FEED in files.src_uris else ""  # what the theme's pages point to

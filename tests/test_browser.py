@@ -259,6 +259,17 @@ def test_the_layout_holds_still_fits_a_phone_and_prints(page: Page, path: str) -
     expect(page.locator("h1").first).to_be_visible()
 
 
+def test_every_method_fits_a_phone(page: Page, site: Path) -> None:
+    """Each has its own long words: paths, equations, settings."""
+    page.set_viewport_size({"width": 320, "height": 640})
+    wide = {}
+    for id, source in gather(ROOT, {}).sources.items():
+        page.goto(f"{Path(source.path).parent.name}/{id}/", wait_until="domcontentloaded")
+        wide[id] = page.evaluate("document.documentElement.scrollWidth")
+    assert {id: width for id, width in wide.items() if width > 320} == {}
+    assert len(wide) > 20
+
+
 @pytest.mark.parametrize("path", [PAGES["home"], PAGES["family"], PAGES["measured"]])
 def test_charts_are_really_drawn(page: Page, path: str) -> None:
     page.goto(path)
