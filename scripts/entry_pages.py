@@ -437,7 +437,7 @@ def _cell(measured: Measured, condition: Condition, subject: str, metric: str) -
     if sample is None:
         return "1.00×" if (subject, metric) == ("reference", "latency") else NONE
     ratio = measured.ratio(condition, metric, subject) if metric in COUNTED and subject != "reference" else None
-    small = f" <small>{times(ratio)}</small>" if ratio is not None else ""
+    small = f" <small>{times(ratio)}</small>" if ratio not in (None, 1) else ""  # that a number is the same is plain to see
     return f"{quantity(metric, sample.mean, sample.sd)}{small}"
 
 
