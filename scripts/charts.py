@@ -252,9 +252,7 @@ def pareto(points: Sequence[Point], cost: str, name: str, families: dict[str, st
 
 
 NARROW, ROW, BELOW = 420, 34, 8  # of charts with a name above each line, which then has the whole width of a phone
-STACKED = {
-    "legend": {**CONFIG["legend"], "layout": {"top": {"direction": "vertical", "anchor": "start"}}}
-}  # side by side they would be wider
+STACKED = {"legend": CONFIG["legend"] | {"layout": {"top": {"direction": "vertical", "anchor": "start"}}}}  # side by side is too wide
 LONGEST = 66  # letters of a name: as wide as such a chart
 
 

@@ -37,7 +37,7 @@ def _entry(record: Record, address: str, room: int) -> dict[str, Any]:
     title = "" if entry.title == entry.name else entry.title
     claims = record.executable.claims.values() if record.executable else ()
     told = _within(room, (entry.summary, entry.when_to_use or "", " ".join(claim.says for claim in claims)))
-    about = f"{entry.venue or ''} {entry.year}. {', '.join(entry.tags).replace('_', ' ')}".strip()
+    about = f"{entry.venue or ''} {entry.year}".strip()
     lines = filter(None, (title, *told, ", ".join(entry.authors), about))
     tags = [tag.replace("_", " ") for tag in entry.tags]
     return {**document(address, entry.name, *lines, boost=ENTRY if record.executable else 1), "tags": tags}
