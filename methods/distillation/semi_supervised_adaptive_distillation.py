@@ -32,7 +32,7 @@ from methods.kit.detection import apart, average_precision, detections, head, in
 from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
 from methods.kit.task import Split, Task
-from methods.kit.train import fast_bfloat16, fit
+from methods.kit.train import autocast, fit
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,7 @@ def labelled(task: Task) -> Task:
 def reference(task: Task) -> nn.Module:
     """The teacher: a trained classifier's body, and a head that learns from the labelled mosaics."""
     body, few = nets.trained("resnet20", task.name)[:-3].to(task.device), labelled(task)
-    halves = fast_bfloat16(task.device, body)
-    with torch.no_grad(), torch.autocast(task.device.split(":")[0], torch.bfloat16, enabled=halves):  # as the head learns
+    with torch.no_grad(), autocast(task.device):  # as the head learns
         features = torch.cat([body(x.to(task.device)).float().cpu() for x, _ in few.train.chunks()])
     few = replace(few, train=Split(features, few.train.labels), steps=HEAD_STEPS)
     top = fit(head(64, 10), few, lambda m, x, y: label_loss(m(x).float(), y), lr=0.02)

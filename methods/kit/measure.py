@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from methods.kit import pack as packing
+from methods.kit.layout import Watching, laid_out
 from methods.kit.task import Task
 
 
@@ -104,15 +104,7 @@ def round_trip(
 Product = int | tuple[int, ...]  # the address of a stored weight, else which product of the run it is, and the weight's shape
 
 
-class _Mode(TorchDispatchMode):
-    """Sees every operation; does without torch's compiler, whose import takes a second and more."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
-
-
-class _Work(_Mode):
+class _Work(Watching):
     """Counts multiply-adds as they are executed, and bit operations by the levels that weights and inputs really take."""
 
     def __init__(self, weight_bits: dict[int, int]) -> None:
@@ -208,7 +200,7 @@ def multiply_adds(model: nn.Module, image: Tensor) -> float:
     if image.is_meta:
         model, image = copy.deepcopy(model).to_empty(device="cpu"), torch.zeros_like(image, device="cpu")
 
-    class Count(_Mode):
+    class Count(Watching):
         def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
             nonlocal total
             result = func(*args, **(kwargs or {}))
@@ -234,9 +226,12 @@ def one_thread() -> Iterator[None]:
 
 
 def latency(model: nn.Module, reference: nn.Module, images: Tensor, pairs: int = 9) -> float:
-    """Time of `model` over that of `reference` on the same images, one thread: the median over interleaved pairs."""
+    """Time of `model` over that of `reference` on the same images, one thread: the median over interleaved pairs.
 
-    def seconds(network: nn.Module) -> float:
+    Each runs in the layout that suits it.
+    """
+
+    def seconds(network: nn.Module, images: Tensor) -> float:
         if images.is_cuda:
             torch.cuda.synchronize()
         start = time.perf_counter()
@@ -245,7 +240,8 @@ def latency(model: nn.Module, reference: nn.Module, images: Tensor, pairs: int =
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    with one_thread(), torch.no_grad():
-        for network in (model, reference):
-            network.eval()(images)
-        return statistics.median(seconds(model) / seconds(reference) for _ in range(pairs))
+    with one_thread(), torch.no_grad(), laid_out(model, images[:1]) as ours, laid_out(reference, images[:1]) as theirs:
+        mine, others = images.to(memory_format=ours), images.to(memory_format=theirs)
+        for network, batch in ((model, mine), (reference, others)):
+            network.eval()(batch)
+        return statistics.median(seconds(model, mine) / seconds(reference, others) for _ in range(pairs))

@@ -141,7 +141,7 @@ def trained(name: str, data: str) -> nn.Module:
     except (SafetensorError, RuntimeError, OSError) as problem:
         reason = str(problem).splitlines()[0]
         raise WeightsError(f"{path}: not the weights of {name} ({reason}); {cure}") from problem
-    return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return model.eval()
 
 
 def recipe(name: str, data: str) -> dict[str, object]:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from methods.kit.layout import laid_out
+
 MEAN = (0.4914, 0.4822, 0.4465)  # of CIFAR-10's training images, per colour
 STD = (0.2470, 0.2435, 0.2616)
 
@@ -43,8 +45,8 @@ def accuracy(model: nn.Module, split: Split) -> float:
     """Share of images whose largest logit is the label's, in evaluation mode; the model's mode is put back."""
     mode, device = model.training, next((p.device for p in model.parameters()), torch.device("cpu"))
     model.eval()
-    with torch.no_grad():
-        right = sum(int((model(x.to(device, memory_format=torch.channels_last)).argmax(1).cpu() == y).sum()) for x, y in split.chunks())
+    with torch.no_grad(), laid_out(model, split.images[:1].to(device)) as layout:
+        right = sum(int((model(x.to(device, memory_format=layout)).argmax(1).cpu() == y).sum()) for x, y in split.chunks())
     model.train(mode)
     return right / len(split)
 
@@ -84,7 +86,7 @@ class Task:
             images = self.train.images[pick]
             if self.augmented:
                 images = augment(images, generator)
-            yield images.to(self.device, memory_format=torch.channels_last), self.train.labels[pick].to(self.device)
+            yield images.to(self.device).contiguous(), self.train.labels[pick].to(self.device)
 
     def with_steps(self, steps: int) -> Task:
         return replace(self, steps=steps)

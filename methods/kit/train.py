@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
+from methods.kit.layout import laid_out
 from methods.kit.task import Task
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -21,10 +22,10 @@ def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(model(x).float(), y)
 
 
-def fast_bfloat16(device: str, model: nn.Module) -> bool:
-    """Whether half-width floats are native here; emulated ones are slower than float32, as are grouped convolutions on a CPU."""
-    grouped = any(getattr(layer, "groups", 1) > 1 for layer in model.modules())
-    return device != "cpu" or (bool(torch.cpu.get_capabilities().get("avx512_bf16", False)) and not grouped)
+def autocast(device: str) -> torch.autocast:
+    """Half-width floats on an accelerator. On a processor float32, so that two kinds of them differ by rounding alone."""
+    kind = device.split(":")[0]
+    return torch.autocast(kind, torch.bfloat16, enabled=kind != "cpu")
 
 
 # torch.optim's classes call `sgd` and `adam` too, but import torch's compiler first, which takes longer than a smoke test trains.
@@ -70,17 +71,17 @@ def fit(
     total = max(1, round(share * task.steps))
     velocity: dict[Tensor, Tensor | None] = {}
     torch.manual_seed(task.seed)
-    model.to(task.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    halves = fast_bfloat16(task.device, model)
-    for step, (x, y) in enumerate(task.batches(share), 1):
-        with torch.autocast(task.device.split(":")[0], torch.bfloat16, enabled=halves):
-            value = loss(model, x, y)
-        for p in chosen:
-            p.grad = None
-        value.backward()
-        descend(chosen, velocity, lr * schedule(step, total), weight_decay)
-        if after_step is not None:
-            after_step(step / total)
+    with laid_out(model.to(task.device), task.train.images[:1].to(task.device)) as layout:
+        model.train()
+        for step, (x, y) in enumerate(task.batches(share), 1):
+            with autocast(task.device):
+                value = loss(model, x.to(memory_format=layout), y)
+            for p in chosen:
+                p.grad = None
+            value.backward()
+            descend(chosen, velocity, lr * schedule(step, total), weight_decay)
+            if after_step is not None:
+                after_step(step / total)
     return model.eval()
 
 

@@ -1,0 +1,75 @@
+"""How images and weights lie in memory: one decision for training, judging and timing a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+FEWEST = 8  # input channels; with fewer, oneDNN's gradient of a strided 1x1 kernel writes past its buffer (uxlfoundation/oneDNN#6035)
+
+
+class Watching(TorchDispatchMode):
+    """Sees every operation; does without torch's compiler, whose import takes a second and more."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class _Convolutions(Watching):
+    """Whether one of the convolutions that run is one that channels last may not have."""
+
+    unsafe = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func._overloadpacket is torch.ops.aten.convolution:
+            weight, stride = args[1], args[3]
+            self.unsafe |= is_unsafe(weight.shape[1], weight.shape[2:], stride)
+        return func(*args, **(kwargs or {}))
+
+
+def is_unsafe(inputs: int, kernel: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether a convolution of so many input channels a group, trained in channels last, kills a process without AVX-512."""
+    return inputs < FEWEST and set(kernel) == {1} and max(stride) > 1
+
+
+def memory_format(model: nn.Module, image: Tensor) -> torch.memory_format:
+    """The layout in which a network learns and runs: channels last where it can bear it, for that is faster, else contiguous.
+
+    It cannot bear it where `is_unsafe` says so of a convolution, a layer's or a functional one that runs on `image` (1, C, H, W);
+    where a weight has five dimensions, which torch refuses; and where the pass itself fails, as `view` does behind a convolution.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    if image.ndim != 4 or not layers or any(tensor.ndim > 4 for tensor in tensors):
+        return torch.contiguous_format
+    if any(is_unsafe(layer.in_channels // layer.groups, layer.kernel_size, layer.stride) for layer in layers):
+        return torch.contiguous_format
+    mode = model.training
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), _Convolutions() as seen:
+            model.eval()(image.to(memory_format=torch.channels_last))
+    except Exception:  # what a loss feeds the network may be something else: the layout is all that is decided here
+        return torch.contiguous_format
+    finally:
+        model.train(mode)
+    return torch.contiguous_format if seen.unsafe else torch.channels_last
+
+
+@contextmanager
+def laid_out(model: nn.Module, image: Tensor) -> Iterator[torch.memory_format]:
+    """Lay a network out as `memory_format` says, for as long as it learns or runs there; its images are the caller's to lay out.
+
+    Afterwards it is contiguous again: what a method does with a layer of its own must not depend on where the layer came from.
+    """
+    layout = memory_format(model, image)
+    model.to(memory_format=layout)  # type: ignore[call-overload]
+    try:
+        yield layout
+    finally:
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
