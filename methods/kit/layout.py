@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -50,15 +51,22 @@ def memory_format(model: nn.Module, image: Tensor) -> torch.memory_format:
         return torch.contiguous_format
     if any(is_unsafe(layer.in_channels // layer.groups, layer.kernel_size, layer.stride) for layer in layers):
         return torch.contiguous_format
-    mode = model.training
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), _Convolutions() as seen:
-            model.eval()(image.to(memory_format=torch.channels_last))
+            _unwatched(model).eval()(image.to(memory_format=torch.channels_last))
     except Exception:  # what a loss feeds the network may be something else: the layout is all that is decided here
         return torch.contiguous_format
-    finally:
-        model.train(mode)
     return torch.contiguous_format if seen.unsafe else torch.channels_last
+
+
+def _unwatched(model: nn.Module) -> nn.Module:
+    """The same network, tensors shared, without hooks: nobody who counts passes sees one more."""
+    tensors = [value for part in model.modules() for value in vars(part).values() if isinstance(value, Tensor)]
+    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in (*tensors, *model.parameters(), *model.buffers())})
+    for part in twin.modules():
+        part._forward_hooks.clear()
+        part._forward_pre_hooks.clear()
+    return twin
 
 
 @contextmanager
