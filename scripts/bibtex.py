@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import string
 import unicodedata
@@ -12,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import count, product
-from pathlib import Path
 from urllib.parse import quote
 
 import bibtexparser
@@ -168,16 +166,6 @@ def export(records: Iterable[Record], ids: Iterable[str]) -> str:
     known = {record.id: record for record in records}
     names = keys(known.values())
     return "\n".join(bibtex(known[id].entry, names[id]) for id in ids)
-
-
-def write(path: Path, text: str) -> None:
-    """A file, whole or not at all. Raises `OSError`."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 # In

@@ -416,7 +416,7 @@ def bib(
 
     Examples: [cyan]smallprint bib > all.bib[/cyan] · [cyan]smallprint bib pruning thinet --output pruning.bib[/cyan]
     """
-    from scripts import bibtex
+    from scripts import bibtex, files
 
     facts = catalogue()
     broken(facts, [])
@@ -429,7 +429,7 @@ def bib(
         sys.stdout.write(text)
         return
     try:
-        bibtex.write(output, text)
+        files.write(output, text)
     except OSError as problem:
         raise refuse(f"{output}: cannot be written: {problem.strerror or problem}; choose another file") from None
 

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ParamSpec
 
+from scripts import files
 from scripts.vega import Chart
 
 P = ParamSpec("P")
@@ -69,9 +70,9 @@ def remembered(folder: Path) -> Iterator[None]:
     finally:
         _leave()
         _folder = before
-        for place in folder.glob("*"):  # of builds that were killed there are parts, too
+        for place in folder.glob("*"):
             with suppress(OSError):  # another build may be here
-                if place.stat().st_mtime < time.time() - DAYS * 86_400:
+                if files.abandoned(place) or place.stat().st_mtime < time.time() - DAYS * 86_400:
                     place.unlink()
 
 
@@ -122,14 +123,11 @@ def _known(place: Path | None) -> Chart | None:
 
 def _keep(place: Path, chart: Chart) -> None:
     """What cannot be kept is drawn again, too: a site needs no memory."""
-    part = place.with_suffix(f".{os.getpid()}")
-    try:
+    with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(chart), "utf-8")
-        part.replace(place)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
+        with files.temporary(place) as part:
+            part.write_text(json.dumps(chart), "utf-8")
+            part.replace(place)
 
 
 @cache

@@ -29,7 +29,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from catalog import Catalogue
 from catalog.schema import Entry, Strict
-from scripts import web
+from scripts import files, web
 from scripts.markup import escape, link
 
 ALLOW_LOCAL = "SMALLPRINT_LINKS_ALLOW_LOCAL"  # for tests: this machine's own servers are asked too, and without delay
@@ -87,13 +87,8 @@ def write(path: Path, known: Mapping[str, Health]) -> None:
         + json.dumps({name: value for name, value in known[url].model_dump(mode="json").items() if value is not None or name == "status"})
         for url in sorted(known)
     ]
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        try:
-            part.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        files.write(path, "{\n" + ",\n".join(lines) + "\n}\n")
     except OSError as problem:
         raise LinksError(f"{path}: cannot be written: {problem.strerror}; make the folder writable") from problem
 

@@ -12,6 +12,7 @@ import textwrap
 import time
 import unicodedata
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -27,6 +28,7 @@ from urllib3.exceptions import HTTPError
 import catalog
 from catalog.schema import KINDS, METHOD_FAMILIES, Framework, Listing
 from scripts import bibtex, source
+from scripts import files as writing
 from scripts.bibtex import Reference
 
 AGENT = "smallprint/0.1 (catalogue of papers on small networks; one look-up a new entry)"
@@ -436,18 +438,20 @@ def files(root: Path, found: Reference, family: str, slug: str | None = None, *,
 
 def write(texts: Mapping[Path, str]) -> None:
     """All files or none; what exists is not overwritten. Raises `NewError`."""
-    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in texts}
     placed: list[Path] = []
     try:
-        for path in texts:
-            if os.path.lexists(path):
-                raise NewError(f"{path}: exists already; choose another --slug")
-        for path, part in parts.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(texts[path], encoding="utf-8")
-        for path, part in parts.items():
-            os.replace(part, path)
-            placed.append(path)
+        with ExitStack() as stack:
+            parts: dict[Path, Path] = {}
+            for path in texts:
+                if os.path.lexists(path):
+                    raise NewError(f"{path}: exists already; choose another --slug")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                writing.clear(path)
+                parts[path] = stack.enter_context(writing.temporary(path))
+                parts[path].write_text(texts[path], encoding="utf-8")
+            for path, part in parts.items():
+                os.replace(part, path)
+                placed.append(path)
     except BaseException as problem:
         for path in placed:
             path.unlink(missing_ok=True)
@@ -455,7 +459,3 @@ def write(texts: Mapping[Path, str]) -> None:
             reason = problem.strerror or problem
             raise NewError(f"{problem.filename or 'the new files'}: cannot be written: {reason}; nothing was left") from problem
         raise
-    finally:
-        for part in parts.values():
-            if part.parent.is_dir():
-                part.unlink(missing_ok=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from scripts import files
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def read(path: Path) -> list[Row]:
     if not path.exists():
         return []
     cure = "this file is machine-written: restore it with git, or record again with `smallprint smoke --record`"
-    lines = csv.DictReader(path.read_text().splitlines())
+    lines = csv.DictReader(path.read_text("utf-8").splitlines())
     if lines.fieldnames != COLUMNS:
         raise RecordError(f"{path}:1: the columns must be {','.join(COLUMNS)}; {cure}")
     rows = []
@@ -74,18 +75,15 @@ def key(row: Row) -> tuple[str, str, str, str, int]:
 
 
 def write(path: Path, new: Iterable[Row]) -> None:
-    """Add rows, replacing older ones of the same key. The file is written whole or not at all."""
-    merged = {key(row): row for row in read(path)}
-    merged.update({key(row): row for row in new})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in sorted(merged.values(), key=key):
-        writer.writerow({**asdict(row), "value": f"{row.value:.6g}"})
+    """Add rows, replacing older ones of the same key. The file is written whole or not at all, and of several processes that add
+    to it no row is lost. Raises `RecordError` and `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text.getvalue())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with files.alone(path.parent):
+        merged = {key(row): row for row in read(path)}
+        merged.update({key(row): row for row in new})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in sorted(merged.values(), key=key):
+            writer.writerow({**asdict(row), "value": f"{row.value:.6g}"})
+        files.write(path, text.getvalue())

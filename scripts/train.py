@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from methods.kit.nets import NETS, WEIGHTS, count, family, trained
 from methods.kit.standin import standin
 from methods.kit.task import Task, accuracy, cifar10
 from methods.kit.train import fit
+from scripts import files
 
 Cycle = tuple[int, float] | tuple[int, float, float]  # epochs, peak learning rate, weight decay where it is not 5e-4
 RECIPES: dict[str, dict[str, list[Cycle]]] = {
@@ -43,18 +43,16 @@ def train(net: str, task: Task, cycles: list[Cycle], last_only: bool = False) ->
     halves = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in halves.items()})
     key, book = f"{net}-{family(task.name)}", WEIGHTS / "weights.json"
-    lines = json.loads(book.read_text()) if book.exists() else {}
+    lines = json.loads(book.read_text("utf-8")) if book.exists() else {}
     earlier = lines[key]["minutes"] if last_only else 0  # of the cycles before
     line = {
         "accuracy": round(accuracy(model, task.test), 4), "parameters": count(model), "data": task.name, "digest": task.digest,
         "images": len(task.train), "cycles": cycles, "batch": task.batch, "seed": task.seed,
         "torch": torch.__version__, "minutes": round(earlier + (time.monotonic() - started) / 60, 1),
     }  # fmt: skip
-    part = WEIGHTS / f"{key}.part"
-    save_file({k: v.contiguous() for k, v in halves.items()}, part)
-    os.replace(part, WEIGHTS / f"{key}.safetensors")
-    part.write_text(json.dumps(dict(sorted({**lines, key: line}.items())), indent=1) + "\n")
-    os.replace(part, book)
+    with files.whole(WEIGHTS / f"{key}.safetensors") as part:
+        save_file({k: v.contiguous() for k, v in halves.items()}, part)
+    files.write(book, json.dumps(dict(sorted({**lines, key: line}.items())), indent=1) + "\n")
     return line
 
 

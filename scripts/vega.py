@@ -7,13 +7,13 @@ a small script of its own, since a page opened as a file may fetch nothing, and 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scripts import files as writing
 from scripts.notices import NOTICE
 
 INK = "#010203"  # stands for the page's text colour until a chart is finished
@@ -125,9 +125,7 @@ def bundle(root: Path) -> str:
     if place.is_file():
         return NOTICE + place.read_text("utf-8")
     packed: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    part = place.with_suffix(f".{os.getpid()}")  # two builds may pack at once
     with suppress(OSError):  # then the next one packs again
         place.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(packed, "utf-8")
-        part.replace(place)
+        writing.write(place, packed)
     return NOTICE + packed

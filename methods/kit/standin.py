@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,14 @@ def _colour_of(rng: np.random.Generator, count: int) -> Array:
     return rng.random((count, 3, 1, 1), np.float32)
 
 
+def _labels(count: int, rng: np.random.Generator) -> Array:
+    return rng.permutation(np.arange(count) % len(SHAPES)).astype(np.int64)
+
+
 def draw(count: int, seed: int) -> tuple[Array, Array]:
     """`count` images (N, 3, 32, 32) uint8 with labels (N,) int64 in equal shares, in an order drawn from `seed`."""
     rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.arange(count) % len(SHAPES)).astype(np.int64)
+    labels = _labels(count, rng)
     rows, columns = np.mgrid[:SIZE, :SIZE].astype(np.float32)
 
     def number(low: float, high: float) -> Array:
@@ -131,22 +136,50 @@ def _cached() -> dict[str, Array]:
     """All three splits, from the cache or drawn now (and cached where the folder can be written)."""
     version = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
     path = user_cache_path("smallprint") / f"standin-{version}.npz"
-    try:
-        with np.load(path) as stored:
-            return {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, EOFError, KeyError):
-        pass
-    arrays: dict[str, Array] = {}
+    if (arrays := _read(path)) is not None:
+        return arrays
+    arrays = {}
     for offset, (split, count) in enumerate(COUNTS.items()):
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = draw(count, SEED + offset)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
-        np.savez(part, allow_pickle=False, **arrays)
-        os.replace(part, path)
-    except OSError:
-        pass  # no cache: it is drawn again next time
+    with suppress(OSError):  # without a cache it is drawn again next time
+        _keep(path, arrays)
     return arrays
+
+
+def _read(path: Path) -> dict[str, Array] | None:
+    """What is cached; None where there is nothing, or something else than was drawn."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
+        with path.open("rb") as file, np.load(file) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+        for offset, (split, count) in enumerate(COUNTS.items()):
+            images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+            drawn = _labels(count, np.random.default_rng(SEED + offset))
+            if (images.shape, images.dtype, labels.dtype) != ((count, 3, SIZE, SIZE), np.uint8, np.int64) or (labels != drawn).any():
+                return None
+    except Exception:  # a damaged archive raises a dozen kinds of errors
+        return None
+    return arrays
+
+
+def _keep(path: Path, arrays: dict[str, Array]) -> None:
+    """Cache whole or not at all, and remove what processes left that were killed meanwhile. Raises `OSError`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob("standin-*.part"):
+        process = left.suffixes[0].removeprefix(".")
+        if os.name == "posix" and process.isdecimal() and len(process) < 10:  # elsewhere to ask for a process is to end it
+            try:
+                os.kill(int(process), 0)
+            except ProcessLookupError:
+                left.unlink(missing_ok=True)
+    part = path.with_name(f"{path.stem}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def standin(
