@@ -24,8 +24,8 @@ from catalog.schema import Claim, Tier
 from methods.kit.lab import Lab
 from methods.kit.measure import QUANTITIES
 from methods.kit.nets import WeightsError
-from methods.kit.standin import standin
-from methods.kit.task import DataError, Task, cifar10
+from methods.kit.standin import COUNTS, standin
+from methods.kit.task import TEST, DataError, Task, cifar10
 from scripts import records, source
 from scripts.outcome import TIME, Report, Verdict
 
@@ -50,15 +50,19 @@ BUDGETS = {
 
 
 def make_task(tier: str, start: str, data: Path | None, seed: int, device: str = "cpu") -> Task:
-    """The slice that a tier works on: of the CIFAR-10 folder `data`, or of the stand-in."""
+    """The slice that a tier works on: of the CIFAR-10 folder `data`, or of the stand-in.
+
+    A smoke run of seed s is judged on the s-th thousand of the test images (as many as there are, then from the first again), so
+    that what the images add to chance shows between seeds.
+    """
     budget = BUDGETS["smoke" if tier == "exact" else tier]
     sizes = {"train": budget.train, "validation": budget.validation, "test": budget.test}
     steps, batch = budget.steps[start]
     if data is None:
-        capped = {"train": min(sizes["train"], 10_000), "validation": min(sizes["validation"], 2_000), "test": min(sizes["test"], 4_000)}
-        task = standin(**capped, steps=steps, seed=seed)
-    else:
-        task = cifar10(data, **sizes, steps=steps, seed=seed)
+        sizes = {split: min(size, COUNTS[split]) for split, size in sizes.items()}
+    there = COUNTS["test"] if data is None else TEST
+    settings: dict[str, int] = {**sizes, "steps": steps, "seed": seed, "test_from": sizes["test"] * (seed % (there // sizes["test"]))}
+    task = standin(**settings) if data is None else cifar10(data, **settings)
     return replace(task, batch=batch, device=device)
 
 

@@ -41,6 +41,16 @@ def test_train_and_test_share_no_image(task: Task) -> None:
     assert not any(row.numpy().tobytes() in seen for row in task.test.images)
 
 
+def test_a_later_block_leaves_the_first_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The reference networks were judged on four thousand test images; the fifth thousand is drawn apart."""
+    monkeypatch.setattr(drawing, "user_cache_path", lambda name: tmp_path)
+    before, after = (("test", 30),), (("test", 30), ("test", 10))
+    monkeypatch.setattr(drawing, "BLOCKS", before)
+    first = drawing._cached()["test_images"]
+    monkeypatch.setattr(drawing, "BLOCKS", after)
+    assert np.array_equal(drawing._cached()["test_images"][:30], first)
+
+
 def test_a_linear_probe_on_pixels_fails(task: Task) -> None:
     from sklearn.linear_model import RidgeClassifier
 
@@ -76,7 +86,7 @@ def test_nearest_rounding_to_four_bits_hurts(task: Task) -> None:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file of a small stand-in, drawn and kept."""
-    monkeypatch.setattr(drawing, "COUNTS", {"train": 40, "validation": 20, "test": 20})
+    monkeypatch.setattr(drawing, "BLOCKS", (("train", 40), ("validation", 20), ("test", 20), ("test", 10)))
     monkeypatch.setattr(drawing, "user_cache_path", lambda name: tmp_path)
     drawing._cached()
     (path,) = tmp_path.iterdir()

@@ -186,17 +186,32 @@ def read_batch(path: Path) -> tuple[np.ndarray[Any, Any], Tensor, str]:
     return data.reshape(-1, 3, 32, 32), labels, bytes(batch.get(b"batch_label", b"")).decode(errors="replace")
 
 
+TEST = 10_000  # test images
 HELD_OUT = 5_000  # the last training images are validation: no reference network has seen them
 
 
-def cifar10(root: str | Path, *, train: int = 45_000, validation: int = HELD_OUT, test: int = 10_000, steps: int, seed: int = 0) -> Task:
-    """CIFAR-10 from the official python batches: the first `train`, the first `validation` of the last 5,000, the first `test`.
+def slice_name(train: int, validation: int, test: int, test_from: int) -> bytes:
+    """What a digest knows of a slice beside its images."""
+    return f"{train} {validation} {test}{f' from {test_from}' if test_from else ''}".encode()
+
+
+def cifar10(
+    root: str | Path,
+    *,
+    train: int = 45_000,
+    validation: int = HELD_OUT,
+    test: int = TEST,
+    steps: int,
+    seed: int = 0,
+    test_from: int = 0,
+) -> Task:
+    """CIFAR-10 from the official python batches: the first `train`, the first `validation` of the last 5,000, `test` from `test_from` on.
 
     Only the batches that the slice needs are read. A copy recompressed as JPEG says so in its batch labels
     and is called `cifar10-jpeg75`. Raises `DataError`.
     """
     folder = find(Path(root))
-    summary = hashlib.sha256(f"{train} {validation} {test}".encode())
+    summary = hashlib.sha256(slice_name(train, validation, test, test_from))
 
     def load(names: list[str], start: int, count: int) -> tuple[Split, str]:
         parts = [read_batch(folder / name) for name in names]
@@ -209,6 +224,6 @@ def cifar10(root: str | Path, *, train: int = 45_000, validation: int = HELD_OUT
 
     learn, _ = load(BATCHES[: -(-train // 10_000)], 0, train)
     hold, _ = load(["data_batch_5"], 10_000 - HELD_OUT, validation)
-    judge, label = load(["test_batch"], 0, test)
+    judge, label = load(["test_batch"], test_from, test)
     name = "cifar10-jpeg75" if "JPEG q75" in label else "cifar10"
     return Task(name, learn, hold, judge, steps=steps, seed=seed, digest=summary.hexdigest()[:16])
