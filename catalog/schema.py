@@ -86,6 +86,11 @@ class Bound(Strict):
         return abs(value - self.paper) <= self.slack
 
     @property
+    def limit(self) -> float:
+        """The number that ours is compared with."""
+        return next(value for value in (self.at_least, self.at_most, self.paper, 0.0) if value is not None)
+
+    @property
     def slack(self) -> float:
         """The tolerance of `within` as an absolute number."""
         if isinstance(self.within, str):

@@ -12,6 +12,9 @@ from typing import Any
 from scripts import files
 
 
+ROUNDING = "rounding"  # tier of rows that tell what processors differ by: a smoke run's claims once more, on another instruction set
+
+
 @dataclass(frozen=True)
 class Row:
     """One measured number.

@@ -43,7 +43,6 @@ def print_report(out: Console, record: Record, report: Report) -> None:
     out.print(f"\n[bold]{escape(record.entry.name)}[/bold] [dim]{record.family}/{record.id}{took}[/dim]")
     if report.problem:
         out.print(f"[red]error[/red]: {escape(report.problem)}")
-        return
     if report.numbers:
         stand = " [yellow](the embedded stand-in, not CIFAR-10)[/yellow]" if report.data == "standin" else ""
         plural = "s" if len(report.seeds) > 1 else ""
@@ -51,6 +50,8 @@ def print_report(out: Console, record: Record, report: Report) -> None:
         out.print(numbers_table(report))
     if report.verdicts:
         out.print(claims_table(report.verdicts))
+    for note in report.notes:
+        out.print(f"[yellow]note[/yellow]: {escape(note)}")
 
 
 _printed: dict[str, str] = {}  # a server that rebuilds asks for the same again and again
@@ -99,17 +100,24 @@ def claims_table(verdicts: list[Verdict]) -> Table:
     for v in verdicts:
         name = v.claim + (f" {v.case}" if v.case else "")
         paper = "" if v.bound.paper is None else f"{v.bound.paper:g}"
-        ours = "" if math.isnan(v.value) else with_spread(v.values, lambda x: f"{x:.4g}")
+        ours = "" if math.isnan(v.value) else with_spread(list(v.values.values()), lambda x: f"{x:.4g}")
         table.add_row(escape(name), escape(v.said.where), v.said.tier, paper, ours, escape(v.bound.text), outcome(v))
     return table
 
 
 def outcome(v: Verdict) -> str:
     """The verdict, and loudly when it is not the expected one."""
-    if v.error:
-        return f"[red]error[/red] {escape(v.error)}"
-    if not v.surprising and v.verdict == "holds":
-        return "[green]holds[/green]"
+    because = f": {escape(v.bound.because)}" if v.bound.because else ""
+    if v.verdict == "error":
+        return f"[red]error[/red] {escape(v.error or 'is not a number')}"
+    if v.known and v.compared:
+        seeds = [v.known.values[seed] for seed in v.compared]
+        if v.departs:
+            recorded = f"{statistics.fmean(seeds):.4g} ± {v.known.allowed(len(seeds)):.2g} of {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+            return f"[red]departs[/red] from the recorded {recorded}"
+        return "[green]holds[/green], as recorded" if v.bound.admits(v.known.value) else f"[yellow]fails[/yellow], as recorded{because}"
+    if not v.bound_alone:
+        return f"{'[green]meets[/green]' if v.meets else '[yellow]misses[/yellow]'} its bound, not recorded"
     if not v.surprising:
-        return f"[yellow]fails, as expected[/yellow]: {escape(v.bound.because or '')}"
+        return "[green]holds[/green]" if v.verdict == "holds" else f"[yellow]fails, as expected[/yellow]{because}"
     return f"[red]{v.verdict}[/red], expected: {v.bound.expected}"

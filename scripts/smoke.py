@@ -1,35 +1,31 @@
-"""Run a method: reference, controls and method on a slice of data, then every claim of a tier against its bound."""
+"""Run a method: reference, controls and method on a slice of data, then every claim of a tier, against its bound or its record."""
 
 from __future__ import annotations
 
 import importlib
 import math
-import os
-import platform
-import subprocess
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from catalog import Record, load
-from catalog.schema import Claim, Tier
-from methods.kit.lab import Lab
+from catalog import Record
+from catalog.schema import Claim
+from methods.kit.lab import Lab, ReturnError
 from methods.kit.measure import QUANTITIES
 from methods.kit.nets import WeightsError
 from methods.kit.standin import COUNTS, standin
 from methods.kit.task import TEST, DataError, Task, cifar10
 from scripts import records, source
-from scripts.outcome import TIME, Report, Verdict
+from scripts.outcome import ENOUGH, TIME, Report, Verdict, known
+from scripts.stamp import Stamp
 
-TIERS: tuple[Tier, ...] = ("exact", "smoke", "long", "full")
+PLAIN = (DataError, WeightsError, ReturnError, records.RecordError)  # their messages say what, where and the cure
 
 
 @dataclass(frozen=True)
@@ -95,19 +91,32 @@ def call(module: ModuleType, name: str, claim: Claim, lab: Lab, seed: int) -> di
     return values
 
 
-def judge(module: ModuleType, name: str, claim: Claim, labs: dict[int, Lab]) -> list[Verdict]:
-    """A claim on every seed's lab. What a claim raises is an error verdict, not a crash."""
+def judge(root: Path, module: ModuleType, name: str, claim: Claim, lab: Lab, seed: int) -> list[Verdict]:
+    """A claim's numbers, one verdict a case. What a claim raises, or to leave the program, is an error verdict, not an end."""
     started = time.monotonic()
-    values: list[dict[str | None, float]] = []
+    values: dict[str | None, float] = {}
     error = ""
     try:
-        values = [call(module, name, claim, lab, seed) for seed, lab in labs.items()]
+        values = call(module, name, claim, lab, seed)
     except (DataError, WeightsError):
         raise
-    except Exception as problem:
-        error = f"{type(problem).__name__}: {problem}"
+    except (Exception, SystemExit) as problem:
+        error = said(root, problem)
     spent = time.monotonic() - started
-    return [Verdict(name, case, claim, bound, [v[case] for v in values], error, spent) for case, bound in claim.bounds().items()]
+    found = {case: {seed: values[case]} if case in values else {} for case in claim.bounds()}
+    return [Verdict(name, case, claim, bound, found[case], error, spent) for case, bound in claim.bounds().items()]
+
+
+def said(root: Path, problem: BaseException) -> str:
+    """An error in one line: where in the methods it was raised, and what it says."""
+    if isinstance(problem, PLAIN):
+        return str(problem)
+    frames = [frame for frame in traceback.extract_tb(problem.__traceback__) if Path(frame.filename).is_relative_to(root / "methods")]
+    own = [frame for frame in frames if "kit" not in Path(frame.filename).relative_to(root).parts]
+    place = next((f"{Path(f.filename).relative_to(root)}:{f.lineno}: {f.name}: " for f in reversed(own or frames)), "")
+    if isinstance(problem, SystemExit):
+        return f"{place}left the program with sys.exit({problem.code!r})"
+    return f"{place}{type(problem).__name__}: {str(problem).strip() or 'no reason given'}"
 
 
 def run(
@@ -120,78 +129,129 @@ def run(
     device: str = "cpu",
     record_rows: bool = False,
     resume: bool = False,
-    module: ModuleType | None = None,
+    report: Report | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Run one method's claims of the given tiers. `say` hears what is being done.
+    """Run one method's claims of the given tiers. `report` is filled in as the run goes on, and `say` hears what is being done.
 
-    With `record_rows` every finished seed is written to the results file at once; with `resume` seeds that the file
-    already has, from the same code and data, are read from it instead of run.
-    Raises DataError, WeightsError and RecordError, whose messages name file and cure.
+    With `record_rows` every finished seed is written to the results file at once; with `resume` seeds that the file already has, from
+    the same code and data, are read from it instead of run. Else a smoke claim that departs from its record is measured with two
+    more of the recorded seeds. Raises DataError, WeightsError, ReturnError and RecordError, whose messages name file and cure.
     """
     started = time.monotonic()
-    method = module or importlib.import_module(f"methods.{record.family}.{record.id}")
     upper = [tier for tier in tiers if tier != "exact"]
-    report = Report(record.id, upper[-1] if upper else "exact", seeds=list(seeds))
-    stamp = Stamp(root, record, device) if record_rows or resume else None
+    report = report or Report(record.id, "")
+    report.instructions = torch.backends.cpu.get_cpu_capability()
+    report.tier, report.seeds = upper[-1] if upper else "exact", list(seeds)
+    method = importlib.import_module(f"methods.{record.family}.{record.id}")
+    stamp = Stamp(root, record, name_of(device), torch.get_num_threads())
+    rows = records.read(stamp.path)
     start = (record.executable.start if record.executable else None) or "trained"
+
+    def doing(what: str, where: str = "") -> None:
+        report.doing = what
+        say(f"{where}{what}")
 
     if "exact" in tiers:
         lab = Lab(method, lambda: make_task("smoke", start, data, seeds[0], device))
         for name, claim in claims_of(record, ("exact",)):
-            say(f"exact claim {name}")
-            report.verdicts += judge(method, name, claim, {0: lab})
-        if stamp and record_rows:
-            rows = [(v.subject, "value", v.value) for v in report.verdicts if not v.error]
-            rows.append((*TIME, time.monotonic() - started))
-            stamp.write([stamp.row("exact", *row, "none", "", 0) for row in rows])
-    for tier in upper:
-        claims = list(claims_of(record, (tier,)))
-        if not claims and tier != "smoke":
-            continue
-        collected: dict[str, list[Verdict]] = {}
-        for count, seed in enumerate(seeds, 1):
-            config = {"long": getattr(method, "LONG", None) or method.Config(), "full": method.Config()}.get(tier)
-            lab = Lab(method, lambda tier=tier, seed=seed: make_task(tier, start, data, seed, device), config)  # type: ignore[misc]
-            where = f"{tier}, seed {seed} ({count} of {len(seeds)})"
-            say(f"{where}: reading data")
-            began = time.monotonic()
-            report.data, report.data_digest = lab.task.name, lab.task.digest
-            rows = stamp.done(tier, lab.task, seed) if stamp and resume else []
-            if not rows:
-                rows = list(measured(lab, method, where, say))
-                for name, claim in claims:
-                    say(f"{where}: claim {name}")
-                    found = judge(method, name, claim, {seed: lab})
-                    rows += [(v.subject, "value", v.value) for v in found if not v.error]
-                    for v in found:
-                        if v.error:
-                            collected.setdefault(v.subject, []).append(v)
-                rows.append((*TIME, time.monotonic() - began))
-                if stamp and record_rows:
-                    stamp.write([stamp.row(tier, *row, lab.task.name, lab.task.digest, seed) for row in rows])
-            for subject, quantity, value in rows:
-                if subject == TIME[0] or subject.startswith("claim_"):
-                    continue
+            doing(f"measured claim_{name}")
+            report.verdicts += judge(root, method, name, claim, lab, 0)
+        if record_rows:
+            found = [(v.subject, "value", v.value) for v in report.verdicts if not v.error]
+            found.append((*TIME, time.monotonic() - started))
+            stamp.write([stamp.row("exact", *row, "none", "", 0) for row in found])
+
+    def at_seed(tier: str, seed: int, where: str) -> dict[str, Verdict]:
+        """The verdicts of one seed, by subject."""
+        config = {"long": getattr(method, "LONG", None) or method.Config(), "full": method.Config()}.get(tier)
+        lab = Lab(method, lambda: make_task(tier, start, data, seed, device), config)
+        doing("read the data", where)
+        began = time.monotonic()
+        report.data, report.digests[seed] = lab.task.name, lab.task.digest
+        blank = {v.subject: v for name, claim in claims_of(record, (tier,)) for v in blanks(name, claim)}
+        found = stamp.done(tier, lab.task.digest, seed) if resume else []
+        if not found:
+            found = list(measured(lab, method, lambda subject: doing(f"measured {subject}", where)))
+            for name, claim in claims_of(record, (tier,)):
+                doing(f"measured claim_{name}", where)
+                for v in judge(root, method, name, claim, lab, seed):
+                    blank[v.subject] = v
+                    found += [] if v.error else [(v.subject, "value", v.value)]
+            found.append((*TIME, time.monotonic() - began))
+            if record_rows:
+                stamp.write([stamp.row(tier, *row, lab.task.name, lab.task.digest, seed) for row in found])
+        for subject, quantity, value in found:
+            if subject in blank:
+                blank[subject] = replace(blank[subject], values={seed: value})
+            elif subject != TIME[0]:
                 report.numbers.setdefault(subject, {}).setdefault(quantity, []).append(value)
-            values = {subject: value for subject, quantity, value in rows if quantity == "value"}
-            for name, claim in claims:
-                for case, bound in claim.bounds().items():
-                    verdict = Verdict(name, case, claim, bound, [])
-                    if verdict.subject in values:
-                        collected.setdefault(verdict.subject, []).append(Verdict(name, case, claim, bound, [values[verdict.subject]]))
-        report.verdicts += [merge(found) for found in collected.values()]
+        return {subject: v for subject, v in blank.items() if v.values or v.error}
+
+    for tier in upper:
+        if tier != "smoke" and not list(claims_of(record, (tier,))):
+            continue
+        found: dict[str, Verdict] = {}
+        for count, seed in enumerate(seeds, 1):
+            found = merged(found, at_seed(tier, seed, f"{tier}, seed {seed} ({count} of {len(seeds)}): "))
+        beside = known(record, rows, tier, report.data, report.digests)
+        found = {name: replace(v, known=beside.get(name), recording=record_rows and tier == "smoke") for name, v in found.items()}
+        odd = {name for name, v in found.items() if v.departs and len(v.compared) < ENOUGH}
+        more = [seed for seed in range(ENOUGH) if seed not in seeds and any(seed in beside[name].values for name in odd)]
+        for seed in more:
+            again = at_seed(tier, seed, f"{tier}, seed {seed}, for {len(odd)} claims depart from their record: ")
+            found |= merged({name: found[name] for name in odd}, {name: v for name, v in again.items() if name in odd})
+        report.verdicts += found.values()
+        if any(row.code != stamp.code for row in rows if row.tier == tier and beside):
+            report.notes.append("the code has moved on since the record was made, which is stale and judges all the same")
+    report.doing = ""
     report.seconds = time.monotonic() - started
     return report
 
 
-def measured(lab: Lab, method: ModuleType, where: str, say: Callable[[str], None]) -> Iterator[tuple[str, str, float]]:
+def rounding(
+    root: Path,
+    record: Record,
+    *,
+    data: Path | None = None,
+    seeds: tuple[int, ...] = (0,),
+    report: Report | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Report:
+    """Record the smoke claims once more, in a process that computes as another processor does: what the two differ by is tolerated."""
+    report = report or Report(record.id, records.ROUNDING)
+    method = importlib.import_module(f"methods.{record.family}.{record.id}")
+    stamp = Stamp(root, record, threads=torch.get_num_threads())
+    start = (record.executable.start if record.executable else None) or "trained"
+    for seed in seeds:
+        lab = Lab(method, lambda seed=seed: make_task("smoke", start, data, seed))  # type: ignore[misc]
+        found = list[Verdict]()
+        for name, claim in claims_of(record, ("smoke",)):
+            report.doing = f"measured claim_{name} on another instruction set"
+            say(f"{records.ROUNDING}, seed {seed}: claim_{name}")
+            found += judge(root, method, name, claim, lab, seed)
+        rows = [stamp.row(records.ROUNDING, v.subject, "value", v.value, lab.task.name, lab.task.digest, seed) for v in found if not v.error]
+        stamp.write(rows)
+        report.verdicts += [v for v in found if v.error]
+    return report
+
+
+def name_of(device: str) -> str:
+    return device if device == "cpu" else torch.cuda.get_device_name(device)
+
+
+def blanks(name: str, claim: Claim) -> list[Verdict]:
+    """A claim's verdicts before there is a value."""
+    return [Verdict(name, case, claim, bound) for case, bound in claim.bounds().items()]
+
+
+def measured(lab: Lab, method: ModuleType, doing: Callable[[str], None]) -> Iterator[tuple[str, str, float]]:
     """Reference, method and controls, as (subject, quantity, value)."""
     controls = [name.removeprefix("control_") for name in vars(method) if name.startswith("control_")]
     steps: list[tuple[str, Callable[[], Any]]] = [("reference", lambda: lab.before), ("method", lambda: lab.after)]
     steps += [(f"control_{name}", lambda name=name: lab.control(name)) for name in controls]  # type: ignore[misc]
     for subject, build in steps:
-        say(f"{where}: {subject.replace('_', ' ')}")
+        doing(subject)
         stats = build()
         for quantity in QUANTITIES:
             value = getattr(stats, quantity)
@@ -199,99 +259,10 @@ def measured(lab: Lab, method: ModuleType, where: str, say: Callable[[str], None
                 yield subject, quantity, float(value)
 
 
-def merge(found: list[Verdict]) -> Verdict:
-    """The same claim on several seeds as one verdict; an error on any seed is the verdict."""
-    first = found[0]
-    errors = [v.error for v in found if v.error]
-    return Verdict(first.claim, first.case, first.said, first.bound, [x for v in found for x in v.values], errors[0] if errors else "")
-
-
-class Stamp:
-    """What every recorded row of one run has in common."""
-
-    def __init__(self, root: Path, record: Record, device: str) -> None:
-        self.path = records.path_of(root, record.family, record.id)
-        self.code = source.digest(root, source.methods(root)[record.id])
-        self.device = device if device == "cpu" else torch.cuda.get_device_name(device)
-        self.commit = commit(root)
-
-    def row(self, tier: str, subject: str, metric: str, value: float, data: str, digest: str, seed: int) -> records.Row:
-        return records.Row(
-            tier, subject, metric, value, data, digest, seed, self.device, torch.get_num_threads(), platform.python_version(),
-            torch.__version__.split("+")[0], self.commit, self.code, datetime.now(UTC).strftime("%Y-%m-%d"),
-        )  # fmt: skip
-
-    def write(self, rows: list[records.Row]) -> None:
-        try:
-            records.write(self.path, rows)
-        except OSError as problem:
-            cure = "make the folder writable, or run without --record"
-            raise records.RecordError(f"{self.path}: cannot be written ({problem.strerror}); {cure}") from problem
-
-    def done(self, tier: str, task: Task, seed: int) -> list[tuple[str, str, float]]:
-        """Rows of a seed that was already measured with this code on this data."""
-        same = [r for r in records.read(self.path) if (r.tier, r.seed, r.data_digest, r.code) == (tier, seed, task.digest, self.code)]
-        return [(r.subject, r.metric, r.value) for r in same]
-
-
-def commit(root: Path) -> str:
-    """Short hash of HEAD; "+" behind it says that code had changed since."""
-    try:
-        git = ["git", "-C", str(root)]
-        head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
-        dirty = subprocess.run([*git, "status", "--porcelain", "--", "methods"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
-
-
-def run_many(
-    root: Path,
-    ids: list[str],
-    jobs: int,
-    options: dict[str, Any],
-    heard: Callable[[str, Report | None], None],
-    work: Callable[..., Report] = run,
-) -> dict[str, Report]:
-    """Do the work, `run` or the like, for methods side by side in `jobs` processes of one thread each.
-
-    `heard(id, None)` when one starts, with the report when it ends.
-    """
-    reports: dict[str, Report] = {}
-    if jobs < 2 or len(ids) < 2:
-        for id in ids:
-            heard(id, None)
-            reports[id] = _worker(root, id, options, work)
-            heard(id, reports[id])
-        return reports
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread)
-    waiting, running = list(ids), dict[Future[Report], str]()
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                id = waiting.pop(0)
-                heard(id, None)
-                running[pool.submit(_worker, root, id, options, work)] = id
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                id = running.pop(future)
-                reports[id] = future.result()
-                heard(id, reports[id])
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return reports
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
-
-
-def _worker(root: Path, id: str, options: dict[str, Any], work: Callable[..., Report]) -> Report:
-    """One method in this process; what stops the run is the report's problem."""
-    started = time.monotonic()
-    try:
-        return work(root, load(root / "catalog").entries[id], **options)
-    except (DataError, WeightsError, records.RecordError) as problem:
-        return Report(id, "smoke", problem=str(problem), seconds=time.monotonic() - started)
-    except Exception as problem:
-        return Report(id, "smoke", problem=f"{type(problem).__name__}: {problem}", seconds=time.monotonic() - started)
+def merged(one: dict[str, Verdict], other: dict[str, Verdict]) -> dict[str, Verdict]:
+    """The same claims with the seeds of both; an error on any seed is the verdict."""
+    whole = dict(one)
+    for subject, v in other.items():
+        mine = whole.get(subject, replace(v, values={}))
+        whole[subject] = replace(mine, values=mine.values | v.values, error=mine.error or v.error)
+    return whole

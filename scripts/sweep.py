@@ -9,12 +9,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from catalog import Record
 from methods.kit.lab import Lab
 from methods.kit.layers import output_error
 from methods.kit.task import Task
 from scripts.outcome import Report
-from scripts.smoke import Stamp, make_task, measured
+from scripts.smoke import make_task, measured, name_of
+from scripts.stamp import Stamp
 
 TIER = "sweep"
 
@@ -28,6 +31,7 @@ def sweep(
     device: str = "cpu",
     record_rows: bool = False,
     resume: bool = False,
+    report: Report | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Measure what `SWEEP` asks for on a smoke run's data: Configs, at a smoke run's budget, or pairs of a Config and a number of steps.
@@ -36,19 +40,25 @@ def sweep(
     `output_error`, against the reference, or `steps`. Finished seeds are recorded at once. Raises DataError, WeightsError and RecordError.
     """
     started = time.monotonic()
+    report = report or Report(record.id, TIER)
+    report.tier, report.seeds = TIER, list(seeds)
     method = importlib.import_module(f"methods.{record.family}.{record.id}")
-    report = Report(record.id, TIER, seeds=list(seeds))
-    stamp = Stamp(root, record, device) if record_rows or resume else None
+    stamp = Stamp(root, record, name_of(device), torch.get_num_threads())
     start = (record.executable.start if record.executable else None) or "trained"
     for seed in seeds:
         task = make_task("smoke", start, data, seed, device)
-        report.data, report.data_digest = task.name, task.digest
-        rows = stamp.done(TIER, task, seed) if stamp and resume else []
+        report.data, report.digests[seed] = task.name, task.digest
+        rows = stamp.done(TIER, task.digest, seed) if resume else []
         if not rows:
             for place, point in enumerate(method.SWEEP):
                 where = f"seed {seed}, point {place + 1} of {len(method.SWEEP)}"
-                rows += [(f"{subject}@{place}", quantity, value) for subject, quantity, value in at_point(method, task, point, where, say)]
-            if stamp and record_rows:
+
+                def doing(subject: str, where: str = where) -> None:
+                    report.doing = f"measured {subject}"
+                    say(f"{where}: {subject}")
+
+                rows += [(f"{subject}@{place}", quantity, value) for subject, quantity, value in at_point(method, task, point, doing)]
+            if record_rows:
                 stamp.write([stamp.row(TIER, *row, task.name, task.digest, seed) for row in rows])
         for subject, quantity, value in rows:
             report.numbers.setdefault(subject, {}).setdefault(quantity, []).append(value)
@@ -56,11 +66,11 @@ def sweep(
     return report
 
 
-def at_point(method: ModuleType, task: Task, point: Any, where: str, say: Callable[[str], None]) -> Iterator[tuple[str, str, float]]:
+def at_point(method: ModuleType, task: Task, point: Any, doing: Callable[[str], None]) -> Iterator[tuple[str, str, float]]:
     """(subject, quantity, value) of reference, method and controls under one Config, or under a Config for so many steps."""
     lab, steps = Lab(method, lambda: task, point), point[1] if isinstance(point, tuple) else None
     subjects = []
-    for subject, quantity, value in measured(lab, method, where, say):
+    for subject, quantity, value in measured(lab, method, doing):
         subjects.append(subject)
         yield subject, quantity, value
     for subject in dict.fromkeys(subjects):

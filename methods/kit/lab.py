@@ -16,6 +16,10 @@ from methods.kit.nets import trained
 from methods.kit.task import Task
 
 
+class ReturnError(TypeError):
+    """What `compress` or a control returned is no network; the message names the function and the cure."""
+
+
 class Lab:
     """One method on one task, under `config`: a Config, or a pair of a Config and a number of steps; the method's SMOKE if not given.
 
@@ -74,7 +78,12 @@ class Lab:
             like = copy.deepcopy(self.reference)
             torch.manual_seed(self.task.seed)
             with torch.enable_grad():  # the claim that asks first may run without
-                self._networks[name] = build(like).eval()
+                network = build(like)
+            if not isinstance(network, nn.Module):
+                verb = getattr(self.method, "compress" if name == "method" else f"control_{name}")
+                place = f"{verb.__code__.co_filename}:{verb.__code__.co_firstlineno}"
+                raise ReturnError(f"{place}: {verb.__name__} returned {type(network).__name__}, no network; return the one that ships")
+            self._networks[name] = network.eval()
         return self._networks[name]
 
     def _measured(self, name: str, model: nn.Module) -> Stats:
