@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from catalog import FAMILIES, Catalogue, Place, Problem, Record, line_of, load, nearest
+from catalog import FAMILIES, Catalogue, Place, Problem, Record, dotted, line_of, load, nearest
 from catalog.schema import METHOD_FAMILIES, Claim, Comparison, Framework, Listing, Overview, Paper, Vocabulary
 from scripts import records
 from scripts.source import Source, methods, paths
@@ -35,7 +34,7 @@ class Tree:
 
     def problem(self, path: str, place: Place, message: str) -> Problem:
         """A problem with a field of a YAML file."""
-        return Problem(path, line_of(self.catalogue.places.get(path, {}), place), ".".join(map(str, place)), message)
+        return Problem(path, line_of(self.catalogue.places.get(path, {}), place), dotted(place), message)
 
 
 def check(root: Path) -> list[Problem]:
@@ -364,12 +363,8 @@ def check_measured(tree: Tree) -> Iterator[Problem]:
             continue
         try:
             rows = records.read(file)
-        except records.RecordError as problem:
-            line, _, reason = str(problem).removeprefix(f"{file}:").partition(": ")
-            yield Problem(path, int(line) if line.isdecimal() else 1, "", reason)
-            continue
-        except (UnicodeDecodeError, csv.Error, OSError) as problem:
-            yield Problem(path, 1, "", f"cannot be read ({problem}); restore it with git")
+        except records.Damaged as problem:
+            yield Problem(path, problem.line, "", problem.reason)
             continue
         seen: set[tuple[str, str]] = set()
         for number, row in enumerate(rows, 2):
@@ -435,6 +430,7 @@ RULES = (
 
 def render(problems: Iterable[Problem], format: str = "text") -> str:
     """Problems as `text` (one a line), as a `json` list, or as the workflow commands by which `github` marks lines."""
+    problems = [problem.printable() for problem in problems]
     if format == "text":
         return "\n".join(map(str, problems))
     if format == "json":
@@ -452,7 +448,7 @@ def _command(problem: Problem) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return text.replace("%", "%25")
 
 
 def schema() -> dict[str, dict[str, Any]]:
