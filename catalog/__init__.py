@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from catalog.files import Unreadable as Unreadable
 from catalog.files import content
 from catalog.schema import FORMS, KINDS, Comparison, Entry, Executable, Vocabulary
-from catalog.text import called, is_blank, unfit, visible
+from catalog.text import called, is_blank, short, unfit
 
 HERE = Path(__file__).parent
 FAMILIES = tuple(KINDS)
@@ -39,7 +39,7 @@ class Problem:
 
     def printable(self) -> Problem:
         """The same, whatever the files hold: three short texts without a line break or anything that steers a terminal."""
-        return Problem(visible(self.path), self.line, visible(self.field), visible(self.message))
+        return Problem(short(self.path), self.line, short(self.field), short(self.message))
 
     def __str__(self) -> str:
         safe = self.printable()
@@ -66,6 +66,11 @@ class Record:
 
     def line(self, *place: str | int) -> int:
         return line_of(self.lines, place)
+
+    @property
+    def program(self) -> str:
+        """Where its method stands, or would stand, below the root of the repository."""
+        return f"methods/{self.family}/{self.id}.py"
 
     @property
     def executable(self) -> Executable | None:

@@ -9,7 +9,7 @@ import unicodedata
 # writing, by which a text can look like another
 _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and a symbol to Unicode, but nothing is drawn
-WIDEST = 1000  # characters of one printed message
+WIDEST = 1000  # characters of a printed message
 
 
 def unfit(text: str) -> re.Match[str] | None:
@@ -28,6 +28,10 @@ def is_blank(text: str) -> bool:
 
 
 def visible(text: str) -> str:
-    """A text as one line that cannot steer a terminal: what is not printable as its escape, and not without end."""
-    text = text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
+    """A text as one line that cannot steer a terminal: what is not printable is written as its escape."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def short(text: str) -> str:
+    """The same, and not without end."""
+    return visible(text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…")

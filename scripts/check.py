@@ -173,11 +173,10 @@ def check_claims(tree: Tree) -> Iterator[Problem]:
     """Every claim has its function and every function its claim; a method has enough claims to be trusted."""
     for record in tree.catalogue.entries.values():
         claims = record.executable.claims if record.executable else {}
-        file = f"methods/{record.family}/{record.id}.py"
-        if claims and file not in tree.written:
-            yield tree.problem(_path(record), ("claims",), f"{file} is missing; write it or remove the claims")
+        if claims and record.program not in tree.written:
+            yield tree.problem(_path(record), ("claims",), f"{record.program} is missing; write it or remove the claims")
         source = tree.sources.get(record.id)
-        if source is None or source.path != file:
+        if source is None or source.path != record.program:
             continue
         yield from _pairs(tree, record, claims, source)
         tiers = [claim.tier for claim in claims.values()]
@@ -214,13 +213,13 @@ def check_equations(tree: Tree) -> Iterator[Problem]:
                 mathml(equation.tex)
             except MathError as problem:
                 yield tree.problem(_path(record), ("equations", index, "tex"), str(problem))
-            file, source = f"methods/{record.family}/{record.id}.py", tree.sources.get(record.id)
-            if equation.function is None or (source is None and file in tree.written):
+            source = tree.sources.get(record.id)
+            if equation.function is None or (source is None and record.program in tree.written):
                 continue  # of a file that cannot be read nothing more is said
             functions = source.functions if source else {}
             if equation.function not in functions:
                 cure = nearest(equation.function, functions) or "; correct or remove it"
-                message = f"{file} has no function {equation.function}{cure}"
+                message = f"{record.program} has no function {equation.function}{cure}"
                 yield tree.problem(_path(record), ("equations", index, "function"), message)
 
 

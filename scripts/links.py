@@ -30,6 +30,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 from catalog import Catalogue
 from catalog.files import Unreadable, raw
 from catalog.schema import Entry, Strict
+from catalog.text import short
 from scripts import web
 from scripts.markup import escape, link
 
@@ -78,7 +79,7 @@ def read(path: Path) -> dict[str, Health]:
         return _FILE.validate_json(raw(path, LARGEST), strict=True)
     except ValidationError as problem:
         first = problem.errors(include_url=False)[0]
-        where = f"{': '.join(map(str, first['loc']))}: " if first["loc"] else ""
+        where = f"{short(': '.join(map(str, first['loc'])))}: " if first["loc"] else ""
         raise LinksError(f"{path}: damaged: {where}{first['msg']}; {CURE}") from problem
     except Unreadable as refusal:
         raise LinksError(f"{path}: cannot be read: {refusal.reason.partition(';')[0]}; {CURE}") from refusal
