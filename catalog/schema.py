@@ -292,11 +292,27 @@ KINDS: dict[str, type[Entry]] = {
 }  # fmt: skip
 
 
-class Column(Strict):
-    id: Slug = Field(description="Its name in the rows")
-    name: Line = Field(description="Its heading")
-    unit: Line = Field(description="Its unit")
+class Quantity(Strict):
+    """Something that is measured or printed as a number."""
+
+    name: Line = Field(description="What it is called")
+    unit: Line | None = Field(default=None, description="Its unit, where it has one")
     direction: Literal["higher", "lower", "none"] = Field(description="Which way is better")
+
+    @property
+    def label(self) -> str:
+        """Name and unit: "Top-1 error, %"; of a plain number the name."""
+        return f"{self.name}, {self.unit}" if self.unit else self.name
+
+
+class Metric(Quantity):
+    """What results are given in."""
+
+
+class Column(Quantity):
+    """A column of a published table."""
+
+    id: Slug = Field(description="Its name in the rows")
     delta_of: Slug | None = Field(default=None, description="The `baseline` value that this column is the change from")
 
 
@@ -330,14 +346,6 @@ class Comparison(Strict):
                 names = ", ".join(sorted(extra))
                 raise ValueError(f"row {row.method!r} has values for {names}, which is no column; add the column or remove the value")
         return self
-
-
-class Metric(Strict):
-    """A measured or printed quantity."""
-
-    name: Line = Field(description="Its name")
-    unit: Line = Field(description="Its unit")
-    direction: Literal["higher", "lower", "none"] = Field(description="Which way is better")
 
 
 class Vocabulary(Strict):

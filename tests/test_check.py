@@ -258,21 +258,24 @@ BROKEN: list[tuple[str, str, str, str | bytes, list[str]]] = [
     ("vocabulary broken", WORDS, "tags: {", "tags: [",
      ["4: not YAML: while parsing a flow sequence, did not find expected ',' or ']'; close the bracket, and put a comma between items"]),
     ("unknown tag", SLIM, "[channel]", "[chanel]",
-     ["6: tags.0: 'chanel' is not among the tags of catalog/vocabulary.yaml; did you mean channel?"]),
+     ["6: tags.0: 'chanel' is not among the known tags; did you mean channel? If not, correct it or add it to catalog/vocabulary.yaml"]),
     ("unknown tag, nothing near", SLIM, "[channel]", "[channel, zzz]",
-     ["6: tags.1: 'zzz' is not among the tags of catalog/vocabulary.yaml; add it there"]),
+     ["6: tags.1: 'zzz' is not among the known tags; correct it or add it to catalog/vocabulary.yaml"]),
     ("unknown dataset", SLIM,
      "{dataset: CIFAR-10, model: ResNet-8, metric: top1_error, baseline",
      "{dataset: CIFAR10, model: ResNet-8, metric: top1_error, baseline",
-     ["16: results.0.dataset: 'CIFAR10' is not among the datasets of catalog/vocabulary.yaml; did you mean CIFAR-10?"]),
+     ["16: results.0.dataset: 'CIFAR10' is not among the known datasets; did you mean CIFAR-10? If not, correct it or add it to"
+      " catalog/vocabulary.yaml"]),
     ("unknown model", SLIM, "model: ResNet-8, metric: top1_error, baseline", "model: ResNet8, metric: top1_error, baseline",
-     ["16: results.0.model: 'ResNet8' is not among the models of catalog/vocabulary.yaml; did you mean ResNet-8?"]),
+     ["16: results.0.model: 'ResNet8' is not among the known models; did you mean ResNet-8? If not, correct it or add it to"
+      " catalog/vocabulary.yaml"]),
     ("unknown metric", SLIM, "top1_error, baseline", "error_rate, baseline",
-     ["16: results.0.metric: 'error_rate' is not among the metrics of catalog/vocabulary.yaml; add it there"]),
+     ["16: results.0.metric: 'error_rate' is not among the known metrics; correct it or add it to catalog/vocabulary.yaml"]),
     ("table: unknown dataset", TABLE, "CIFAR-10", "ImageNet",
-     ["3: dataset: 'ImageNet' is not among the datasets of catalog/vocabulary.yaml; add it there"]),
+     ["3: dataset: 'ImageNet' is not among the known datasets; correct it or add it to catalog/vocabulary.yaml"]),
     ("table: unknown model", TABLE, "ResNet-8", "ResNet-9",
-     ["4: model: 'ResNet-9' is not among the models of catalog/vocabulary.yaml; did you mean ResNet-8?"]),
+     ["4: model: 'ResNet-9' is not among the known models; did you mean ResNet-8? If not, correct it or add it to"
+      " catalog/vocabulary.yaml"]),
     ("builds on nothing", TUCKER, "summary", "builds_on: [slimm]\nsummary",
      ["7: builds_on.0: there is no entry slimm; did you mean slim?"]),
     ("compared with nothing", TUCKER, "summary", "compared_with: [zzz]\nsummary",
@@ -609,6 +612,18 @@ def test_text_and_json() -> None:
 def test_github_commands_cannot_be_broken_out_of() -> None:
     found = [Problem("a,b:c.yaml", 3, "title", "100%\r\n::error::gotcha")]
     assert render(found, "github") == "::error file=a%2Cb%3Ac.yaml,line=3::title: 100%25\\r\\n::error::gotcha"
+
+
+def test_a_quantity_may_have_no_unit(tree: Path) -> None:
+    for file, unit in ((WORDS, ' unit: "%",'), (TABLE, " unit: points,")):
+        text = GOOD[file].replace(unit, "")
+        kind = "vocabulary" if file == WORDS else "comparison"
+        jsonschema.Draft202012Validator(schema()[kind]).validate(parse(text)[0])
+        with edited(tree, file, text):
+            assert problems(tree) == []
+        with edited(tree, file, GOOD[file].replace(unit, " unit: ,")):
+            (said,) = problems(tree)
+        assert said.endswith("unit: is empty; fill it in, or remove it")
 
 
 def test_unknown_format() -> None:
