@@ -253,7 +253,7 @@ def render(text: str) -> str:
 tricky = st.text(st.sampled_from("<>&|`*_[](){}#:!-+=~\\\"'1.;/?@$^ \n\tab\x02\x03é"), max_size=30)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(tricky)
 def test_escaped_text_is_only_text(text: str) -> None:
     wanted = "".join(c for c in " ".join(text.split()) if c.isprintable())
