@@ -1,5 +1,6 @@
 # make            environment, check, smoke tests on the stand-in, site
 # make test       environment, the whole test suite
+# make properties the tests of properties, on examples that nobody has seen yet
 # make serve      the site on http://127.0.0.1:8000, rebuilt when something changes
 # make smoke METHOD=network_slimming
 PYTHON ?= python3
@@ -7,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 JOBS ?= 2
 
-.PHONY: all test test-clone lint serve smoke check site clean
+.PHONY: all test test-clone properties lint serve smoke check site clean
 .DELETE_ON_ERROR:
 
 all: $(READY)
@@ -25,6 +26,9 @@ lint: $(READY)
 
 test-clone: $(READY)
 	@$(BIN)/python -m pytest -o addopts= -m clone tests/test_clone.py
+
+properties: $(READY)
+	@HYPOTHESIS_PROFILE=free OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m hypothesis
 
 check site: $(READY)
 	@$(BIN)/smallprint $@

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,10 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from catalog.schema import KINDS, Comparison, Entry, Executable, Vocabulary
+from catalog.files import Unreadable as Unreadable
+from catalog.files import content
+from catalog.schema import FORMS, KINDS, Comparison, Entry, Executable, Vocabulary
+from catalog.text import called, is_blank, short, unfit
 
 HERE = Path(__file__).parent
 FAMILIES = tuple(KINDS)
@@ -33,9 +37,14 @@ class Problem:
     field: str
     message: str
 
+    def printable(self) -> Problem:
+        """The same, whatever the files hold: three short texts without a line break or anything that steers a terminal."""
+        return Problem(short(self.path), self.line, short(self.field), short(self.message))
+
     def __str__(self) -> str:
-        where = f"{self.field}: " if self.field else ""
-        return f"{self.path}:{self.line}: {where}{self.message}"
+        safe = self.printable()
+        where = f"{safe.field}: " if safe.field else ""
+        return f"{safe.path}:{safe.line}: {where}{safe.message}"
 
 
 def line_of(lines: dict[Place, int], place: Place) -> int:
@@ -59,6 +68,11 @@ class Record:
         return line_of(self.lines, place)
 
     @property
+    def program(self) -> str:
+        """Where its method stands, or would stand, below the root of the repository."""
+        return f"methods/{self.family}/{self.id}.py"
+
+    @property
     def executable(self) -> Executable | None:
         return self.entry if isinstance(self.entry, Executable) else None
 
@@ -77,19 +91,13 @@ class Catalogue:
         return [record for record in self.entries.values() if record.family == name]
 
 
-class Unreadable(Exception):
-    """A file that is no YAML of ours: the line and the reason."""
-
-    def __init__(self, line: int, reason: str, field: str = "") -> None:
-        super().__init__(reason)
-        self.line, self.reason, self.field = line, reason, field
-
-
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-LARGEST = 1_000_000  # bytes; a longer file is a mistake
 NAME = 40  # characters: texts as short as this are often names, which thousands of entries repeat
 TEXT = "tag:yaml.org,2002:str"
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+LONGEST = 100  # characters of a number (Python refuses to print thousands of digits, and counts minutes in base 60), or of a misspelt word
 DEEPEST = 50  # levels; libyaml's own composer overflows the stack instead of raising
+MOST = 5_000  # values in one file, of which the largest has some hundred; for each, a suggestion may have to be found
 
 
 def parse(text: str) -> tuple[Any, dict[Place, int]]:
@@ -116,6 +124,8 @@ def _document(loader: Any) -> tuple[Any, dict[Place, int]]:
 
     def build(event: Any, place: Place) -> Any:
         line = event.start_mark.line + 1
+        if len(lines) > MOST:
+            raise Unreadable(line, f"more than {MOST} values are too many for one file; split or shorten it")
         if isinstance(event, yaml.AliasEvent):
             raise Unreadable(line, "aliases (*name) are not used here; write the value out")
         if len(place) > DEEPEST:
@@ -146,6 +156,8 @@ def _document(loader: Any) -> tuple[Any, dict[Place, int]]:
         tag = event.tag if event.tag not in (None, "!") else loader.resolve(yaml.ScalarNode, event.value, event.implicit)
         if tag == TEXT:  # nine in ten, and nothing can go wrong with them
             return sys.intern(event.value) if len(event.value) <= NAME else event.value
+        if tag in NUMBERS and len(event.value) > LONGEST:
+            return math.inf  # which no field takes
         try:
             return scalars.construct_object(yaml.ScalarNode(tag, event.value))
         except Exception as problem:  # PyYAML raises KeyError, IndexError or AttributeError for `!!bool x`, `!!int ""`, `!!timestamp x`
@@ -194,23 +206,13 @@ def _first_line(problem: Exception) -> str:
 
 
 def read(path: Path) -> tuple[Any, dict[Place, int]]:
-    """`parse` of a file; raises `Unreadable` for what cannot be opened or is not UTF-8."""
-    try:
-        raw = path.read_bytes()
-    except OSError as problem:
-        raise Unreadable(1, f"cannot be opened: {problem.strerror}; restore it") from problem
-    if len(raw) > LARGEST:
-        raise Unreadable(1, f"{len(raw)} bytes are too many for one entry (at most {LARGEST}); split or shorten it")
-    try:
-        return parse(raw.decode("utf-8"))
-    except UnicodeDecodeError as problem:
-        line = raw[: problem.start].count(b"\n") + 1
-        raise Unreadable(line, "not UTF-8; save the file in that encoding") from problem
+    """`parse` of a file; raises `Unreadable`, also for what is no UTF-8 file of a sane size."""
+    return parse(content(path))
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """ "; did you mean X?" or nothing."""
-    close = difflib.get_close_matches(word, list(words), 1, 0.6)
+    close = difflib.get_close_matches(word, list(words), 1, 0.6) if len(word) <= LONGEST else []  # time goes with the square
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -251,9 +253,9 @@ def explain(model: type[BaseModel], error: Any) -> str:
         close = nearest(str(given), re.findall(r"'([^']+)'", context["expected"]))
         return f"{_shown(given)} is not one of {context['expected']}{close or '; correct it'}"
     if kind == "string_pattern_mismatch":
-        return f"{_shown(given)} does not have the form {_FORMS.get(context['pattern'], context['pattern'])}; correct it"
+        return f"{_shown(given)} does not have the form of {FORMS.get(context['pattern'], context['pattern'])}; correct it"
     if kind == "float_type" and isinstance(given, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", given):
-        return f"{given!r} is text to YAML, which wants a point in such a number; write {given.lower().replace('e', '.0e')}"
+        return f"{_shown(given)} is text to YAML, which wants a point in such a number; write {given.lower().replace('e', '.0e')}"
     if kind in _KINDS:
         return f"must be {_KINDS[kind]}, got {_shown(given)}; correct it"
     if kind == "too_short":
@@ -273,21 +275,31 @@ _KINDS = {
     "model_type": "fields and values",
 }
 
-_FORMS = {
-    r"^[a-z][a-z0-9_]*$": "of a slug: small letters, digits and _",
-    r"^(\d{4}\.\d{4,5}|[a-z-]+(\.[A-Z]{2})?/\d{7})$": 'of an arXiv id such as "1708.06519"',
-    r"^10\.\d{4,9}/\S+$": 'of a DOI such as "10.1109/ICCV.2017.298"',
-    r"^https?://[^\s<>\"']+$": "of a web address (http:// or https://)",
-}
+
+def dotted(place: Place) -> str:
+    """A place as people write it: "claims.better.at_least"."""
+    return ".".join(map(str, place))
 
 
-def _empty(data: Any, place: Place) -> Iterator[Place]:
-    """Where a field has no value, which is a mistake also where the field may be left out."""
-    if data is None:
-        yield place
-    elif isinstance(data, dict | list):
-        for step, part in data.items() if isinstance(data, dict) else enumerate(data):
-            yield from _empty(part, (*place, step))
+def _flaws(data: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """What no field of any kind may hold, wherever it stands: nothing, text that no page can hold, numbers without end."""
+    if isinstance(data, str):
+        if bad := unfit(data):
+            yield place, f"holds the character {called(bad[0])}, which no page can hold; remove it"
+        elif is_blank(data):
+            yield place, f"{'holds only characters that are not seen' if data else 'is empty'}; fill it in, or remove it"
+    elif isinstance(data, float) and not math.isfinite(data):
+        yield place, f"must be a finite number of at most {LONGEST} characters; correct it"
+    elif isinstance(data, dict):
+        for name, part in data.items():
+            for _, flaw in _flaws(name):
+                yield (*place, name), f"its name {flaw}"
+            yield from _flaws(part, (*place, name))
+    elif isinstance(data, list):
+        for index, part in enumerate(data):
+            yield from _flaws(part, (*place, index))
+    elif data is None and (place[:1], place[2:3]) != (("rows",), ("values",)):  # a row of a table may have no value in a column
+        yield place, "is empty; fill it in, or remove it"
 
 
 def validate(model: type[M], data: Any, lines: dict[Place, int], path: str, problems: list[Problem]) -> M | None:
@@ -295,19 +307,21 @@ def validate(model: type[M], data: Any, lines: dict[Place, int], path: str, prob
     if not isinstance(data, dict):
         problems.append(Problem(path, 1, "", f"must be fields and values, got {type(data).__name__}; write name: value"))
         return None
-    seen = set() if model is Comparison else set(_empty(data, ()))  # a row of a table may have no value in a column
-    problems += [Problem(path, line_of(lines, place), ".".join(map(str, place)), "is empty; fill it in, or remove it") for place in seen]
+    said: dict[Place, str] = {}
+    for place, flaw in _flaws(data):
+        said.setdefault(place, flaw)
+    valid = None
     try:
-        return model.model_validate(data)
+        valid = model.model_validate(data)
     except ValidationError as refusal:
         for error in refusal.errors(include_url=False):
             place = error["loc"]
             while place and place not in lines and place[-1] in ("float", "str", "[key]"):
                 place = place[:-1]
-            if place not in seen:  # each branch of a union has its own error; the first says enough
-                problems.append(Problem(path, line_of(lines, place), ".".join(map(str, place)), explain(model, {**error, "loc": place})))
-            seen.add(place)
-    return None
+            if place not in said:  # each branch of a union has its own error; the first says enough
+                said[place] = explain(model, {**error, "loc": place})
+    problems += [Problem(path, line_of(lines, place), dotted(place), message) for place, message in said.items()]
+    return None if said else valid
 
 
 def load(root: Path = HERE, *, numbered: bool = True) -> Catalogue:

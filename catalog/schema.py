@@ -4,16 +4,47 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]
+
+def _one_line(value: str) -> str:
+    if "\n" in value:
+        raise ValueError("must be one line; take out the line break")
+    return value
+
+
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300), AfterValidator(_one_line)]
 Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=700)]
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
-Arxiv = Annotated[str, StringConstraints(pattern=r"^(\d{4}\.\d{4,5}|[a-z-]+(\.[A-Z]{2})?/\d{7})$")]
-Doi = Annotated[str, StringConstraints(pattern=r"^10\.\d{4,9}/\S+$")]
-Web = Annotated[str, StringConstraints(pattern=r"^https?://[^\s<>\"']+$", max_length=400)]
+_SLUG = r"^[a-z][a-z0-9_]*$"
+_ARXIV = r"^([0-9]{4}\.[0-9]{4,5}|[a-z-]+(\.[A-Z]{2})?/[0-9]{7})$"
+_DOI = r"^10\.[0-9]{4,9}/\S+$"
+_DAY = r"^[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?$"
+_WEB = r"^https?://(\w[\w.-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?([/?#][^\s<>\"']*)?$"
+FORMS = {
+    _SLUG: "a slug: small letters, digits and _",
+    _ARXIV: 'an arXiv id such as "1708.06519"',
+    _DOI: 'a DOI such as "10.1109/ICCV.2017.298"',
+    _DAY: 'a year, month or day such as "2026-01-31"',
+    _WEB: "a web address (http:// or https://, then a host, without user name or password)",
+}
+Slug = Annotated[str, StringConstraints(pattern=_SLUG, max_length=60)]
+Arxiv = Annotated[str, StringConstraints(pattern=_ARXIV, max_length=60)]
+Doi = Annotated[str, StringConstraints(pattern=_DOI, max_length=300)]
+
+
+def _host(value: str) -> str:
+    try:
+        urlsplit(value).port  # noqa: B018 - it raises for a port or an IPv6 address that is none
+    except ValueError as problem:
+        raise ValueError(f"is no web address ({str(problem).lower()}); correct it") from problem
+    return value
+
+
+Web = Annotated[str, StringConstraints(pattern=_WEB, max_length=400), AfterValidator(_host)]
 Family = Literal["low_rank", "pruning", "distillation", "quantization", "architecture", "frameworks", "overviews", "lists"]
 METHOD_FAMILIES = ("low_rank", "pruning", "distillation", "quantization", "architecture", "frameworks")
 Tier = Literal["exact", "smoke", "long", "full"]
@@ -31,8 +62,10 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 def _tolerance(value: float | str) -> float | str:
-    if not (re.fullmatch(r"\d+(\.\d+)?%", value) if isinstance(value, str) else 0 <= value < math.inf):
+    if not (re.fullmatch(r"[0-9]+(\.[0-9]+)?%", value) if isinstance(value, str) else 0 <= value < math.inf):
         raise ValueError('must be a number (absolute) or a percentage such as "2%" (relative)')
+    if isinstance(value, str) and float(value[:-1]) > 100:
+        raise ValueError("must be at most 100%, or hardly any number fails; correct it")
     return value
 
 
@@ -40,7 +73,7 @@ Tolerance = Annotated[float | str, AfterValidator(_tolerance)]
 
 
 def _once(values: list[str]) -> list[str]:
-    twice = sorted({value for value in values if values.count(value) > 1})
+    twice = sorted(value for value, times in Counter(values).items() if times > 1)
     if twice:
         raise ValueError(f"names {', '.join(twice)} twice; keep one")
     return values
@@ -233,7 +266,7 @@ class Technique(Strict):
 
 class Status(Strict):
     state: Literal["active", "maintained", "unmaintained", "archived"] = Field(description="Whether anybody still works on it")
-    last_activity: Annotated[str, StringConstraints(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")] = Field(description="Day, month or year")
+    last_activity: Annotated[str, StringConstraints(pattern=_DAY)] = Field(description="Day, month or year")
     note: Line | None = Field(default=None, description="What else to know")
 
 
@@ -264,11 +297,27 @@ KINDS: dict[str, type[Entry]] = {
 }  # fmt: skip
 
 
-class Column(Strict):
-    id: Slug = Field(description="Its name in the rows")
-    name: Line = Field(description="Its heading")
-    unit: Line = Field(description="Its unit")
+class Quantity(Strict):
+    """Something that is measured or printed as a number."""
+
+    name: Line = Field(description="What it is called")
+    unit: Line | None = Field(default=None, description="Its unit, where it has one")
     direction: Literal["higher", "lower", "none"] = Field(description="Which way is better")
+
+    @property
+    def label(self) -> str:
+        """Name and unit: "Top-1 error, %"; of a plain number the name."""
+        return f"{self.name}, {self.unit}" if self.unit else self.name
+
+
+class Metric(Quantity):
+    """What results are given in."""
+
+
+class Column(Quantity):
+    """A column of a published table."""
+
+    id: Slug = Field(description="Its name in the rows")
     delta_of: Slug | None = Field(default=None, description="The `baseline` value that this column is the change from")
 
 
@@ -302,14 +351,6 @@ class Comparison(Strict):
                 names = ", ".join(sorted(extra))
                 raise ValueError(f"row {row.method!r} has values for {names}, which is no column; add the column or remove the value")
         return self
-
-
-class Metric(Strict):
-    """A measured or printed quantity."""
-
-    name: Line = Field(description="Its name")
-    unit: Line = Field(description="Its unit")
-    direction: Literal["higher", "lower", "none"] = Field(description="Which way is better")
 
 
 class Vocabulary(Strict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from catalog import FAMILIES, Catalogue, Place, Problem, Record, line_of, load, nearest
+from catalog import FAMILIES, Catalogue, Place, Problem, Record, dotted, line_of, load, nearest
 from catalog.schema import METHOD_FAMILIES, Claim, Comparison, Framework, Listing, Overview, Paper, Vocabulary
 from scripts import records
 from scripts.source import Source, methods, paths
@@ -35,7 +34,7 @@ class Tree:
 
     def problem(self, path: str, place: Place, message: str) -> Problem:
         """A problem with a field of a YAML file."""
-        return Problem(path, line_of(self.catalogue.places.get(path, {}), place), ".".join(map(str, place)), message)
+        return Problem(path, line_of(self.catalogue.places.get(path, {}), place), dotted(place), message)
 
 
 def check(root: Path) -> list[Problem]:
@@ -72,8 +71,9 @@ def check_words(tree: Tree) -> Iterator[Problem]:
     def word(path: str, kind: str, place: Place, value: str) -> Iterator[Problem]:
         if value not in known[kind]:
             section = kind.removesuffix("s") + "s"
-            cure = nearest(value, known[kind]) or "; add it there"
-            yield tree.problem(path, place, f"{value!r} is not among the {section} of {VOCABULARY}{cure}")
+            close = nearest(value, known[kind])
+            cure = f"{close} If not, correct" if close else "; correct"
+            yield tree.problem(path, place, f"{value!r} is not among the known {section}{cure} it or add it to {VOCABULARY}")
 
     for record in tree.catalogue.entries.values():
         for index, tag in enumerate(record.entry.tags):
@@ -174,11 +174,10 @@ def check_claims(tree: Tree) -> Iterator[Problem]:
     """Every claim has its function and every function its claim; a method has enough claims to be trusted."""
     for record in tree.catalogue.entries.values():
         claims = record.executable.claims if record.executable else {}
-        file = f"methods/{record.family}/{record.id}.py"
-        if claims and file not in tree.written:
-            yield tree.problem(_path(record), ("claims",), f"{file} is missing; write it or remove the claims")
+        if claims and record.program not in tree.written:
+            yield tree.problem(_path(record), ("claims",), f"{record.program} is missing; write it or remove the claims")
         source = tree.sources.get(record.id)
-        if source is None or source.path != file:
+        if source is None or source.path != record.program:
             continue
         yield from _pairs(tree, record, claims, source)
         tiers = [claim.tier for claim in claims.values()]
@@ -215,13 +214,13 @@ def check_equations(tree: Tree) -> Iterator[Problem]:
                 mathml(equation.tex)
             except MathError as problem:
                 yield tree.problem(_path(record), ("equations", index, "tex"), str(problem))
-            file, source = f"methods/{record.family}/{record.id}.py", tree.sources.get(record.id)
-            if equation.function is None or (source is None and file in tree.written):
+            source = tree.sources.get(record.id)
+            if equation.function is None or (source is None and record.program in tree.written):
                 continue  # of a file that cannot be read nothing more is said
             functions = source.functions if source else {}
             if equation.function not in functions:
                 cure = nearest(equation.function, functions) or "; correct or remove it"
-                message = f"{file} has no function {equation.function}{cure}"
+                message = f"{record.program} has no function {equation.function}{cure}"
                 yield tree.problem(_path(record), ("equations", index, "function"), message)
 
 
@@ -364,12 +363,8 @@ def check_measured(tree: Tree) -> Iterator[Problem]:
             continue
         try:
             rows = records.read(file)
-        except records.RecordError as problem:
-            line, _, reason = str(problem).removeprefix(f"{file}:").partition(": ")
-            yield Problem(path, int(line) if line.isdecimal() else 1, "", reason)
-            continue
-        except (UnicodeDecodeError, csv.Error, OSError) as problem:
-            yield Problem(path, 1, "", f"cannot be read ({problem}); restore it with git")
+        except records.Damaged as problem:
+            yield Problem(path, problem.line, "", problem.reason)
             continue
         seen: set[tuple[str, str]] = set()
         for number, row in enumerate(rows, 2):
@@ -435,6 +430,7 @@ RULES = (
 
 def render(problems: Iterable[Problem], format: str = "text") -> str:
     """Problems as `text` (one a line), as a `json` list, or as the workflow commands by which `github` marks lines."""
+    problems = [problem.printable() for problem in problems]
     if format == "text":
         return "\n".join(map(str, problems))
     if format == "json":
@@ -452,7 +448,7 @@ def _command(problem: Problem) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return text.replace("%", "%25")
 
 
 def schema() -> dict[str, dict[str, Any]]:

@@ -16,10 +16,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from catalog.text import visible
 from scripts import source
 
 if TYPE_CHECKING:
-    from catalog import Catalogue, Record
+    from catalog import Catalogue, Problem, Record
     from scripts.links import Health
     from scripts.outcome import Report
 
@@ -44,16 +45,18 @@ Changed = Annotated[bool, typer.Option("--changed", help="Only what this branch 
 Since = Annotated[str | None, typer.Option("--since", metavar="REF", help="With --changed: what the branch left; else main")]
 
 
-def refuse(message: str) -> typer.Exit:
-    """One clear line and exit code 1: `raise refuse(...)`."""
-    err.print(f"[red]error[/red]: {_plain(message)}")
+def refuse(*messages: object) -> typer.Exit:
+    """One clear line each and exit code 1: `raise refuse(...)`."""
+    for message in messages:
+        err.print(f"[red]error[/red]: {_plain(str(message))}")
     return typer.Exit(1)
 
 
 def _plain(text: str) -> str:
+    """Text as it is, whatever it holds: no markup, and nothing that steers a terminal."""
     from rich.markup import escape
 
-    return escape(text)
+    return escape("\n".join(map(visible, text.split("\n"))))
 
 
 def catalogue() -> Catalogue:
@@ -63,9 +66,15 @@ def catalogue() -> Catalogue:
 
 
 def pick(names: list[str] | None, facts: Catalogue, *, methods: bool) -> list[str]:
-    """Ids for the names a user typed; all with a method file when there are none."""
-    known = source.methods(ROOT) if methods else facts.entries
+    """Ids for the names a user typed; all with a method file when there are none.
+
+    Refuses what cannot be read, and all where one cannot be read: a method that is left out in silence looks like one that passed.
+    """
+    unread: list[Problem] = []
+    known = source.methods(ROOT, unread) if methods else facts.entries
     if not names:
+        if unread:
+            raise refuse(*sorted(unread))
         return [id for id in known if id in facts.entries]
     places = {id: record.family for id, record in facts.entries.items()}
     picked = []
@@ -76,7 +85,9 @@ def pick(names: list[str] | None, facts: Catalogue, *, methods: bool) -> list[st
             broken(facts, [name.rpartition("/")[2].replace("-", "_")])  # it may be there, but not readable yet
             raise refuse(str(problem.args[0])) from None
         if id not in known:
-            raise refuse(f"{id} is in the catalogue but not reimplemented yet: there is no methods/{places[id]}/{id}.py")
+            if why := [problem for problem in unread if problem.path == facts.entries[id].program]:
+                raise refuse(*why)
+            raise refuse(f"{id} is in the catalogue but not reimplemented yet: there is no {facts.entries[id].program}")
         picked.append(id)
     return list(dict.fromkeys(picked))
 
@@ -148,7 +159,9 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON")] = False,
 ) -> None:
     """List the entries: family, name, year, how many claims, whether there is a method."""
-    facts, methods = catalogue(), source.methods(ROOT)
+    unread: list[Problem] = []
+    facts, methods = catalogue(), source.methods(ROOT, unread)
+    missing = {problem.path: "cannot be read" for problem in unread}
     families = {record.family for record in facts.entries.values()}
     if family and family.replace("-", "_") not in families:
         raise refuse(f"{family} is no family with entries; there are {', '.join(sorted(families))}")
@@ -156,14 +169,20 @@ def list_(
     if as_json:
         fields = [{"id": r.id, "family": r.family, "name": r.entry.name, "year": r.entry.year, "method": r.id in methods} for r in rows]
         print(json.dumps(fields, indent=2))
-        return
+    else:
+        out.print(_entries(rows, {r.id: "yes" if r.id in methods else missing.get(r.program, "not yet") for r in rows}))
+    if facts.problems or unread:
+        raise refuse(*sorted(facts.problems + unread))
+
+
+def _entries(rows: list[Record], methods: dict[str, str]) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("family", "id", "name", "year", "claims", "method"):
         table.add_column(column, justify="right" if column in ("year", "claims") else "left")
     for r in rows:
         claims = len(r.executable.claims) if r.executable else 0
-        table.add_row(r.family, r.id, _plain(r.entry.name), str(r.entry.year), str(claims or ""), "yes" if r.id in methods else "not yet")
-    out.print(table)
+        table.add_row(r.family, r.id, _plain(r.entry.name), str(r.entry.year), str(claims or ""), methods[r.id])
+    return table
 
 
 @app.command()
@@ -174,7 +193,9 @@ def show(name: Name) -> None:
     facts = catalogue()
     (id,) = pick([name], facts, methods=False)
     record = facts.entries[id]
-    entry, method = record.entry, source.methods(ROOT).get(id)
+    unread: list[Problem] = []
+    entry, method = record.entry, source.methods(ROOT, unread).get(id)
+    wrong: list[object] = [problem for problem in unread if problem.path == record.program]
     out.print(f"[bold]{_plain(entry.title)}[/bold]\n{_plain(', '.join(entry.authors))} · {_plain(entry.venue or '')} · {entry.year}")
     for label, value in (("arXiv", entry.arxiv and f"https://arxiv.org/abs/{entry.arxiv}"), ("DOI", entry.doi), ("Home", entry.url)):
         if value:
@@ -185,12 +206,13 @@ def show(name: Name) -> None:
         if text:
             out.print(f"\n[bold]{label}:[/bold] {_plain(' '.join(text.split()))}")
     if method:
-        out.print(f"\nmethods/{record.family}/{id}.py · smallprint smoke {id}")
+        out.print(f"\n{record.program} · smallprint smoke {id}")
+    try:
+        rows, none = records.read(records.path_of(ROOT, record.family, id)), "not yet"
+    except records.RecordError as problem:
+        rows, none = [], "cannot be read"
+        wrong.append(str(problem).removeprefix(f"{ROOT}/"))
     if record.executable and record.executable.claims:
-        try:
-            rows = records.read(records.path_of(ROOT, record.family, id))
-        except records.RecordError as problem:
-            raise refuse(str(problem)) from None
         table = Table(box=None, pad_edge=False)
         for column in ("claim", "where", "tier", "bound", "expected", "measured"):
             table.add_column(column)
@@ -203,8 +225,10 @@ def show(name: Name) -> None:
                         seen.setdefault(row.data, []).append(row.value)
                 values = ", ".join(f"{sum(v) / len(v):.4g}" + ("" if data == "none" else f" on {data}") for data, v in seen.items())
                 label = claim_id + (f" {case}" if case else "")
-                table.add_row(label, _plain(claim.where), claim.tier, bound.text, bound.expected, values or "not yet")
+                table.add_row(label, _plain(claim.where), claim.tier, bound.text, bound.expected, values or none)
         out.print(table)
+    if wrong:
+        raise refuse(*wrong)
 
 
 @app.command()
@@ -350,11 +374,10 @@ def bite(
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     killed, equivalent, planted = biting.score(outcomes)
-    place = f"methods/{entry.family}/{id}.py"
     for outcome in outcomes:
         if not outcome.killed_by:
             mark = f"[dim]equivalent: {_plain(outcome.equivalent)}[/dim]" if outcome.equivalent else "[red]survives[/red]"
-            out.print(f"{place}:{outcome.fault.line}: {_plain(outcome.fault.what)}: {mark}")
+            out.print(f"{entry.program}:{outcome.fault.line}: {_plain(outcome.fault.what)}: {mark}")
     share = killed / max(1, planted - equivalent)
     sample = f" (an even sample of {possible})" if planted < possible else ""
     out.print(f"{id}: {killed} of {planted} faults{sample} killed, {equivalent} equivalent: {share:.0%}")

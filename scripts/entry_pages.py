@@ -113,7 +113,7 @@ def anchor(condition: Condition) -> str:
 
 def metric_name(facts: Facts, id: str) -> str:
     metric = facts.catalogue.vocabulary.metrics.get(id)
-    return f"{escape(metric.name)},&nbsp;{escape(metric.unit)}" if metric else escape(id)
+    return ",&nbsp;".join(escape(part) for part in (metric.name, metric.unit) if part) if metric else escape(id)
 
 
 def seeds(sample: Sample) -> str:

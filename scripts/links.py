@@ -28,7 +28,9 @@ from urllib.parse import quote, urljoin, urlsplit
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from catalog import Catalogue
+from catalog.files import Unreadable, raw
 from catalog.schema import Entry, Strict
+from catalog.text import short
 from scripts import files, web
 from scripts.markup import escape, link
 
@@ -37,6 +39,7 @@ MOST_REDIRECTS = 10
 PATIENCE = 5  # links in a row that a host tells to wait; the rest of its links are left for another run
 SAVE_EVERY = 1.0  # seconds
 REDIRECT, PERMANENT, MISSING, BUSY = (301, 302, 303, 307, 308), (301, 308), (404, 410), (408, 425, 429)
+LARGEST = 50_000_000  # bytes; ten thousand entries would have a fifth of them
 CURE = "this file is machine-written: restore it with git, or delete it and run `smallprint links`"
 
 Verdict = Literal["alive", "moved", "gone", "unreachable", "refused"]
@@ -70,14 +73,16 @@ def path_of(root: Path) -> Path:
 
 def read(path: Path) -> dict[str, Health]:
     """Address -> what is known of it; nothing where there is no file. Raises `LinksError`."""
+    if not os.path.lexists(path):
+        return {}
     try:
-        return _FILE.validate_json(path.read_bytes(), strict=True) if path.exists() else {}
+        return _FILE.validate_json(raw(path, LARGEST), strict=True)
     except ValidationError as problem:
         first = problem.errors(include_url=False)[0]
-        where = f"{': '.join(map(str, first['loc']))}: " if first["loc"] else ""
+        where = f"{short(': '.join(map(str, first['loc'])))}: " if first["loc"] else ""
         raise LinksError(f"{path}: damaged: {where}{first['msg']}; {CURE}") from problem
-    except OSError as problem:
-        raise LinksError(f"{path}: cannot be read: {problem.strerror}; make it readable") from problem
+    except Unreadable as refusal:
+        raise LinksError(f"{path}: cannot be read: {refusal.reason.partition(';')[0]}; {CURE}") from refusal
 
 
 def write(path: Path, known: Mapping[str, Health]) -> None:

@@ -10,6 +10,8 @@ from functools import lru_cache
 from html import escape
 from xml.etree.ElementTree import Element
 
+from catalog.text import called, unfit
+
 ELEMENTS = {
     *("math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "mfrac", "msqrt", "mroot", "mstyle", "mpadded", "mphantom"),
     *("msub", "msup", "msubsup", "munder", "mover", "munderover", "mtable", "mtr", "mtd"),
@@ -77,4 +79,10 @@ def _word(node: Element) -> str:
 
 def _characters(text: str) -> str:
     """The library writes character references into its tree; here they become what they stand for."""
-    return re.sub(r"&#x([0-9A-Fa-f]+);", lambda found: chr(int(found[1], 16)), text)
+    try:
+        text = re.sub(r"&#x([0-9A-Fa-f]+);", lambda found: chr(int(found[1], 16)), text)
+    except (ValueError, OverflowError) as problem:  # beyond the last character
+        raise MathError("has a character reference (&#x...;) to none; write the character itself") from problem
+    if bad := unfit(text):
+        raise MathError(f"has the character {called(bad[0])}, which no page can hold; remove it")
+    return text

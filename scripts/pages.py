@@ -706,7 +706,7 @@ def comparison_page(facts: Facts, id: str, comparison: Comparison) -> str:
     arrow = {"higher": "more is better", "lower": "less is better", "none": ""}
     columns = [Column("Method")]
     for c in comparison.columns:
-        columns.append(Column(f'<span title="{arrow[c.direction]}">{escape(c.name)}, {escape(c.unit)}</span>', True))
+        columns.append(Column(f'<span title="{arrow[c.direction]}">{escape(c.label)}</span>', True))
     rows = []
     for row in comparison.rows:
         name = entry_link(facts, here, row.entry) if row.entry and row.entry in facts.catalogue.entries else escape(row.method)
@@ -749,7 +749,7 @@ def _bars(facts: Facts, comparison: Comparison, id: str) -> str:
         return ""
     entries = facts.catalogue.entries
     bars = [charts.Bar(row.method, value, entries[row.entry].family if row.entry in entries else "") for row, value in known]
-    return figure(charts.bars(bars, f"{first.name}, {first.unit}{BETTER[first.direction]}", f"bars-{id}", NAMES), "numbers")
+    return figure(charts.bars(bars, f"{first.label}{BETTER[first.direction]}", f"bars-{id}", NAMES), "numbers")
 
 
 def measured_page(facts: Facts) -> str:
@@ -904,5 +904,5 @@ def _changes(facts: Facts, place: tuple[str, str], found: Sequence[tuple[Record,
     if known is None or len(bars) < 2:
         return ""
     name = printed_path(place).rpartition("/")[2].removesuffix(".md")
-    what = f"change of {known.name}, {'percentage points' if known.unit == '%' else known.unit}{BETTER[known.direction]}"
-    return figure(charts.bars(bars, what, f"changes-{name}", NAMES), "numbers")
+    change_of = known.model_copy(update={"unit": "percentage points"}) if known.unit == "%" else known
+    return figure(charts.bars(bars, f"change of {change_of.label}{BETTER[known.direction]}", f"changes-{name}", NAMES), "numbers")

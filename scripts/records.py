@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from catalog.files import Unreadable, content
+from catalog.text import called, unfit
 from scripts import files
-
 
 ROUNDING = "rounding"  # tier of rows that tell what processors differ by: a smoke run's claims once more, on another instruction set
 
@@ -44,8 +47,20 @@ class Row:
 COLUMNS = [column.name for column in fields(Row)]
 
 
+CURE = "this file is machine-written: restore it with git, or record again with `smallprint smoke --record`"
+LARGEST = 10_000_000  # bytes; the largest has a hundredth of them
+
+
 class RecordError(ValueError):
-    """A results file that is not ours; the message names file, line and cure."""
+    """A results file that is not ours, or cannot be written; the message names file, line and cure."""
+
+
+class Damaged(RecordError):
+    """A results file that cannot be read: the line and the reason with its cure."""
+
+    def __init__(self, path: Path, line: int, reason: str) -> None:
+        self.line, self.reason = line, f"{reason}; {CURE}"
+        super().__init__(f"{path}:{line}: {self.reason}")
 
 
 def path_of(root: Path, family: str, slug: str) -> Path:
@@ -53,23 +68,33 @@ def path_of(root: Path, family: str, slug: str) -> Path:
 
 
 def read(path: Path) -> list[Row]:
-    """All rows of a file, none where there is no file. Raises `RecordError`."""
-    if not path.exists():
+    """All rows of a file, none where there is no file. Raises `Damaged`."""
+    if not os.path.lexists(path):
         return []
-    cure = "this file is machine-written: restore it with git, or record again with `smallprint smoke --record`"
-    lines = csv.DictReader(path.read_text("utf-8").splitlines())
-    if lines.fieldnames != COLUMNS:
-        raise RecordError(f"{path}:1: the columns must be {','.join(COLUMNS)}; {cure}")
-    rows = []
-    for number, line in enumerate(lines, 2):
-        try:
-            if None in line or None in line.values():
-                raise ValueError("not as many values as columns")
-            numbers: dict[str, Any] = {"value": float(line["value"]), "seed": int(line["seed"]), "threads": int(line["threads"])}
-            rows.append(Row(**{**line, **numbers}))
-        except ValueError as problem:
-            raise RecordError(f"{path}:{number}: {problem}; {cure}") from problem
+    try:
+        text = content(path, LARGEST)
+    except Unreadable as refusal:
+        raise Damaged(path, refusal.line, refusal.reason.partition(";")[0]) from refusal
+    if bad := unfit(text):
+        raise Damaged(path, text[: bad.start()].count("\n") + 1, f"holds the character {called(bad[0])}")
+    lines = csv.reader(io.StringIO(text, newline=""))
+    try:
+        if next(lines, None) != COLUMNS:
+            raise ValueError(f"the columns must be {','.join(COLUMNS)}")
+        rows = [_row(values) for values in lines]
+        if not text.endswith("\n"):
+            raise ValueError("the last line is cut off")
+    except (ValueError, csv.Error) as problem:
+        raise Damaged(path, max(1, lines.line_num), str(problem)) from problem
     return rows
+
+
+def _row(values: list[str]) -> Row:
+    if len(values) != len(COLUMNS):
+        raise ValueError("not as many values as columns")
+    named: dict[str, Any] = dict(zip(COLUMNS, values, strict=True))
+    datetime.fromisoformat(named["date"])
+    return Row(**{**named, "value": float(named["value"]), "seed": int(named["seed"]), "threads": int(named["threads"])})
 
 
 def key(row: Row) -> tuple[str, str, str, str, int]:

@@ -21,7 +21,7 @@ from methods.kit.measure import QUANTITIES
 from methods.kit.nets import WeightsError
 from methods.kit.standin import COUNTS, standin
 from methods.kit.task import TEST, DataError, Task, cifar10
-from scripts import records, source
+from scripts import records
 from scripts.outcome import ENOUGH, TIME, Report, Verdict, known
 from scripts.stamp import Stamp
 

@@ -8,12 +8,15 @@ import hashlib
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from catalog import FAMILIES, Problem
+from catalog.files import Unreadable, content
+from catalog.text import called, unfit
 
 
 class Function(NamedTuple):
@@ -103,15 +106,21 @@ def read(root: Path, path: Path) -> Source | Problem:
     """One method file, or why it cannot be read."""
     name = path.relative_to(root).as_posix()
     try:
-        return _source(name, path.read_text(encoding="utf-8"))
+        text = content(path)
+    except Unreadable as refusal:
+        return Problem(name, refusal.line, "", refusal.reason)
+    if bad := unfit(text):
+        line = text[: bad.start()].count("\n") + 1
+        return Problem(name, line, "", f"holds the character {called(bad[0])}, which no page can hold; remove it or write its escape")
+    try:
+        source = _source(name, text)
     except SyntaxError as problem:
         return Problem(name, problem.lineno or 1, "", f"not Python: {problem.msg}; correct it")
-    except UnicodeDecodeError as problem:
-        return Problem(name, problem.object[: problem.start].count(b"\n") + 1, "", "not UTF-8; save the file in that encoding")
-    except OSError as problem:
-        return Problem(name, 1, "", f"cannot be opened: {problem.strerror}; restore it")
     except (ValueError, RecursionError, MemoryError) as problem:
         return Problem(name, 1, "", f"not Python: {problem}; correct it")
+    if bad := unfit(source.docstring):  # it may be written as an escape
+        return Problem(name, 1, "docstring", f"holds the character {called(bad[0])}, which no page can hold; remove it")
+    return source
 
 
 @lru_cache(maxsize=1024)
@@ -235,8 +244,9 @@ def files(root: Path, source: Source) -> dict[str, str]:
     queue = [source.path, BENCH]
     while queue:
         path = queue.pop()
-        if path not in texts and (root / path).is_file():
-            texts[path] = (root / path).read_text(encoding="utf-8", errors="replace")
+        if path not in texts:
+            with suppress(Unreadable):  # `check` says so of a method, and a run of a part of the kit
+                texts[path] = content(root / path)
         queue += [other for other in _imported(texts.get(path, ""), path.split("/")[1]) if other not in texts]
     return texts
 

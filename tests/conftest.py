@@ -1,4 +1,4 @@
-"""What all tests share: tests never open a connection beyond this machine, and torch runs on one thread."""
+"""What all tests share: no connection beyond this machine, one thread for torch, and examples that are the same every time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)
+settings.register_profile("same", derandomize=True, deadline=None, database=None)  # a red build is the change's fault
+settings.register_profile("free", deadline=None, print_blob=True)  # new examples every time, as `make properties` wants
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 os.environ.pop("SMALLPRINT_SITE_URL", None)  # builds are tested without an address, unless a test gives one
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import bibtexparser
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -81,7 +81,7 @@ def test_wrong_doi() -> None:
 LETTERS = st.characters(codec="utf-8", categories=("L", "M", "N", "P", "S", "Zs"))
 LINES = st.text(LETTERS, min_size=1, max_size=40) | st.text("ab{}\\%&_$#~^@'`\"-,é ", min_size=1, max_size=20)
 NAMES = LINES | st.lists(
-    st.sampled_from(["van", "der", "de", "Li", "Müller", "and", "Jr.", "O'Neil", "Jean-Luc", "others", "III"]), min_size=1
+    st.sampled_from(["van", "der", "de", "Li", "Müller", "and", "Jr.", "O'Neil", "Jean-Luc", "others", "III"]), min_size=1, max_size=20
 ).map(" ".join)
 
 
@@ -90,7 +90,6 @@ def same(text: str) -> str:
     return clean(unicodedata.normalize("NFC", text))
 
 
-@settings(deadline=None)
 @given(LINES, st.lists(NAMES, min_size=1, max_size=4), LINES)
 @example(r"100% of A & B_c {d} \e ~ ^ # $ @ -- ``x''", ["Laurens van der Maaten", "Small Print, Inc.", "Barnes and Noble"], "ICLR")
 @example("T", ["A", "_b_", "0 &", "B"], "V")
@@ -132,7 +131,6 @@ def test_letters_where_keys_collide() -> None:
     assert list(bibtex.keys(many).values())[-3:] == ["liu2017learning-z", "liu2017learning-aa", "liu2017learning-ab"]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["x", "x-a", "xa", "y"])), min_size=1, max_size=8), st.randoms())
 def test_an_unrelated_entry_changes_no_key(kinds: list[tuple[str, str]], random: object) -> None:
     records = [record(f"r{n}", paper(title, [author])) for n, (author, title) in enumerate(kinds)]

@@ -7,12 +7,15 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from test_check import GOOD, MEASURED, METHOD, ROW, TUCKER, plant
 from typer.testing import CliRunner
 
-from scripts import cli, records
+from scripts import cli, records, source
+from scripts.check import check
 
 ROOT = Path(__file__).resolve().parent.parent
 runner = CliRunner()
@@ -56,6 +59,92 @@ def test_an_unknown_name_gets_suggestions() -> None:
     code, text = run("smoke", "network_sliming")
     assert code == 1
     assert "network_slimming" in text
+
+
+UNREADABLE: dict[str, tuple[bytes, str]] = {
+    "syntax": (b"x = 1\ndef f(:\n", "2: not Python: invalid syntax; correct it"),
+    "NUL": (b"x = 1\n# \0\n", "2: holds the character U+0000, which no page can hold; remove it or write its escape"),
+    "direction": ("# \u202e\n".encode(), "1: holds the character U+202E, which no page can hold; remove it or write its escape"),
+    "escape": (b'"""A \\x1b[31m."""\n', "1: docstring: holds the character U+001B, which no page can hold; remove it"),
+    "encoding": (b"x = 1\n# \xff\n", "2: not UTF-8; save the file in that encoding"),
+}
+
+
+@pytest.mark.parametrize(("program", "said"), UNREADABLE.values(), ids=UNREADABLE)
+def test_a_method_that_cannot_be_read_is_said_to_be_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: bytes, said: str
+) -> None:
+    monkeypatch.setattr(cli, "ROOT", plant(tmp_path, {**GOOD, METHOD: program}))
+    monkeypatch.setattr(cli, "check_links", lambda *_, **__: {})
+    for words in (["smoke", "slim"], ["bite", "slim"], ["smoke"], ["sweep"], ["validate"], ["show", "slim"], ["list"], ["list", "--json"]):
+        code, text = run(*words)
+        assert code == 1
+        assert f"error: {METHOD}:{said}\n" in text
+        assert text.count("error") == 1
+    assert "cannot be read" in run("list")[1]
+    assert "Thinner networks" in run("show", "slim")[1]
+    assert run("show", "tucker")[0] == 0
+
+
+def test_an_entry_that_cannot_be_read_is_not_left_out_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "ROOT", plant(tmp_path, {**GOOD, TUCKER: "name: ["}))
+    code, text = run("list")
+    assert (code, text.count("error")) == (1, 1)
+    assert f"error: {TUCKER}:1: not YAML" in text
+    assert "Slim" in text
+
+
+def test_a_byte_order_mark_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, digests = [], []
+    for mark in ("", "\ufeff"):
+        files = {name: mark + text for name, text in GOOD.items()}
+        monkeypatch.setattr(cli, "ROOT", plant(tmp_path, files))
+        assert check(tmp_path) == []
+        methods = source.methods(tmp_path)
+        shown.append((run("show", "slim"), run("list"), methods))
+        digests.append(source.digest(tmp_path, methods["slim"]))
+    assert shown[0] == shown[1]
+    assert digests[0] == digests[1]
+
+
+NO_NUMBERS: dict[str, tuple[bytes, int, str]] = {
+    "header": (GOOD[MEASURED].replace("tier", "tear").encode(), 1, "the columns must be tier,subject"),
+    "no header": (f"{ROW}\n".encode(), 1, "the columns must be tier,subject"),
+    "empty": (b"", 1, "the columns must be tier,subject"),
+    "number": (GOOD[MEASURED].replace(",0.5,", ",half,").encode(), 2, "could not convert string to float: 'half'"),
+    "huge number": (GOOD[MEASURED].replace(",0,cpu", f",{'9' * 5000},cpu").encode(), 2, "Exceeds the limit"),
+    "day": (GOOD[MEASURED].replace("2026-01-01T", "2026-01-41T").encode(), 2, "day"),
+    "too few values": (GOOD[MEASURED].replace(",cpu", "").encode(), 2, "not as many values as columns"),
+    "too many values": (GOOD[MEASURED].replace(",cpu", ",cpu,cpu").encode(), 2, "not as many values as columns"),
+    "blank line": (f"{GOOD[MEASURED]}\n{ROW}\n".encode(), 3, "not as many values as columns"),
+    "NUL": (GOOD[MEASURED].replace("cpu", "c\0pu").encode(), 2, "holds the character U+0000"),
+    "steers a terminal": (GOOD[MEASURED].replace("cpu", "\x1b[2J").encode(), 2, "holds the character U+001B"),
+    "encoding": (GOOD[MEASURED].encode() + b"\xff\n", 3, "not UTF-8"),
+    "cut off in a row": (GOOD[MEASURED].encode()[:-30], 2, "not as many values as columns"),
+    "cut off in the last value": (GOOD[MEASURED].encode()[:-2], 2, "the last line is cut off"),
+    "long field": (GOOD[MEASURED].replace("cpu", "c" * 200_000).encode(), 2, "field larger than field limit"),
+}
+
+
+@pytest.mark.parametrize(("numbers", "line", "said"), NO_NUMBERS.values(), ids=NO_NUMBERS)
+def test_damaged_numbers_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: bytes, line: int, said: str) -> None:
+    monkeypatch.setattr(cli, "ROOT", plant(tmp_path, {**GOOD, MEASURED: numbers}))
+    code, text = run("show", "slim")
+    assert (code, text.count("error")) == (1, 1)
+    (problem,) = check(tmp_path)
+    assert text.endswith(f"error: {problem}\n")
+    assert str(problem).startswith(f"{MEASURED}:{line}: {said}")
+    assert "restore it with git" in text
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["pipe", "folder"])
+def test_numbers_that_are_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None]) -> None:
+    monkeypatch.setattr(cli, "ROOT", plant(tmp_path, GOOD))
+    (tmp_path / MEASURED).unlink()
+    make(tmp_path / MEASURED)
+    code, text = run("show", "slim")
+    assert (code, text.count("error")) == (1, 1)
+    assert "it is a folder, a pipe or a device" in text
 
 
 def test_list_as_table_and_json() -> None:
@@ -129,7 +218,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 
 
 def test_a_paper_that_is_here_is_refused_before_anything_is_fetched() -> None:
-    for source in ("1708.06519", "https://arxiv.org/abs/1708.06519v1", "10.48550/arXiv.1708.06519"):
-        code, text = run("new", source, "--family", "pruning")
+    for paper in ("1708.06519", "https://arxiv.org/abs/1708.06519v1", "10.48550/arXiv.1708.06519"):
+        code, text = run("new", paper, "--family", "pruning")
         assert code == 1
         assert "catalog/pruning/network_slimming.yaml has the same arXiv id" in " ".join(text.split())

@@ -36,6 +36,10 @@ def test_an_equation_is_mathml() -> None:
         (r"\operatorname{a1}", "an empty name"),
         (r"\boldsymbol{x}", r"bold-italic letters, which browsers do not draw; use \mathbf"),
         ("\\\\" * 2000 + "{" * 2000, "too many"),
+        (r"\text{&#xD800;}", "the character U+D800, which no page can hold; remove it"),
+        (r"\text{&#x202E;}", "the character U+202E"),
+        (r"\text{&#x110000;}", "a character reference (&#x...;) to none"),
+        (r"\text{&#x" + "F" * 200 + ";}", "a character reference (&#x...;) to none"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(tex: str, why: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from helpers import Quiet, serving
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -367,7 +367,6 @@ def test_proposed_slugs(title: str, slug: str) -> None:
 words = st.text(max_size=60)
 
 
-@settings(deadline=None)
 @given(words, st.lists(words, max_size=3), words, st.sampled_from(FAMILIES))
 def test_any_text_can_be_read_back(title: str, authors: list[str], venue: str, family: str) -> None:
     title, names, venue = new.bibtex.clean(title) or "x", tuple(filter(None, map(new.bibtex.clean, authors))), new.bibtex.clean(venue)

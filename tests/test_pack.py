@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -36,7 +36,6 @@ def test_bit_packing_is_the_inverse_of_unpacking(bits: int, numbers: list[int]) 
     assert pack.from_bits(body, len(codes), bits).tolist() == codes.tolist()
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 8), st.floats(0, 0.95), st.booleans())
 def test_quantized_sparse_weights_come_back_exactly(seed: int, bits: int, zeros: float, channelwise: bool) -> None:
     g = torch.Generator().manual_seed(seed)

@@ -253,7 +253,7 @@ def render(text: str) -> str:
 tricky = st.text(st.sampled_from("<>&|`*_[](){}#:!-+=~\\\"'1.;/?@$^ \n\tab\x02\x03é"), max_size=30)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(tricky)
 def test_escaped_text_is_only_text(text: str) -> None:
     wanted = "".join(c for c in " ".join(text.split()) if c.isprintable())
@@ -479,6 +479,26 @@ def test_an_entry_without_method_says_so(facts: Facts) -> None:
     page = pages(facts)["pruning/other.md"]
     assert "Not reimplemented yet" in page
     assert '<a href="../slim/" data-raw>Slim</a>' in page  # by its former name
+
+
+def test_a_quantity_without_unit_has_a_name_alone(facts: Facts) -> None:
+    catalogue, slim = facts.catalogue, facts.catalogue.entries["slim"]
+    assert slim.executable
+    metric = catalogue.vocabulary.metrics["top1_error"].model_copy(update={"name": "perplexity", "unit": None})
+    table = catalogue.comparisons["table"]
+    column = table.columns[0].model_copy(update={"name": "perplexity", "unit": None})
+    again = replace(slim, id="again", entry=slim.entry.model_copy(update={"name": "Again"}))  # two make a chart
+    bare = replace(
+        catalogue,
+        vocabulary=catalogue.vocabulary.model_copy(update={"metrics": {"top1_error": metric}}),
+        comparisons={"table": table.model_copy(update={"columns": [column]})},
+        entries={**catalogue.entries, "again": again},
+    )
+    made = pages(replace(facts, catalogue=bare))
+    for path in ("pruning/slim.md", "comparisons/table.md", "comparisons/published/cifar-10-vgg-19.md"):
+        assert "perplexity" in made[path]
+        assert not re.search("perplexity(,|&nbsp;)", made[path])
+        assert not re.search(r"\bNone\b", made[path])
 
 
 def test_pages_are_the_same_every_time_and_need_no_rows(facts: Facts) -> None:

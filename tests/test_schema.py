@@ -18,7 +18,7 @@ PIECES = st.sampled_from([*"ab:-?[]{},&*!|>'\"%@`#~. \t\n\r01_=<", "\x00", "\ufe
 CLAIM: dict[str, Any] = {"says": "It holds.", "where": "§1", "tier": "exact"}
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300)
 @given(st.lists(PIECES, max_size=40).map("".join) | st.text(max_size=60))
 @example("[" * 100_000)
 @example("- " * 50_000)
@@ -162,7 +162,7 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300)
 @given(st.sampled_from(sorted(KINDS)), st.data())
 def test_any_values_in_any_fields_are_an_entry_or_problems(family: str, data: st.DataObject) -> None:
     """What YAML can hold, dates and not-a-number too, in every field of every kind of entry."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +57,17 @@ def test_the_issue_form_names_every_family() -> None:
     form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / "add_a_paper.yml").read_text())
     family = next(part for part in form["body"] if part.get("id") == "family")
     assert set(family["attributes"]["options"]) == set(FAMILIES)
+
+
+@pytest.mark.parametrize(("chosen", "same"), [(None, True), ("free", False)])
+def test_examples_are_the_same_every_time_unless_new_ones_are_asked_for(chosen: str | None, same: bool) -> None:
+    others = {name: value for name, value in os.environ.items() if name != "HYPOTHESIS_PROFILE"}
+    program = "import conftest; from hypothesis import settings as s; print(s().derandomize, s().deadline)"
+    environment = {**others, "PYTHONPATH": f"{ROOT / 'tests'}", **({"HYPOTHESIS_PROFILE": chosen} if chosen else {})}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(same), "None"]
+
+
+def test_the_nightly_job_asks_for_new_examples() -> None:
+    assert {"run": "make properties"} in steps(ROOT / ".github" / "workflows" / "nightly.yml")
+    assert "HYPOTHESIS_PROFILE=free" in (ROOT / "Makefile").read_text()
