@@ -72,8 +72,9 @@ def check_words(tree: Tree) -> Iterator[Problem]:
     def word(path: str, kind: str, place: Place, value: str) -> Iterator[Problem]:
         if value not in known[kind]:
             section = kind.removesuffix("s") + "s"
-            cure = nearest(value, known[kind]) or "; add it there"
-            yield tree.problem(path, place, f"{value!r} is not among the {section} of {VOCABULARY}{cure}")
+            close = nearest(value, known[kind])
+            cure = f"{close}{' or' if close else ';'} add it to {VOCABULARY}"
+            yield tree.problem(path, place, f"{value!r} is not among the {section}{cure}")
 
     for record in tree.catalogue.entries.values():
         for index, tag in enumerate(record.entry.tags):
