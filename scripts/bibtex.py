@@ -187,6 +187,7 @@ _WITHIN = re.compile(r"""\\([`'^"~=.uvHckrbdt])\s*(\\[`'^"~=.uvHckrbd]\s*(?:\{\w
 _ACCENT = re.compile(r"\\([uvHckrbdt])\s+(\w|\\[ij]\b)")
 _LETTER = re.compile(r"(\\(?:[lLoOij]|aa|AA|ae|AE|oe|OE|ss|dh|DH|dj|DJ|th|TH|ng|NG)(?![A-Za-z]))(?:\s+(?!and\s)(?=[a-z]))?")
 _ENTITY = re.compile(r"\\?&(#\d+|#[xX][\da-fA-F]+|[A-Za-z]\w+);")
+_PART = re.compile(r"\b(family|given|prefix|suffix)\s*=\s*([^,]+)")  # of a name, as biblatex can be told
 _ASIDE = re.compile(r"\\(?:href|thanks|footnote|textcolor|color|label)\s*\{[^{}]*\}")  # macros whose first argument is not read
 
 
@@ -243,6 +244,8 @@ def people(names: str) -> list[tuple[str, str]]:
 
 def person(name: str) -> str:
     """One name of BibTeX as it is spoken: "Laurens van der Maaten" of "van der Maaten, Laurens"."""
+    if parts := dict(_PART.findall(name)):
+        return plain(" ".join(filter(None, map(parts.get, ("given", "prefix", "family", "suffix")))))
     return plain(parse_single_name_into_parts(name, strict=False).merge_first_name_first)
 
 
@@ -263,6 +266,8 @@ def persons(names: str) -> tuple[str, ...]:
 
 def _several(name: str, alone: bool) -> bool:
     """Whether a name's commas may part people; `alone` says that no habit of writing "Last, First" can be seen in the list."""
+    if _PART.search(name):
+        return False
     last, *rest = [part.split() for part in name.split(",")]
     if re.search(r"(^|\s)\\?&(\s|$)|\band(?=[A-Z])", name) or len(rest) > 2:
         return True
