@@ -21,15 +21,30 @@ from bibtexparser.middlewares.names import parse_single_name_into_parts
 from pylatexenc.latex2text import LatexNodes2Text, MacroTextSpec, get_default_latex_context_db
 
 from catalog import Record
-from catalog.schema import Entry, Framework, Listing
+from catalog.schema import Entry
 from scripts.bibgrammar import BibtexError as BibtexError
 from scripts.bibgrammar import Block, blocks, closed
 from scripts.markup import address
 
-JOURNAL = re.compile(
-    r"journal|transactions|letters|magazine|review|proceedings of the ieee|\b(tpami|pami|ijcv|jmlr|tmlr|pnas|nature|science)\b",
-    re.IGNORECASE,
-)
+JOURNALS = (  # that their names do not give away
+    "Pattern Recognition", "Neural Networks", "Neural Computation", "Neurocomputing", "Machine Learning", "Artificial Intelligence",
+    "Information Sciences", "Knowledge-Based Systems", "Expert Systems with Applications", "Image and Vision Computing", "IEEE Access",
+    "IEEE Micro", "Computer Vision and Image Understanding", "Communications of the ACM", "Proceedings of the IEEE", "Science", "Distill",
+    "Sensors", "Entropy",
+)  # fmt: skip
+PLACES = (  # kind of BibTeX entry, its field for the venue, and what the venue's name says; the first that fits
+    ("misc", "howpublished", r"^(arxiv|corr)\b[^;]*$|^(github|open.source|software|list|website)\b"),
+    ("phdthesis", "school", r"^ph\.? ?d\.? thesis\b[\s,:]*"),
+    ("mastersthesis", "school", r"^master'?s thesis\b[\s,:]*"),
+    ("techreport", "institution", r"^technical report\b[\s,:]*"),
+    ("inproceedings", "booktitle", r"conference|symposium|workshop|congress"),
+    ("article", "journal", r"journal|transactions|\btrans\.|letters|magazine|review|\bcomput(ing|\.) surv"),
+    ("article", "journal", r"^foundations and trends|^proceedings of the (acm on|national academy)|^nature\b"),
+    ("article", "journal", r"\b(t?pami|tnnls|ijcv|[jt]mlr|pnas|tacl)\b"),
+    ("article", "journal", rf"^({'|'.join(JOURNALS)})(\W*\d.*)?$"),
+    ("inproceedings", "booktitle", ""),
+)  # fmt: skip
+REPORTS = {"phdthesis": "PhD thesis", "mastersthesis": "Master's thesis", "techreport": "Technical report"}
 SMALL = {
     *("a", "an", "the", "on", "of", "for", "to", "in", "and", "with", "towards", "toward"),
     *("from", "is", "are", "do", "what", "how", "why", "can", "via", "by"),
@@ -123,21 +138,29 @@ def latex(text: str) -> str:
 
 def author(name: str) -> str:
     """A name of more than words, such as a company's with a comma, an "and" or an &, is kept in one piece."""
-    words = re.fullmatch(r"[^\W_]([^\W_]|[-.'’ ])*", name) and not re.search(r"\band|\bal\b|^others$", name, re.IGNORECASE)
+    words = re.fullmatch(r"[^\W_]([^\W_]|[-.'’ ])*", name) and not re.search(r"(?i:\band\b|\bet\.? al\b|^others$)|\band[A-Z]", name)
     return latex(name) if words else f"{{{latex(name)}}}"
+
+
+def container(entry: Entry) -> tuple[str, str, str]:
+    """The kind of BibTeX entry, its field for the venue and what to write there."""
+    venue = clean(entry.venue or "")
+    if not venue or not entry.authors:
+        return "misc", "howpublished", venue
+    kind, field, pattern = next(one for one in PLACES if re.search(one[2], venue, re.IGNORECASE))
+    if kind in REPORTS:
+        venue = re.sub(pattern, "", venue, flags=re.IGNORECASE)
+    return kind, field, "" if re.match("arxiv[^;]*$", venue, re.IGNORECASE) else venue
 
 
 def fields(entry: Entry) -> tuple[str, dict[str, str]]:
     """The kind of BibTeX entry and its fields."""
-    venue = entry.venue if entry.venue and not entry.venue.lower().startswith("arxiv") else None
-    software = isinstance(entry, Framework | Listing) and not (entry.arxiv or entry.doi)
-    kind = "misc" if software or not venue or not entry.authors else "article" if JOURNAL.search(venue) else "inproceedings"
-    place = {"misc": "howpublished", "article": "journal", "inproceedings": "booktitle"}[kind]
+    kind, field, venue = container(entry)
     values = {
         "title": f"{{{latex(entry.title)}}}",  # the second braces keep its capitals
         "author": " and ".join(author(name) for name in entry.authors if clean(name)),
         "year": str(entry.year),
-        place: latex(venue or ""),
+        field: latex(venue),
         "doi": re.sub(r"[{}\\]", lambda c: quote(c[0]), entry.doi or ""),
         "eprint": entry.arxiv or "",
         "archiveprefix": "arXiv" if entry.arxiv else "",
@@ -280,27 +303,28 @@ def _several(name: str, alone: bool) -> bool:
 
 def read(text: str) -> Reference:
     """The one entry of a BibTeX text, with what it takes from the volume that it refers to. Raises `BibtexError`."""
-    values = _the_one(blocks("\n".join(text.splitlines()), READ))
+    kind, values = _the_one(blocks("\n".join(text.splitlines()), READ))
     if values.get("year", "").startswith("{"):  # nobody protects a year: whoever wrote this put all values in braces twice
         values = {name: value[1:-1] if closed(value) else value for name, value in values.items()}
     title = ": ".join(filter(None, (plain(values.get(name, "")) for name in ("title", "subtitle"))))
     if not title:
         raise BibtexError("the BibTeX has no title; add title = {...}")
     year = re.search(r"\b(?:19|20)\d\d\b", " ".join(values.get(name, "") for name in DATES))
+    venue = next((venue for name in VENUES if (venue := plain(values.get(name, "")))), None)
     url = re.sub(r"\\url|\\(?=[_%&#$~])|[{}\s]", "", values.get("url", ""))
     return Reference(
         title=title,
         authors=persons(values.get("author", "")),
         year=int(year[0]) if year else None,
-        venue=next((venue for name in VENUES if (venue := plain(values.get(name, "")))), None),
+        venue=", ".join(filter(None, (REPORTS.get(kind), venue))) or None,
         arxiv=_eprint(values),
         doi=_doi(values.get("doi") or (url if DOI.fullmatch(url) else "")),
         url=url or None,
     )
 
 
-def _the_one(found: list[Block]) -> dict[str, str]:
-    """The fields of the only entry that no other refers to, and those that it takes from its volume. Raises `BibtexError`."""
+def _the_one(found: list[Block]) -> tuple[str, dict[str, str]]:
+    """Kind and fields of the only entry that no other refers to, and those that it takes from its volume. Raises `BibtexError`."""
     by_key = {block.key.lower(): block for block in found}
     volumes = {key for block in found if (key := _crossref(block))}
     for block in found:
@@ -322,7 +346,7 @@ def _the_one(found: list[Block]) -> dict[str, str]:
         volume = by_key[key]
         theirs = {"booktitle": volume.fields.get("title", ""), **volume.fields}
         fields |= {name: theirs[name] for name in INHERITED if theirs.get(name) and not fields.get(name)}
-    return fields
+    return own[0].kind, fields
 
 
 def _crossref(block: Block) -> str:

@@ -233,6 +233,67 @@ def test_the_whole_catalogue_comes_back() -> None:
         assert (back.doi, back.arxiv) in ((entry.doi, entry.arxiv), (None, entry.doi and bibtex.arxiv_id(entry.doi))), id
 
 
+@pytest.mark.parametrize(("name", "written"), [
+    ("Andrew Poon", "Andrew Poon"), ("Al Ba", "Al Ba"), ("Ana Müller-O'Neil Jr.", "Ana Müller-O'Neil Jr."),
+    ("Barnes and Noble", "{Barnes and Noble}"),
+    ("AT&T", r"{AT\&T}"), ("others", "{others}"), ("Toys, Inc.", "{Toys, Inc.}"), ("A; B", "{A; B}"), ("Toys et al.", "{Toys et al.}"),
+])  # fmt: skip
+def test_only_companies_are_kept_in_one_piece(name: str, written: str) -> None:
+    assert bibtex.author(name) == written
+    assert read(bibtex.bibtex(paper(authors=["B", name]))).authors == ("B", name)
+
+
+# Where a paper appeared
+
+
+VENUES = {
+    "article": (
+        "Pattern Recognition", "Pattern Recognition 107 (2020)", "ACM Computing Surveys", "ACM Computing Surveys 55(12)",
+        "ACM Comput. Surv.", "IEEE Signal Processing Magazine", "IEEE Signal Processing Magazine 35(1)", "IEEE TPAMI", "IEEE TPAMI 38(10)",
+        "arXiv 2021; ACM Computing Surveys 55(12)", "Pattern Recognition 107 (2020); arXiv 2018", "Proceedings of the IEEE", "IJCV", "JMLR",
+        "Transactions on Machine Learning Research", "International Journal of Computer Vision", "Neural Networks", "Neurocomputing 300",
+        "Pattern Recognition Letters", "Nature Machine Intelligence", "IEEE Access",
+        "Foundations and Trends in Machine Learning",
+    ),
+    "inproceedings": (
+        "ICLR", "CVPR", "ICCV", "ECCV", "BMVC", "NeurIPS", "NIPS", "ICML", "MLSys", "IJCAI", "EMDL", "ICCV workshop", "NIPS workshop",
+        "NIPS 2014 Deep Learning and Representation Learning Workshop", "BMVC; ICLR workshop", "ICLR (oral)", "NeurIPS 2019; arXiv 2018",
+        "NIPS Workshop on Compact Deep Neural Networks with Industrial Applications", "International Conference on Pattern Recognition",
+        "IEEE Conference on Computer Vision and Pattern Recognition", "Computer Vision and Pattern Recognition", "Nowhere Yet Known",
+        "2nd International Workshop on Embedded and Mobile Deep Learning (EMDL 2018)", "Proceedings of the IEEE Symposium on X",
+        "Proceedings of Machine Learning and Systems", "Advances in Neural Information Processing Systems",
+    ),
+    "phdthesis": ("PhD thesis", "PhD thesis, Stanford University", "PhD thesis, Skolkovo Institute of Science"),
+    "misc": (
+        "arXiv", "arXiv 2019", "GitHub", "GitHub repository", "GitHub repository (chengshengchan/model_compression)", "open-source library",
+        "open-source tool", "open-source toolkit", "open-source PyTorch package; paper arXiv 2019", "software (MIT)", "list", "CoRR",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "venue"), [(kind, venue) for kind, venues in VENUES.items() for venue in venues])
+def test_kinds_of_venues(kind: str, venue: str) -> None:
+    assert bibtex.fields(paper(venue=venue))[0] == kind
+
+
+def test_the_venues_of_the_catalogue() -> None:
+    entries = [record.entry for record in load(ROOT / "catalog").entries.values()]
+    kinds = {entry.venue: bibtex.fields(entry)[0] for entry in entries if entry.venue and entry.authors}
+    known = {venue: kind for kind, venues in VENUES.items() for venue in venues}
+    assert {venue: kind for venue, kind in kinds.items() if venue in known} == {venue: known[venue] for venue in kinds if venue in known}
+    assert {"Pattern Recognition", "ACM Computing Surveys", "IEEE TPAMI"} < {venue for venue, kind in kinds.items() if kind == "article"}
+
+
+@pytest.mark.parametrize(("venue", "field"), [
+    ("PhD thesis, Toy University", ("school", "Toy University")), ("Technical report, Toy Labs", ("institution", "Toy Labs")),
+    ("Pattern Recognition", ("journal", "Pattern Recognition")), ("ICLR", ("booktitle", "ICLR")), ("GitHub", ("howpublished", "GitHub")),
+])  # fmt: skip
+def test_venues_stand_in_their_field_and_come_back(venue: str, field: tuple[str, str]) -> None:
+    entry = paper(venue=venue)
+    assert field in bibtex.fields(entry)[1].items()
+    assert read(bibtex.bibtex(entry)).venue == venue
+
+
 # Keys
 
 
