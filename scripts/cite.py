@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from catalog.schema import Entry
-from scripts.bibtex import clean, fields
+from scripts.bibtex import clean, container
 from scripts.markup import address
 
-_PLACES = {"article": "citation_journal_title", "inproceedings": "citation_conference_title"}
+_PLACES = {
+    "article": "citation_journal_title", "inproceedings": "citation_conference_title", "phdthesis": "citation_dissertation_institution",
+    "mastersthesis": "citation_dissertation_institution", "techreport": "citation_technical_report_institution",
+}  # fmt: skip
 
 
 def where(entry: Entry) -> str | None:
@@ -34,12 +37,12 @@ def _ended(sentence: str) -> str:
 
 def tags(entry: Entry) -> list[tuple[str, str]]:
     """Name and content of every `<meta>` tag that Zotero and its like read: they describe the paper, not this page."""
-    kind = fields(entry)[0]
+    kind, _, venue = container(entry)
     found = [
         ("citation_title", entry.title),
         *(("citation_author", name) for name in entry.authors),
         ("citation_publication_date", str(entry.year)),
-        (_PLACES.get(kind, ""), entry.venue),
+        (_PLACES.get(kind, ""), venue),
         ("citation_doi", entry.doi),
         ("citation_arxiv_id", entry.arxiv),
         ("citation_abstract_html_url", where(entry)),

@@ -7,12 +7,13 @@ import json
 import keyword
 import os
 import re
+import stat
 import sys
 import textwrap
 import time
 import unicodedata
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -26,7 +27,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 import catalog
-from catalog.schema import KINDS, METHOD_FAMILIES, Framework, Listing
+from catalog.schema import KINDS, METHOD_FAMILIES, Executable, Framework, Listing
 from scripts import bibtex, source
 from scripts import files as writing
 from scripts.bibtex import Reference
@@ -43,6 +44,7 @@ VENUES = {  # by what their many full names contain; the first that fits
     "artificial intelligence, aaai": "AAAI", "aaai conference": "AAAI", "joint conference on artificial intelligence": "IJCAI",
     "acoustics, speech": "ICASSP", "pattern analysis and machine": "IEEE TPAMI",
 }  # fmt: skip
+ACRONYM = re.compile(rf"(?<![(\w])({'|'.join(sorted({*VENUES.values()} - {'AAAI', 'IEEE TPAMI'}))}|NIPS)\b")  # AAAI holds many conferences
 SHORT = 4  # words; a longer beginning of a title is no name
 
 
@@ -74,34 +76,52 @@ def look_up(text: str, service: Service = ONLINE) -> Reference:
     `text` is an arXiv id or address, a DOI or its address, BibTeX, a file of BibTeX, or "-" for standard input.
     Raises `NewError`.
     """
-    text = text.strip()
+    text = text.strip().lstrip("\ufeff")
+    given = named(text)
+    if given.arxiv:
+        return tidy(from_arxiv(given.arxiv, service))
+    if given.doi:
+        return tidy(from_crossref(given.doi, service))
+    here = text.startswith("@") or re.search(r"^\s*@\w+\s*[{(]", text, re.MULTILINE)
+    shown = "standard input" if text == "-" else bibtex.clean(text)[:80]
     try:
-        if text == "-":
-            return tidy(bibtex.read(sys.stdin.buffer.read(LARGEST).decode()))
-        if text.startswith("@"):
-            return tidy(bibtex.read(text))
-        if id := _arxiv(text):
-            return tidy(from_arxiv(id, service))
-        if found := bibtex.DOI.fullmatch(unquote(text.partition("?")[0]) if re.match("https?:", text) else text):
-            return tidy(from_crossref(found[1], service))
-        return tidy(bibtex.read(Path(text).read_bytes().decode()))
+        return tidy(bibtex.read(text if here else _content(text, shown)))
     except bibtex.BibtexError as problem:
-        raise NewError(str(problem)) from problem
+        raise NewError(str(problem) if here else f"{shown}: {problem}") from problem
     except UnicodeDecodeError as problem:
-        raise NewError("the BibTeX is not UTF-8; save it in that encoding") from problem
+        raise NewError(f"{shown}: is not UTF-8; give BibTeX, saved in that encoding") from problem
+    except PermissionError as problem:
+        raise NewError(f"{shown}: cannot be read: {problem.strerror}; make it readable") from problem
     except (OSError, ValueError) as problem:
         if isinstance(problem, NewError):
             raise
-        shown = bibtex.clean(text)[:80]
         raise NewError(
             f"{shown!r} is no arXiv id, no DOI and no file of BibTeX; write 1611.06440, 10.1109/ICCV.2017.298 or refs.bib"
         ) from None
 
 
+def _content(place: str, shown: str) -> str:
+    """The text of a file, or of standard input for "-". Raises `NewError`, `OSError` and `ValueError`."""
+    if place != "-" and not stat.S_ISREG(os.stat(place).st_mode):  # to open a pipe would wait for whoever writes into it
+        raise NewError(f"{shown}: is no file; give a file of BibTeX, or - and the BibTeX on standard input")
+    with nullcontext(sys.stdin.buffer) if place == "-" else Path(place).open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise NewError(f"{shown}: is longer than {LARGEST >> 20} MiB; give the BibTeX of the paper alone")
+    return content.decode("utf-8-sig")
+
+
+def named(text: str) -> Reference:
+    """The arXiv id or the DOI that a text is, however it is written; nothing where it is neither."""
+    text = bibtex.unpunctuated(text)
+    found = bibtex.DOI.fullmatch(unquote(re.split("[?#]", text)[0]) if re.match("(?i:https?:)", text) else text)
+    return Reference("", arxiv=arxiv, doi=None) if (arxiv := _arxiv(text)) else Reference("", doi=found[1] if found else None)
+
+
 def _arxiv(text: str) -> str | None:
     """The id in an arXiv id, address or DOI, without its version; None where the text is none of these."""
-    where = r"(?:(?:https?://)?(?:www\.|export\.)?arxiv\.org/(?:abs|pdf|html)/|arxiv:\s*|(?:https?://)?(?:(?:dx\.)?doi\.org/)?10\.48550/arxiv\.)?"
-    found = re.fullmatch(rf"(?i:{where}){bibtex.ARXIV_ID}(?:\.pdf)?/?(?:[?#].*)?", text)
+    where = r"(?:(?:https?://)?(?:[\w-]+\.)*arxiv\.org/\w+/|arxiv[:\s]\s*|(?:https?://)?(?:(?:dx\.|www\.)?doi\.org/|doi:?\s*)?10\.48550/arxiv\.)?"
+    found = re.fullmatch(rf"(?i:{where}){bibtex.ARXIV_ID}(?:\.pdf)?/?(?:[?#].*|\s*\[[\w.-]+\].*)?", text)
     return found[1] if found else None
 
 
@@ -113,10 +133,13 @@ def tidy(found: Reference) -> Reference:
     if found.year:
         venue = re.sub(rf"[\s,(]*\b{found.year}\b\)?\.?$|^{found.year}\s+", "", venue)
     known = re.sub(r"[^a-z,]+", " ", venue.lower())
-    short = next((short for words, short in VENUES.items() if words in known and "workshop" not in known), None)
+    short = next((short for words, short in VENUES.items() if words in known), None) or next(iter(ACRONYM.findall(venue)), None)
+    if "workshop" in known:
+        short = None
     if short == "NeurIPS" and found.year and found.year < 2018:
         short = "NIPS"  # as it was called
-    return replace(found, venue=short or venue.strip() or None)
+    title = re.sub(r"(?<=[^\W\d_]{2})\.$", "", found.title)  # a sentence's end, not an abbreviation's or an ellipsis
+    return replace(found, title=title, venue=short or venue.strip() or None)
 
 
 def from_arxiv(id: str, service: Service = ONLINE) -> Reference:
@@ -169,13 +192,18 @@ def from_crossref(doi: str, service: Service = ONLINE) -> Reference:
         found = Reference(
             title=_text(": ".join([*work["title"][:1], *(work.get("subtitle") or [])[:1]])),
             authors=tuple(filter(None, map(_text, names))), year=int(year) if year else None,
-            venue=_text((work.get("container-title") or [""])[0]) or None, doi=str(work.get("DOI") or doi),
+            venue=_venue(list(map(_text, work.get("container-title") or []))), doi=str(work.get("DOI") or doi),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as problem:
         raise NewError(f"{place}: the answer is no record of Crossref; try later or give BibTeX") from problem
     if not found.title:
         raise NewError(f"{place}: Crossref knows no title; give BibTeX")
     return found
+
+
+def _venue(containers: list[str]) -> str | None:
+    """What a paper appeared in, of all that holds it: a volume rather than the series that the volume is of."""
+    return next((name for name in containers if name and not name.startswith("Lecture Notes")), next(iter(containers), "")) or None
 
 
 def _text(markup: str) -> str:
@@ -260,9 +288,7 @@ def duplicate(root: Path, found: Reference) -> str | None:
 
 def known(root: Path, text: str) -> None:
     """Refuse, before anything is fetched, an arXiv id or DOI that is here already. Raises `NewError`."""
-    found = bibtex.DOI.fullmatch(text.strip())
-    named = Reference("", arxiv=_arxiv(text.strip()), doi=found[1] if found else None)
-    if other := duplicate(root, named):
+    if other := duplicate(root, named(text)):
         raise NewError(f"{text.strip()} is here already: {other}; add to that entry")
 
 
@@ -332,7 +358,7 @@ def _list(name: str, items: tuple[str, ...]) -> str:
     return line if len(line) <= 140 else "\n".join([f"{name}:", *(f"  - {scalar(item)}" for item in items)])
 
 
-CLAIM = """\
+START = """\
 start: trained | scratch  # keep one: what the method starts from
 returns: smaller | same | larger  # keep one: what comes back
 """
@@ -345,7 +371,9 @@ claims:  # at least two exact and one smoke; each is measured by claim_<id> in m
     where:  # its place, such as Eq. 1, §3 or Table 2
     tier: exact  # exact, smoke, long or full
     at_most:  # the bound; or at_least, or within with paper: the printed number
-# results:  # what the paper printed
+"""
+RESULTS = """\
+# results:  # what the paper printed, in the words of catalog/vocabulary.yaml; add new ones there
 #   - {dataset: CIFAR-10, model: VGG-16, metric: top1_error, baseline: 6.75, result: 6.60, params_kept: 0.36, where: Table 1}
 """
 
@@ -365,12 +393,16 @@ def entry_text(found: Reference, family: str, slug: str, *, method: bool) -> str
         *([f"url: {scalar(web) if web else ' # where the paper or the project can be read'}"] if needs_url else []),
         *([] if found.venue else ["# venue: ICCV  # where it appeared, in short, without the year"]),
         '# code: [{url: "https://github.com/...", framework: PyTorch}]  # the authors\' own first',
-        "# tags: []  # words of catalog/vocabulary.yaml",
+        "# tags: []  # words of catalog/vocabulary.yaml; add new ones there",
         "# builds_on: []  # ids of other entries; compared_with: [] likewise",
     ]
     below = ["summary:  # in your own words, at most 700 characters: what is done, and what comes out", "# when_to_use:", "# when_not:"]
-    claims = Template(CLAIMS).substitute(family=family, slug=slug)
-    return "\n".join(lines) + "\n" + (CLAIM if method else "") + "\n".join(below) + "\n" + (claims if method else "")
+    start, claims, results = START, Template(CLAIMS).substitute(family=family, slug=slug), RESULTS
+    if not method:  # nobody needs to fill in what no program is asked for
+        start, claims = textwrap.indent(START, "# "), ""
+    if not issubclass(kind, Executable):
+        start = results = ""
+    return "\n".join(lines) + "\n" + start + "\n".join(below) + "\n" + claims + results
 
 
 METHOD = '''\

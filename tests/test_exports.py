@@ -332,6 +332,8 @@ def test_tags_describe_the_paper(facts: Facts) -> None:
     ]
     journal = Entry(name="A", title="T", authors=["B"], year=2020, venue="IEEE Transactions on X", summary="S")
     assert ("citation_journal_title", "IEEE Transactions on X") in cite.tags(journal)
+    thesis = Entry(name="A", title="T", authors=["B"], year=2020, venue="PhD thesis, Toy University", summary="S")
+    assert ("citation_dissertation_institution", "Toy University") in cite.tags(thesis)
 
 
 def test_an_entry_page_cites_and_dates_itself(facts: Facts) -> None:

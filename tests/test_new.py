@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
@@ -138,6 +139,8 @@ def refused(server: Server, text: str = "1608.08710") -> str:
 @pytest.mark.parametrize("text", [
     "1608.08710", "arXiv:1608.08710v2", "https://arxiv.org/abs/1608.08710", "http://www.arxiv.org/pdf/1608.08710v3.pdf",
     "https://arxiv.org/pdf/1608.08710?download=1", "10.48550/arXiv.1608.08710", "https://doi.org/10.48550/arxiv.1608.08710",
+    "arXiv:1608.08710v3 [cs.CV] 10 Mar 2017", "arxiv 1608.08710.", "(https://arxiv.org/abs/1608.08710v2),", "<HTTPS://ARXIV.ORG/ABS/1608.08710>",
+    "https://ar5iv.labs.arxiv.org/html/1608.08710", "arxiv.org/abs/1608.08710#S1", "DOI: 10.48550/ARXIV.1608.08710",
 ])  # fmt: skip
 def test_arxiv(server: Server, text: str) -> None:
     server.answers = [(200, {}, ATOM)]
@@ -149,7 +152,8 @@ def test_arxiv(server: Server, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["10.1109/ICCV.2017.298", "https://doi.org/10.1109/ICCV.2017.298", "doi:10.1109/ICCV.2017.298",
-    "https://doi.org/10.1109%2FICCV.2017.298", "https://doi.org/10.1109/ICCV.2017.298?utm=x",
+    "https://doi.org/10.1109%2FICCV.2017.298", "https://doi.org/10.1109/ICCV.2017.298?utm=x", "DOI 10.1109/ICCV.2017.298.",
+    "HTTP://DX.DOI.ORG/10.1109/ICCV.2017.298", "(www.doi.org/10.1109/ICCV.2017.298)", "https://doi.org/10.1109/ICCV.2017.298#abstract",
 ])  # fmt: skip
 def test_crossref(server: Server, text: str) -> None:
     server.answers = [(200, {}, json.dumps({"status": "ok", "message": WORK}).encode())]
@@ -162,7 +166,9 @@ def test_crossref(server: Server, text: str) -> None:
 
 def test_old_ids() -> None:
     assert new._arxiv("arXiv:cs/0112017v1") == new._arxiv("https://arxiv.org/abs/cs/0112017") == "cs/0112017"
-    assert new._arxiv("1608.0871012") is None
+    assert new._arxiv("1608.0871012") is new._arxiv("https://not-arxiv.org/abs/1608.08710") is None
+    doi = "10.1016/0893-6080(91)90009-T"
+    assert new.named(doi).doi == new.named(f"({doi})").doi == doi
 
 
 def test_an_old_id_with_its_subject_class(server: Server) -> None:
@@ -192,6 +198,124 @@ def test_well_known_venues_in_short(venue: str, short: str) -> None:
     assert look_up(BIB.replace("ICLR 2017", venue)).venue == short
 
 
+TOY = Reference("A Toy: 50% Smaller", ("Ana Müller", "Laurens van der Maaten"), 2019)
+EXPORTS = {  # as the sites write them, of a paper that is none
+    "Google Scholar": (r"""@inproceedings{muller2019toy,
+  title={A Toy: 50\% Smaller},
+  author={M{\"u}ller, Ana and van der Maaten, Laurens},
+  booktitle={Proceedings of the IEEE conference on computer vision and pattern recognition},
+  pages={1--9},
+  year={2019}
+}""", {"venue": "CVPR"}),
+    "Google Scholar, a preprint": (r"""@article{muller2019toy,
+  title={A Toy: 50\% Smaller}, author={M{\"u}ller, Ana and van der Maaten, Laurens}, journal={arXiv preprint arXiv:1901.00001}, year={2019}
+}""", {"arxiv": "1901.00001"}),
+    "DBLP": (r"""@inproceedings{DBLP:conf/iclr/MullerM19,
+  author       = {Ana M{\"{u}}ller and
+                  Laurens van der Maaten},
+  title        = {A Toy: 50{\%} Smaller},
+  booktitle    = {{ICLR} (Poster)},
+  publisher    = {OpenReview.net},
+  year         = {2019},
+  timestamp    = {Thu, 25 Jul 2019 14:25:00 +0200},
+  bibsource    = {dblp computer science bibliography, https://dblp.org}
+}""", {"venue": "ICLR"}),
+    "DBLP, a preprint": (r"""@article{DBLP:journals/corr/abs-1901-00001,
+  author = {Ana M{\"{u}}ller and Laurens van der Maaten}, title = {A Toy: 50{\%} Smaller}, journal = {CoRR}, volume = {abs/1901.00001},
+  year = {2019}, url = {http://arxiv.org/abs/1901.00001}, eprinttype = {arXiv}, eprint = {1901.00001}
+}""", {"arxiv": "1901.00001", "url": "http://arxiv.org/abs/1901.00001"}),
+    "ACL Anthology": (r"""@inproceedings{muller-van-der-maaten-2019-toy,
+    title = "A Toy: 50{\%} Smaller",
+    author = {M{\"u}ller, Ana  and
+      van der Maaten, Laurens},
+    editor = "Toy, A.",
+    booktitle = "Proceedings of the Toy Workshop",
+    month = jul,
+    year = "2019",
+    url = "https://aclanthology.org/W19-0001/",
+    doi = "10.18653/v1/W19-0001",
+}""", {"venue": "Proceedings of the Toy Workshop", "doi": "10.18653/v1/W19-0001", "url": "https://aclanthology.org/W19-0001/"}),
+    "OpenReview": (r"""@inproceedings{
+muller2019a,
+title={A Toy: 50\% Smaller},
+author={Ana M{\"u}ller and Laurens van der Maaten},
+booktitle={International Conference on Learning Representations},
+year={2019},
+url={https://openreview.net/forum?id=x_1},
+}""", {"venue": "ICLR", "url": "https://openreview.net/forum?id=x_1"}),
+    "CVF": (r"""@InProceedings{Muller_2019_ICCV,
+author = {M\"uller, Ana and van der Maaten, Laurens},
+title = {A Toy: 50\% Smaller},
+booktitle = {Proceedings of the IEEE/CVF International Conference on Computer Vision (ICCV)},
+month = {October},
+year = {2019}
+}""", {"venue": "ICCV"}),
+    "Springer": (r"""@InProceedings{10.1007/978-3-030-00001-1_1,
+author="M{\"u}ller, Ana
+and van der Maaten, Laurens",
+editor="Toy, A.",
+title="A Toy: 50{\%} Smaller",
+booktitle="Computer Vision -- ECCV 2019",
+year="2019",
+publisher="Springer International Publishing",
+doi="10.1007/978-3-030-00001-1\_1",
+isbn="978-3-030-00001-1"
+}
+""", {"venue": "ECCV", "doi": "10.1007/978-3-030-00001-1_1"}),
+    "IEEE": (r"""@ARTICLE{1234567,
+  author={Müller, Ana and van der Maaten, Laurens},
+  journal={IEEE Transactions on Pattern Analysis and Machine Intelligence},
+  title={A Toy: 50% Smaller},
+  year={2019},
+  volume={},
+  keywords={Toys;Shape;Training;R&amp;D},
+  doi={10.1109/TPAMI.2019.1234567}}
+""", {"venue": "IEEE TPAMI", "doi": "10.1109/TPAMI.2019.1234567"}),
+    "ACM": (r"""@article{10.1145/1234567.1234568,
+author = {M\"{u}ller, Ana and van der Maaten, Laurens},
+title = {A Toy: 50\% Smaller},
+year = {2019},
+issue_date = {July 2019},
+publisher = {Association for Computing Machinery},
+url = {https://doi.org/10.1145/1234567.1234568},
+journal = {ACM Comput. Surv.},
+month = jul,
+articleno = {1}
+}""", {"venue": "ACM Comput. Surv.", "doi": "10.1145/1234567.1234568", "url": "https://doi.org/10.1145/1234567.1234568"}),
+    "PMLR": (r"""@InProceedings{pmlr-v97-muller19a,
+  title = 	 {A Toy: 50\% Smaller},
+  author =       {M{\"u}ller, Ana and van der Maaten, Laurens},
+  booktitle = 	 {Proceedings of the 36th International Conference on Machine Learning},
+  year = 	 {2019},
+  volume = 	 {97},
+  series = 	 {Proceedings of Machine Learning Research}
+}""", {"venue": "ICML"}),
+    "Zotero": (r"""@online{mullerToy2019,
+  title = {A {{Toy}}: 50\% {{Smaller}}}, author = {Müller, Ana and family=Maaten, given=Laurens, prefix=van der, useprefix=true},
+  date = {2019-01-01}, eprint = {1901.00001}, eprinttype = {arXiv}, eprintclass = {cs}, number = {arXiv:1901.00001}
+}""", {"arxiv": "1901.00001"}),
+    "Mendeley": (r"""@article{Muller2019,
+archivePrefix = {arXiv}, arxivId = {1901.00001}, author = {M{\"{u}}ller, Ana and {van der Maaten}, Laurens}, eprint = {1901.00001},
+file = {:C$\backslash$:/Toys/M{\"{u}}ller - 2019.pdf:pdf}, journal = {arXiv}, title = {{A Toy: 50{\%} Smaller}}, year = {2019}
+}""", {"arxiv": "1901.00001"}),
+    "ADS": (r"""@ARTICLE{2019arXiv190100001M,
+       author = {{M{\"u}ller}, Ana and {van der Maaten}, Laurens}, title = "{A Toy: 50\% Smaller}", journal = {arXiv e-prints},
+         year = 2019, month = jan, eid = {arXiv:1901.00001}, pages = {arXiv:1901.00001}, archivePrefix = {arXiv}, eprint = {1901.00001}
+}""", {"arxiv": "1901.00001"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("site", EXPORTS)
+def test_exports(site: str) -> None:
+    text, more = EXPORTS[site]
+    assert look_up(text) == replace(TOY, **more)
+
+
+def test_a_title_is_no_sentence() -> None:
+    titles = ["A Toy.", "A Toy...", "Toys etc.", "Toys vs. U.S.", "Toys 2.", "A Toy?"]
+    assert [look_up(f"@misc{{a, title={{{title}}}}}").title for title in titles] == ["A Toy", "A Toy...", "Toys etc", *titles[3:]]
+
+
 @pytest.mark.parametrize("venue", ["arXiv preprint arXiv:1608.08710", "CoRR", r"\url{https://example.org/x}"])
 def test_no_venue(venue: str) -> None:
     assert look_up(BIB.replace("ICLR 2017", venue)).venue is None
@@ -201,12 +325,45 @@ def test_no_venue(venue: str) -> None:
     ("nonsense", "is no arXiv id, no DOI and no file"), ("", "is no arXiv id"), ("x" * 5000, "is no arXiv id"), ("a\0b", "is no arXiv id"),
     ("@article{a, title={}}", "has no title"), ("@article{a, title={b}", "correct it"), (BIB + BIB.replace("li2", "lo2"), "2 entries"),
     ("@article{a, title={b}, author={C and others}}", "and others"), ("@comment{x}", "holds no entries"),
+    ("/dev/zero", "is no file; give a file"), ("https://example.org/paper", "is no arXiv id"), ("1608.0871012", "is no arXiv id"),
 ])  # fmt: skip
 def test_no_source(text: str, why: str) -> None:
     with pytest.raises(NewError, match=why) as refusal:
         look_up(text)
     assert "\n" not in str(refusal.value)
     assert len(str(refusal.value)) < 250
+
+
+@pytest.mark.parametrize(("content", "why"), [
+    (b"", "holds no entries"), (b"\0\1\2", "holds no entries"), (b"\x89PNG\r\n\xff", "not UTF-8"),
+    ("@misc{a, title={Müller}}".encode("latin-1"), "not UTF-8"),
+    (b"@misc{a, title={T},\n year: 2019}", "line 2 of the BibTeX"), (b" " * (new.LARGEST + 1), "is longer than 4 MiB"),
+])  # fmt: skip
+def test_files_that_are_no_bibtex(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, why: str) -> None:
+    path = tmp_path / "x.bib"
+    path.write_bytes(content)
+    with pytest.raises(NewError, match=rf"x\.bib: .*{why}"):
+        look_up(str(path))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    with pytest.raises(NewError, match=f"^standard input: .*{why}"):
+        look_up("-")
+
+
+def test_what_would_keep_us_waiting_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.bib")
+    (tmp_path / "folder.bib").mkdir()
+    with (tmp_path / "huge.bib").open("wb") as huge:
+        huge.truncate(100 << 20)  # a hole: no disk is filled
+    for name, why in {"pipe": "is no file; give", "folder": "is no file; give", "huge": "is longer than 4"}.items():
+        with pytest.raises(NewError, match=rf"{name}\.bib: {why}"):
+            look_up(str(tmp_path / f"{name}.bib"))
+
+
+@pytest.mark.parametrize("text", [BIB.replace("\n", "\r\n"), f"\ufeff{BIB}", f"% Encoding: UTF-8\n\n{BIB}\n% end", BIB.replace("\n", "\r")])
+def test_files_of_other_systems(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "li.bib"
+    path.write_bytes(text.encode())
+    assert look_up(str(path)) == look_up(text) == LI
 
 
 # Servers that misbehave
@@ -320,6 +477,26 @@ def test_every_family(tree: Path, family: str) -> None:
     (tree / path).unlink()
     assert run(BIB, "--family", family)[0] == 0
     assert len(written(tree) - before) == (1 if family in ("overviews", "lists") else 2)
+
+
+@pytest.mark.parametrize("family", ["pruning", "frameworks"])
+def test_without_a_method_printed_results_can_be_added(tree: Path, family: str) -> None:
+    assert run(f"{BIB[:-2]}, url={{https://example.org/x}}}}", "--family", family, "--no-method", "--slug", "mine")[0] == 0
+    path = tree / "catalog" / family / "mine.yaml"
+    text = path.read_text(encoding="utf-8").replace("summary:  #", "summary: words  #")
+    for kept, line in {"trained": "start: trained | scratch", "smaller": "returns: smaller | same | larger"}.items():
+        assert f"\n# {line}  # keep one" in text
+        text = text.replace(f"# {line}", f"{line.partition(':')[0]}: {kept}")
+    path.write_text(text.replace("# results:", "results:").replace("#   - {dataset", "  - {dataset"), encoding="utf-8")
+    assert [str(p) for p in check.check(tree) if p.path.endswith("mine.yaml")] == []
+    fields, _ = catalog.read(path)
+    assert (fields["start"], fields["returns"], len(fields["results"])) == ("trained", "smaller", 1)
+
+
+def test_what_has_no_results_is_offered_none(tree: Path) -> None:
+    assert run(f"{BIB[:-2]}, url={{https://example.org/x}}}}", "--family", "lists", "--slug", "mine")[0] == 0
+    text = (tree / "catalog/lists/mine.yaml").read_text(encoding="utf-8")
+    assert [word for word in ("start:", "returns:", "results:") if word in text] == []
 
 
 def test_family_is_asked_for_or_listed(tree: Path) -> None:
