@@ -4,33 +4,47 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.table import Table
 
-from scripts import source
+from scripts import program, source
+from scripts.program import err
 
 if TYPE_CHECKING:
     from catalog import Catalogue, Record
     from scripts.links import Health
     from scripts.outcome import Report
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = program.OWN
+
+
+class Verbs(typer.core.TyperGroup):
+    """The verbs; an interruption is said, where a verb has no more to say of it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(program.interrupted()) from None
+
+
 app = typer.Typer(
+    cls=Verbs,
     help="Read the small print: an executable catalogue of the papers on making neural networks small and fast.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 150)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+terminal = sys.stdout is not None and sys.stdout.isatty()
+out = Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 150)
 
 NAMES = "network_slimming, network-slimming or pruning/network_slimming"
 Names = Annotated[list[str] | None, typer.Argument(metavar="[METHOD]...", help=NAMES)]
@@ -46,7 +60,7 @@ Since = Annotated[str | None, typer.Option("--since", metavar="REF", help="With 
 
 def refuse(message: str) -> typer.Exit:
     """One clear line and exit code 1: `raise refuse(...)`."""
-    err.print(f"[red]error[/red]: {_plain(message)}")
+    program.fail(message)
     return typer.Exit(1)
 
 
@@ -102,13 +116,22 @@ def changed_files(since: str | None) -> set[str]:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """A line that says what is running, on a terminal; silence otherwise."""
-    if not out.is_terminal:
-        yield lambda text: None
-        return
-    with out.status("starting") as status:
-        started = time.monotonic()
-        yield lambda text: status.update(f"{_plain(text)} [dim]{time.monotonic() - started:.0f} s[/dim]")
+    """A line that says what is running, on a terminal; silence otherwise. An error is told what was running."""
+    last, started = "", time.monotonic()
+
+    def say(text: str) -> None:
+        nonlocal last
+        last = text
+        if status:
+            status.update(f"{_plain(text)} [dim]{time.monotonic() - started:.0f} s[/dim]")
+
+    with out.status("starting") if out.is_terminal else nullcontext() as status:
+        try:
+            yield say
+        except Exception as problem:
+            if last:
+                problem.add_note(last)
+            raise
 
 
 @app.command()
@@ -426,7 +449,7 @@ def bib(
         ids += members or pick([name], facts, methods=False)
     text = bibtex.export(facts.entries.values(), dict.fromkeys(ids) if names else facts.entries)
     if output is None:
-        sys.stdout.write(text)
+        typer.echo(text.encode(), nl=False)  # BibTeX is UTF-8 here, whatever a terminal can show
         return
     try:
         files.write(output, text)
@@ -552,7 +575,6 @@ def site(
     """Build the website from the catalogue and print the address to open."""
     from scripts import site as making
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or its folder and its processes would be left
     try:
         if serve:
             making.serve(ROOT)
@@ -582,12 +604,13 @@ def data(
 
 
 def main() -> None:
-    """Entry point: a broken pipe is no error of ours."""
-    try:
-        app()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    """Entry point: works on the checkout that one stands in, else on its own."""
+
+    def work() -> None:
+        program.move()
+        app(prog_name="smallprint")
+
+    program.run(work, ROOT)
 
 
 if __name__ == "__main__":
