@@ -17,7 +17,8 @@ class GitError(ValueError):
 
 def git(root: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        command = ["git", "-C", str(root), *arguments]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="surrogateescape", check=True)
     except OSError as problem:
         raise GitError(f"--changed needs git ({problem.strerror}); name what to check instead") from problem
     except subprocess.CalledProcessError as problem:

@@ -4,34 +4,47 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.table import Table
 
-from catalog.text import visible
-from scripts import source
+from scripts import program, source
+from scripts.program import err, plain
 
 if TYPE_CHECKING:
     from catalog import Catalogue, Problem, Record
     from scripts.links import Health
     from scripts.outcome import Report
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = program.OWN
+
+
+class Verbs(typer.core.TyperGroup):
+    """The verbs; an interruption is said, where a verb has no more to say of it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(program.interrupted()) from None
+
+
 app = typer.Typer(
+    cls=Verbs,
     help="Read the small print: an executable catalogue of the papers on making neural networks small and fast.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 150)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+terminal = sys.stdout is not None and sys.stdout.isatty()
+out = Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 150)
 
 NAMES = "network_slimming, network-slimming or pruning/network_slimming"
 Names = Annotated[list[str] | None, typer.Argument(metavar="[METHOD]...", help=NAMES)]
@@ -48,15 +61,8 @@ Since = Annotated[str | None, typer.Option("--since", metavar="REF", help="With 
 def refuse(*messages: object) -> typer.Exit:
     """One clear line each and exit code 1: `raise refuse(...)`."""
     for message in messages:
-        err.print(f"[red]error[/red]: {_plain(str(message))}")
+        program.fail(str(message))
     return typer.Exit(1)
-
-
-def _plain(text: str) -> str:
-    """Text as it is, whatever it holds: no markup, and nothing that steers a terminal."""
-    from rich.markup import escape
-
-    return escape("\n".join(map(visible, text.split("\n"))))
 
 
 def catalogue() -> Catalogue:
@@ -98,7 +104,7 @@ def broken(facts: Catalogue, ids: list[str]) -> None:
 
     mine = [p for p in facts.problems if not ids or any(p.path.endswith(f"/{id}.yaml") for id in ids)]
     if mine:
-        err.print(_plain(render(mine, "text")))
+        err.print(plain(render(mine, "text")))
         raise refuse("the catalogue has problems; `smallprint check` lists them all")
 
 
@@ -113,13 +119,22 @@ def changed_files(since: str | None) -> set[str]:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """A line that says what is running, on a terminal; silence otherwise."""
-    if not out.is_terminal:
-        yield lambda text: None
-        return
-    with out.status("starting") as status:
-        started = time.monotonic()
-        yield lambda text: status.update(f"{_plain(text)} [dim]{time.monotonic() - started:.0f} s[/dim]")
+    """A line that says what is running, on a terminal; silence otherwise. An error is told what was running."""
+    last, started = "", time.monotonic()
+
+    def say(text: str) -> None:
+        nonlocal last
+        last = text
+        if status:
+            status.update(f"{plain(text)} [dim]{time.monotonic() - started:.0f} s[/dim]")
+
+    with out.status("starting") if out.is_terminal else nullcontext() as status:
+        try:
+            yield say
+        except Exception as problem:
+            if last:
+                problem.add_note(last)
+            raise
 
 
 @app.command()
@@ -181,7 +196,7 @@ def _entries(rows: list[Record], methods: dict[str, str]) -> Table:
         table.add_column(column, justify="right" if column in ("year", "claims") else "left")
     for r in rows:
         claims = len(r.executable.claims) if r.executable else 0
-        table.add_row(r.family, r.id, _plain(r.entry.name), str(r.entry.year), str(claims or ""), methods[r.id])
+        table.add_row(r.family, r.id, plain(r.entry.name), str(r.entry.year), str(claims or ""), methods[r.id])
     return table
 
 
@@ -196,15 +211,15 @@ def show(name: Name) -> None:
     unread: list[Problem] = []
     entry, method = record.entry, source.methods(ROOT, unread).get(id)
     wrong: list[object] = [problem for problem in unread if problem.path == record.program]
-    out.print(f"[bold]{_plain(entry.title)}[/bold]\n{_plain(', '.join(entry.authors))} · {_plain(entry.venue or '')} · {entry.year}")
+    out.print(f"[bold]{plain(entry.title)}[/bold]\n{plain(', '.join(entry.authors))} · {plain(entry.venue or '')} · {entry.year}")
     for label, value in (("arXiv", entry.arxiv and f"https://arxiv.org/abs/{entry.arxiv}"), ("DOI", entry.doi), ("Home", entry.url)):
         if value:
-            out.print(f"{label}: {_plain(value)}")
-    out.print(f"\n{_plain(entry.summary)}")
+            out.print(f"{label}: {plain(value)}")
+    out.print(f"\n{plain(entry.summary)}")
     departures = method.departures if method else None
     for label, text in (("Use it for", entry.when_to_use), ("Not for", entry.when_not), ("Departures", departures)):
         if text:
-            out.print(f"\n[bold]{label}:[/bold] {_plain(' '.join(text.split()))}")
+            out.print(f"\n[bold]{label}:[/bold] {plain(' '.join(text.split()))}")
     if method:
         out.print(f"\n{record.program} · smallprint smoke {id}")
     try:
@@ -225,7 +240,7 @@ def show(name: Name) -> None:
                         seen.setdefault(row.data, []).append(row.value)
                 values = ", ".join(f"{sum(v) / len(v):.4g}" + ("" if data == "none" else f" on {data}") for data, v in seen.items())
                 label = claim_id + (f" {case}" if case else "")
-                table.add_row(label, _plain(claim.where), claim.tier, bound.text, bound.expected, values or none)
+                table.add_row(label, plain(claim.where), claim.tier, bound.text, bound.expected, values or none)
         out.print(table)
     if wrong:
         raise refuse(*wrong)
@@ -376,8 +391,8 @@ def bite(
     killed, equivalent, planted = biting.score(outcomes)
     for outcome in outcomes:
         if not outcome.killed_by:
-            mark = f"[dim]equivalent: {_plain(outcome.equivalent)}[/dim]" if outcome.equivalent else "[red]survives[/red]"
-            out.print(f"{entry.program}:{outcome.fault.line}: {_plain(outcome.fault.what)}: {mark}")
+            mark = f"[dim]equivalent: {plain(outcome.equivalent)}[/dim]" if outcome.equivalent else "[red]survives[/red]"
+            out.print(f"{entry.program}:{outcome.fault.line}: {plain(outcome.fault.what)}: {mark}")
     share = killed / max(1, planted - equivalent)
     sample = f" (an even sample of {possible})" if planted < possible else ""
     out.print(f"{id}: {killed} of {planted} faults{sample} killed, {equivalent} equivalent: {share:.0%}")
@@ -449,7 +464,7 @@ def bib(
         ids += members or pick([name], facts, methods=False)
     text = bibtex.export(facts.entries.values(), dict.fromkeys(ids) if names else facts.entries)
     if output is None:
-        sys.stdout.write(text)
+        typer.echo(text.encode(), nl=False)  # BibTeX is UTF-8 here, whatever a terminal can show
         return
     try:
         files.write(output, text)
@@ -522,7 +537,7 @@ def check_links(
         verdict = told[url].verdict if url in told else "not checked"
         if verdict != "alive":
             reason = f", {why[url]}" if url in why else f" on {told[url].checked}"
-            out.print(f"{verdict}{_plain(reason)}: {_plain(url)} ({', '.join(where[url])})")
+            out.print(f"{verdict}{plain(reason)}: {plain(url)} ({', '.join(where[url])})")
     counts = {verdict: sum(health.verdict == verdict for health in told.values()) for verdict in get_args(linking.Verdict)}
     said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     out.print(f"{len(where)} links, {len(asked)} of them checked now: {said or 'nothing known'}")
@@ -548,7 +563,7 @@ def validate(
     try:
         check_links(facts, None, days=7, save=False)
     except LinksError as problem:
-        out.print(_plain(str(problem)))  # `check` has counted it
+        out.print(plain(str(problem)))  # `check` has counted it
     out.rule("smoke tests")
     ids = pick(None, facts, methods=True)
     options = {"tiers": ("exact", "smoke"), "data": data, "seeds": (0,), "device": "cpu", "record_rows": False, "resume": False}
@@ -575,7 +590,6 @@ def site(
     """Build the website from the catalogue and print the address to open."""
     from scripts import site as making
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or its folder and its processes would be left
     try:
         if serve:
             making.serve(ROOT)
@@ -605,12 +619,13 @@ def data(
 
 
 def main() -> None:
-    """Entry point: a broken pipe is no error of ours."""
-    try:
-        app()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    """Entry point: works on the checkout that one stands in, else on its own."""
+
+    def work() -> None:
+        program.move()
+        app(prog_name="smallprint")
+
+    program.run(work, ROOT)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ class _Running:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(PRELOADED))
         self.job, self.deadline, self.done = job, time.monotonic() + job.patience, False
-        self.output: IO[bytes] = tempfile.TemporaryFile()
+        self.output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed where the process ends
         self.pipe, theirs = context.Pipe(duplex=False)
         written = Connection(os.dup(self.output.fileno()), readable=False)  # the only thing that carries a handle to a forked process
         self.process = context.Process(target=_in_process, args=(theirs, written, job), daemon=True)

@@ -113,9 +113,11 @@ def outcome(v: Verdict) -> str:
     if v.known and v.compared:
         seeds = [v.known.values[seed] for seed in v.compared]
         if v.departs:
-            recorded = f"{statistics.fmean(seeds):.4g} ± {v.known.allowed(len(seeds)):.2g} of {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-            return f"[red]departs[/red] from the recorded {recorded}"
-        return "[green]holds[/green], as recorded" if v.bound.admits(v.known.value) else f"[yellow]fails[/yellow], as recorded{because}"
+            of = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+            return f"[red]departs[/red] from the recorded {statistics.fmean(seeds):.4g} ± {v.known.allowed(len(seeds)):.2g} of {of}"
+        if v.bound.admits(v.known.value):
+            return "[green]holds[/green], as recorded"
+        return f"[yellow]fails[/yellow], as recorded{because}"
     if not v.bound_alone:
         return f"{'[green]meets[/green]' if v.meets else '[yellow]misses[/yellow]'} its bound, not recorded"
     if not v.surprising:

@@ -230,8 +230,8 @@ def rounding(
             report.doing = f"measured claim_{name} on another instruction set"
             say(f"{records.ROUNDING}, seed {seed}: claim_{name}")
             found += judge(root, method, name, claim, lab, seed)
-        rows = [stamp.row(records.ROUNDING, v.subject, "value", v.value, lab.task.name, lab.task.digest, seed) for v in found if not v.error]
-        stamp.write(rows)
+        values = [(v.subject, "value", v.value) for v in found if not v.error]
+        stamp.write([stamp.row(records.ROUNDING, *row, lab.task.name, lab.task.digest, seed) for row in values])
         report.verdicts += [v for v in found if v.error]
     return report
 

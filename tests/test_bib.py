@@ -123,7 +123,6 @@ def test_wrong_grammar(text: str, why: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
-@settings(deadline=None)
 @given(st.text('@misc{}(),="#\\\\ab \n%&$', max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     with suppress(BibtexError):
