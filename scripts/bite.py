@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import ast
 import copy
-import multiprocessing
+import hashlib
+import json
 import re
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-
-from catalog import Record
-from scripts import smoke, source
+from catalog import Problem, Record
+from scripts import files, source
+from scripts.outcome import blanks
+from scripts.processes import Ended, Job, side_by_side
 
 ROOTS = {"compress", "build", "pack", "unpack", "prepare"}  # what these reach is the method; the rest serves claims and controls
 EQUIVALENT = re.compile(r"# equivalent: (.+)$")  # a comment that says why a fault on this line changes nothing
@@ -38,6 +40,7 @@ class Outcome:
     fault: Fault
     killed_by: str  # the claim that noticed, or ""
     equivalent: str = ""  # why the fault changes nothing, from the source
+    died: str = ""  # how its process did, where it died or took too long
 
 
 def reachable(tree: ast.Module, roots: set[str]) -> list[ast.FunctionDef | ast.ClassDef]:
@@ -184,34 +187,35 @@ def load(code: str, record: Record, path: Path) -> ModuleType:
     return module
 
 
-def first_surprise(
-    root: Path, record: Record, code: str, path: Path, tiers: tuple[str, ...], data: Path | None, expected: dict[str, str]
-) -> str:
-    """The first claim whose verdict is not the healthy method's, exact ones first; "" when all agree."""
-    from methods.kit.lab import Lab
+Verdicts = dict[str, str]  # subject -> what it did
 
-    try:
-        module = load(code, record, path)
-    except Exception as problem:
-        return f"import ({type(problem).__name__})"
+
+def verdicts(root: Path, record: Record, code: str, path: Path, tiers: tuple[str, ...], data: Path | None) -> Iterator[tuple[str, str]]:
+    """(subject, verdict by its bound) of each claim as it is measured, exact ones first."""
+    from methods.kit.lab import Lab
+    from scripts import smoke
+
+    module = load(code, record, path)
     start = (record.executable.start if record.executable else None) or "trained"
     for tier in tiers:
         lab = Lab(module, lambda: smoke.make_task("smoke", start, data, 0))
         for name, claim in smoke.claims_of(record, (tier,)):
-            for verdict in smoke.judge(module, name, claim, {0: lab}):
-                if verdict.verdict != expected.get(verdict.subject, verdict.bound.expected):
-                    return verdict.subject
-    return ""
+            for verdict in smoke.judge(root, module, name, claim, lab, 0):
+                yield verdict.subject, verdict.error or ("meets" if verdict.meets else "misses")
 
 
-def _child(pipe: Connection, *arguments: Any) -> None:
+def _healthy(send: Callable[[Verdicts], None], *arguments: Any) -> None:
+    """Send the verdicts of the method as it is."""
+    send(dict(verdicts(*arguments)))
+
+
+def _planted(send: Callable[[str], None], expected: Verdicts, *arguments: Any) -> None:
+    """Send the first claim whose verdict is not the healthy method's; "" when all agree."""
     warnings.simplefilter("ignore")  # of what broken code may do
-    torch.set_num_threads(1)
     try:
-        pipe.send(first_surprise(*arguments))
-    except BaseException as problem:
-        pipe.send(f"{type(problem).__name__}")
-    pipe.close()
+        send(next((subject for subject, verdict in verdicts(*arguments) if verdict != expected[subject]), ""))
+    except Exception as problem:
+        send(f"import ({type(problem).__name__})")
 
 
 def bite(
@@ -222,62 +226,121 @@ def bite(
     data: Path | None = None,
     jobs: int = 2,
     most: int | None = None,
+    resume: bool = False,
     heard: Callable[[int, int, Outcome], None] = lambda done, planted, outcome: None,
 ) -> tuple[list[Outcome], int]:
     """Plant every fault (or `most` of them, spread evenly), each in a process of its own; `heard` hears each outcome.
 
+    Outcomes are kept as they come; with `resume` those that are known of the same code and data are not found out again.
     Returns the outcomes, and how many faults there are in all.
-    Raises ValueError when the healthy method already has a claim whose verdict is not the expected one.
+    Raises ValueError when the method as it is has a claim that cannot be measured, an unexpected exact verdict, or a process that dies.
     """
-    torch.set_num_threads(1)
-    method = source.methods(root)[record.id]
+    method = source.read(root, root / record.program)
+    if isinstance(method, Problem):
+        raise ValueError(str(method))
     every = faults(method.text)
     planted = [every[i * len(every) // most] for i in range(most)] if most and most < len(every) else every
-    context = multiprocessing.get_context("fork")
-
-    def begin(code: str, tiers: tuple[str, ...]) -> tuple[Any, Connection]:
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_child, args=(theirs, root, record, code, method.path, tiers, data, {}), daemon=True)
-        process.start()
-        theirs.close()
-        return process, ours
-
+    same = (root, record, method.text, root / method.path, tiers, data)
     started = time.monotonic()
-    process, pipe = begin(method.text, tiers)
-    surprise = pipe.recv()
-    process.join()
-    if surprise:
-        raise ValueError(f"{record.id}: the method as it is already surprises in {surprise}; run `smallprint smoke {record.id}` first")
+    expected = _as_it_is(record, Job(record.id, _healthy, same, 1))
     patience = 10 + 4 * (time.monotonic() - started)
 
     lines = method.text.splitlines()
-    waiting = list(enumerate(planted))
-    running: dict[Connection, tuple[int, Any, float]] = {}
+    memory = Memory(root, record, source.digest(root, method), tiers, data, resume)
     outcomes: dict[int, Outcome] = {}
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            number, fault = waiting.pop(0)
-            process, pipe = begin(fault.code, tiers)
-            running[pipe] = (number, process, time.monotonic())
-        ready = wait(list(running), timeout=1)
-        for pipe, (number, process, since) in list(running.items()):
-            late = time.monotonic() - since > patience
-            if pipe not in ready and not late:
-                continue
-            try:
-                killed_by = pipe.recv() if pipe in ready else "time"
-            except EOFError:
-                killed_by = "crash"
-            process.kill() if late else process.join()
-            pipe.close()
-            del running[pipe]
-            fault = planted[number]
-            why = EQUIVALENT.search(lines[fault.line - 1]) if fault.line <= len(lines) else None
-            outcomes[number] = Outcome(fault, killed_by, why.group(1) if why and not killed_by else "")
-            heard(len(outcomes), len(planted), outcomes[number])
+
+    def ended(number: int, killed_by: str, died: str) -> None:
+        fault = planted[number]
+        why = EQUIVALENT.search(lines[fault.line - 1]) if fault.line <= len(lines) else None
+        equivalent = why.group(1) if why and not killed_by and not died else ""
+        outcomes[number] = Outcome(fault, killed_by, equivalent, died)
+        memory.keep(fault, killed_by, died)
+        heard(len(outcomes), len(planted), outcomes[number])
+
+    waiting = deque[Job]()
+    for number, fault in enumerate(planted):
+        if (known := memory.known(fault)) is not None:
+            ended(number, *known)
+        else:
+            arguments = (expected, root, record, fault.code, root / method.path, tiers, data)
+            waiting.append(Job(str(number), _planted, arguments, threads=1, patience=patience))
+    found: dict[str, str] = {}
+    try:
+        with closing(side_by_side(waiting, jobs)) as events:
+            for job, event in events:
+                if isinstance(event, str):
+                    found[job.name] = event
+                elif isinstance(event, Ended):
+                    ended(int(job.name), found.get(job.name, ""), "" if job.name in found else event.death)
+    finally:
+        memory.write()
     return [outcomes[number] for number in sorted(outcomes)], len(every)
 
 
-def score(outcomes: list[Outcome]) -> tuple[int, int, int]:
-    """Killed, equivalent and planted."""
-    return sum(bool(o.killed_by) for o in outcomes), sum(bool(o.equivalent) for o in outcomes), len(outcomes)
+def _as_it_is(record: Record, job: Job) -> Verdicts:
+    """The healthy method's verdicts. Raises ValueError where they say that something is wrong with it."""
+    found: Verdicts = {}
+    death = ""
+    with closing(side_by_side(deque([job]), 1)) as events:
+        for _, event in events:
+            if isinstance(event, dict):
+                found = event
+            elif isinstance(event, Ended):
+                death = event.death
+    cure = f"run `smallprint smoke {record.id}` first"
+    if death or not found:
+        raise ValueError(f"{record.id}: the method as it is, without a fault: {death or 'has no claims'}; {cure}")
+    for claim in [*blanks(record, "exact"), *blanks(record, "smoke")]:
+        right = {"holds": "meets", "fails": "misses"}[claim.bound.expected]
+        if found.get(claim.subject, right) not in ((right,) if claim.said.tier == "exact" else ("meets", "misses")):
+            raise ValueError(f"{record.id}: the method as it is already surprises in {claim.subject}; {cure}")
+    return found
+
+
+class Memory:
+    """What is known of faults from a run that was interrupted, in build/bite."""
+
+    def __init__(self, root: Path, record: Record, code: str, tiers: tuple[str, ...], data: Path | None, resume: bool) -> None:
+        self.path = root / "build/bite" / f"{record.id}.json"
+        self.key = f"{code} {' '.join(tiers)} {data or 'standin'}"
+        self.outcomes: dict[str, list[str]] = {}
+        if resume:
+            with suppress(OSError, ValueError):
+                kept = json.loads(self.path.read_text())
+                if kept.get("key") == self.key:
+                    self.outcomes = kept["outcomes"]
+
+    def known(self, fault: Fault) -> list[str] | None:
+        return self.outcomes.get(_digest(fault))
+
+    def keep(self, fault: Fault, killed_by: str, died: str) -> None:
+        self.outcomes[_digest(fault)] = [killed_by, died]
+        if len(self.outcomes) % 10 == 0:
+            self.write()
+
+    def write(self) -> None:
+        with suppress(OSError):  # then the next run begins anew
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            files.write(self.path, json.dumps({"key": self.key, "outcomes": self.outcomes}))
+
+
+def _digest(fault: Fault) -> str:
+    return hashlib.sha256(fault.code.encode()).hexdigest()[:16]
+
+
+class Score(NamedTuple):
+    """How many faults were noticed by a claim, change nothing, ended their process or took too long, and were planted."""
+
+    killed: int
+    equivalent: int
+    died: int
+    planted: int
+
+    @property
+    def share(self) -> float:
+        return self.killed / max(1, self.planted - self.equivalent - self.died)
+
+
+def score(outcomes: list[Outcome]) -> Score:
+    killed, equivalent, died = (sum(bool(getattr(o, name)) for o in outcomes) for name in ("killed_by", "equivalent", "died"))
+    return Score(killed, equivalent, died, len(outcomes))

@@ -388,7 +388,7 @@ def _unknown(tree: Tree, id: str, tier: str, subject: str) -> str:
             return ""
         if claim not in claims:
             return f"there is no claim {claim}"
-        if claims[claim].tier != tier:
+        if claims[claim].tier != ("smoke" if tier == records.ROUNDING else tier):
             return f"claim {claim} is of the tier {claims[claim].tier}, not {tier}"
         cases = claims[claim].cases
         if bool(case) != bool(cases):

@@ -46,6 +46,7 @@ app = typer.Typer(
 terminal = sys.stdout is not None and sys.stdout.isatty()
 out = Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 150)
 
+CORES = os.cpu_count() or 1
 NAMES = "network_slimming, network-slimming or pruning/network_slimming"
 Names = Annotated[list[str] | None, typer.Argument(metavar="[METHOD]...", help=NAMES)]
 Name = Annotated[str, typer.Argument(metavar="NAME", help=NAMES)]
@@ -54,6 +55,7 @@ Data = Annotated[
     typer.Option("--data", metavar="DIR", envvar="SMALLPRINT_CIFAR10", help="CIFAR-10 folder (see `smallprint data`); else the stand-in"),
 ]
 
+Jobs = Annotated[int, typer.Option("-j", "--jobs", min=1, max=256, help="Methods side by side, one thread each")]
 Changed = Annotated[bool, typer.Option("--changed", help="Only what this branch changes, uncommitted and new files too")]
 Since = Annotated[str | None, typer.Option("--since", metavar="REF", help="With --changed: what the branch left; else main")]
 
@@ -250,24 +252,27 @@ def show(name: Name) -> None:
 def smoke(
     names: Names = None,
     data: Data = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Repeat with so many seeds; verdicts use the mean")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Repeat with so many seeds; verdicts use the mean")] = 1,
     tier: Annotated[list[str] | None, typer.Option("--tier", help="exact, smoke, long or full, repeatable; else exact and smoke")] = None,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Methods side by side, one thread each")] = 1,
+    jobs: Jobs = 1,
     device: Annotated[str, typer.Option(help="cpu, or cuda for the tiers long and full")] = "cpu",
     record: Annotated[bool, typer.Option("--record", help="Write the numbers to catalog/measured")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Leave out seeds already recorded with this code and data")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Without a name: run also what was green before and has not changed")] = False,
     changed: Changed = False,
     since: Since = None,
 ) -> None:
     """Run methods (all without a name): reference, controls and method on CIFAR-10 or the stand-in, then every claim.
 
-    Exit code 1 when a verdict is not the expected one.
+    A claim of the smoke tier is compared with what is recorded of the same seed, an exact one with its bound. Exit code 1 when one
+    departs from its record, an exact verdict is not the expected one, or a method does not come to its end.
     """
-    from scripts.smoke import TIERS
+    from catalog.schema import Tier
+    from scripts import kept
 
     tiers = tuple(tier or ("exact", "smoke"))
-    for wrong in (t for t in tiers if t not in TIERS):
-        raise refuse(f"--tier {wrong}: must be one of {', '.join(TIERS)}")
+    for wrong in (t for t in tiers if t not in get_args(Tier)):
+        raise refuse(f"--tier {wrong}: must be one of {', '.join(get_args(Tier))}")
     facts = catalogue()
     ids = pick(names, facts, methods=True)
     if changed or since:
@@ -279,9 +284,19 @@ def smoke(
             out.print("no method has changed")
             return
     broken(facts, ids if names or changed or since else [])
-    reports = run_methods(ids, jobs, {
-        "tiers": tiers, "data": data, "seeds": tuple(range(seeds)), "device": device, "record_rows": record, "resume": resume,
-    })  # fmt: skip
+    entries = [facts.entries[id] for id in ids]
+    options = {"tiers": tiers, "data": data, "seeds": tuple(range(seeds)), "device": device, "record_rows": record, "resume": resume}
+    threads = 1 if jobs > 1 else None
+    keys = {} if record else {entry.id: kept.key(ROOT, entry, options, threads) for entry in entries}
+    green = {entry.id for entry in entries if not (names or again or record) and kept.was_green(ROOT, entry, keys[entry.id])}
+
+    def ended(entry: Record, report: Report) -> None:
+        if report.good and not record:
+            kept.keep(ROOT, entry, keys[entry.id])
+
+    reports = run_methods([entry for entry in entries if entry.id not in green], jobs, options, ended=ended)
+    if green:
+        out.print(f"{len(green)} methods were green before and have not changed since: not run (--again runs them)")
     if not all(report.good for report in reports.values()):
         raise typer.Exit(1)
 
@@ -290,8 +305,8 @@ def smoke(
 def sweep(
     names: Names = None,
     data: Data = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Repeat with so many seeds")] = 1,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Methods side by side, one thread each")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Repeat with so many seeds")] = 1,
+    jobs: Jobs = 1,
     record: Annotated[bool, typer.Option("--record", help="Write the numbers to catalog/measured")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Leave out seeds already recorded with this code and data")] = False,
 ) -> None:
@@ -299,7 +314,7 @@ def sweep(
 
     They stand in a method's SWEEP; without a name, all methods that have one.
     """
-    from scripts.sweep import sweep as work
+    from scripts.runs import SWEEP
 
     facts, known = catalogue(), source.methods(ROOT)
     ids = pick(names, facts, methods=True)
@@ -308,100 +323,123 @@ def sweep(
     ids = [id for id in ids if known[id].sweeps]
     broken(facts, ids if names else [])
     options = {"data": data, "seeds": tuple(range(seeds)), "record_rows": record, "resume": resume}
-    if not all(report.good for report in run_methods(ids, jobs, options, work).values()):
+    if not all(report.good for report in run_methods([facts.entries[id] for id in ids], jobs, options, SWEEP).values()):
         raise typer.Exit(1)
 
 
-def run_methods(ids: list[str], jobs: int, options: dict[str, Any], work: Callable[..., Report] | None = None) -> dict[str, Report]:
+def run_methods(
+    entries: list[Record],
+    jobs: int,
+    options: dict[str, Any],
+    work: str | None = None,
+    ended: Callable[[Record, Report], None] = lambda entry, report: None,
+) -> dict[str, Report]:
     """Run with progress and print each report as it comes, and a last line that counts. `work` is `smoke.run` if not given."""
     from scripts import report as reporting
-    from scripts.smoke import run, run_many
+    from scripts.runs import SMOKE, run_many
 
     if options["data"] is not None:
-        from methods.kit.task import DataError, find
+        from methods.kit.batches import DataError, find
 
         try:
             find(options["data"])
         except DataError as problem:
             raise refuse(str(problem)) from None
-    started, ended = time.monotonic(), 0
-    running: list[str] = []
+    started, total = time.monotonic(), len(entries)
+    known = {entry.id: entry for entry in entries}
+    running, done = dict[str, str](), list[str]()
     try:
         with progress() as say:
-            if jobs == 1 or len(ids) == 1:
-                options = {**options, "say": lambda text: say(f"{ended + 1} of {len(ids)} · {running[-1]} · {text}")}
 
-            def heard(id: str, found: Report | None) -> None:
-                nonlocal ended
-                if found is None:
-                    running.append(id)
+            def heard(id: str, event: str | Report | None) -> None:
+                if event is None or isinstance(event, str):
+                    running[id] = event or "starting"
                 else:
-                    running.remove(id)
-                    ended += 1
-                    reporting.print_report(out, facts_of(id), found)
-                say(f"{ended} of {len(ids)} done · running {', '.join(running)}")
+                    del running[id]
+                    done.append(id)
+                    if event.output.strip():
+                        err.print(plain(event.output.rstrip()))
+                    reporting.print_report(out, known[id], event)
+                    ended(known[id], event)
+                    if total > 1 and not out.is_terminal:
+                        err.print(f"{len(done)} of {total} done, {event.seconds:.1f} s: {id}")
+                if total == 1 or jobs == 1:
+                    say(" · ".join((f"{len(done)} of {total}", *next(iter(running.items()), ("",)))))
+                else:
+                    say(f"{len(done)} of {total} done · running {', '.join(running)}")
 
-            reports = run_many(ROOT, ids, jobs, options, heard, work or run)
+            reports = run_many(ROOT, entries, jobs, options, heard, work or SMOKE)
     except KeyboardInterrupt:
-        kept = "what was recorded is kept; go on with --resume" if options["record_rows"] else "nothing was recorded"
-        err.print(f"\ninterrupted after {ended} of {len(ids)} methods; {kept}")
+        kept = "what was recorded is kept; go on with --resume" if options["record_rows"] else "what was green is not run again"
+        err.print(f"\ninterrupted after {len(done)} of {total} methods; {kept}")
         raise typer.Exit(130) from None
-    bad = [id for id, found in reports.items() if not found.good]
-    if len(ids) > 1:
+    bad = [entry.id for entry in entries if not reports[entry.id].good]
+    if total > 1:
         verdict = f"[red]{len(bad)} with surprises: {', '.join(bad)}[/red]" if bad else "[green]every verdict as expected[/green]"
-        out.print(f"\n{len(ids)} methods in {time.monotonic() - started:.0f} s: {verdict}")
+        out.print(f"\n{total} methods in {time.monotonic() - started:.0f} s: {verdict}")
     return reports
-
-
-def facts_of(id: str) -> Record:
-    return catalogue().entries[id]
 
 
 @app.command()
 def bite(
     name: Name,
     data: Data = None,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Faults side by side")] = os.cpu_count() or 1,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, max=256, help="Faults side by side")] = CORES,
     most: Annotated[int | None, typer.Option(min=1, help="Plant only so many, spread evenly over the file")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Exact claims only")] = False,
     record: Annotated[bool, typer.Option("--record", help="Write the score to catalog/measured")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run of the same code stopped")] = False,
 ) -> None:
     """Plant faults in a method's source and list those that every exact and smoke claim survives.
 
-    A line that ends in "# equivalent: reason" says that a surviving fault there changes nothing. Exit code 1 when fewer
-    than 90% of the others are killed.
+    A line that ends in "# equivalent: reason" says that a surviving fault there changes nothing. Faults that end their process or
+    take too long are counted apart. Exit code 1 when fewer than 90% of the others are killed.
     """
     from scripts import bite as biting
-    from scripts import smoke as smoking
+    from scripts import records
+    from scripts.stamp import Stamp
 
     facts = catalogue()
     (id,) = pick([name], facts, methods=True)
     broken(facts, [id])
     entry = facts.entries[id]
+    done, planted, killed_so_far = 0, 0, 0
+
+    def heard(count: int, of: int, outcome: biting.Outcome) -> None:
+        nonlocal done, planted, killed_so_far
+        done, planted = count, of
+        killed_so_far += bool(outcome.killed_by)
+        say(f"{count} of {of} faults · {outcome.fault.what}")
+        if not out.is_terminal and count % 20 == 0:
+            err.print(f"{count} of {of} faults, {killed_so_far} of them killed")
+
     try:
+        if record:
+            stamp = Stamp(ROOT, entry)
+            records.read(stamp.path)  # before the work: it must not be in vain
         with progress() as say:
             outcomes, possible = biting.bite(
-                ROOT, entry, data=data, jobs=jobs, most=most, tiers=("exact",) if exact else ("exact", "smoke"),
-                heard=lambda done, planted, outcome: say(f"{done} of {planted} faults · {outcome.fault.what}"),
-            )  # fmt: skip
-    except ValueError as problem:
+                ROOT, entry, data=data, jobs=jobs, most=most, tiers=("exact",) if exact else ("exact", "smoke"), resume=resume, heard=heard
+            )
+    except (ValueError, OSError) as problem:
         raise refuse(str(problem)) from None
     except KeyboardInterrupt:
+        err.print(f"\ninterrupted after {done} of {planted or 'all'} faults; they are kept, go on with --resume")
         raise typer.Exit(130) from None
-    killed, equivalent, planted = biting.score(outcomes)
+    score = biting.score(outcomes)
     for outcome in outcomes:
         if not outcome.killed_by:
             mark = f"[dim]equivalent: {plain(outcome.equivalent)}[/dim]" if outcome.equivalent else "[red]survives[/red]"
+            mark = f"[yellow]{plain(outcome.died)}[/yellow]" if outcome.died else mark
             out.print(f"{entry.program}:{outcome.fault.line}: {plain(outcome.fault.what)}: {mark}")
-    share = killed / max(1, planted - equivalent)
-    sample = f" (an even sample of {possible})" if planted < possible else ""
-    out.print(f"{id}: {killed} of {planted} faults{sample} killed, {equivalent} equivalent: {share:.0%}")
+    sample = f" (an even sample of {possible})" if score.planted < possible else ""
+    died = f", {score.died} ended their process" if score.died else ""
+    out.print(f"{id}: {score.killed} of {score.planted} faults{sample} killed, {score.equivalent} equivalent{died}: {score.share:.0%}")
     if record and not exact:
-        stamp = smoking.Stamp(ROOT, entry, "cpu")
-        numbers = {"killed": killed, "equivalent": equivalent, "planted": planted, "possible": possible}
         used = "standin" if data is None else "cifar10"
+        numbers = {**score._asdict(), "possible": possible}
         stamp.write([stamp.row("bite", "bite", what, value, used, "", 0) for what, value in numbers.items()])
-    if share < 0.9:
+    if score.share < 0.9:
         raise typer.Exit(1)
 
 
@@ -547,7 +585,7 @@ def check_links(
 @app.command()
 def validate(
     data: Data = None,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Methods side by side")] = os.cpu_count() or 1,
+    jobs: Jobs = CORES,
 ) -> None:
     """Everything a validator should do: check, links, every smoke test, comparison with the recorded rows. One report, one exit code."""
     from scripts import check as checker
@@ -567,11 +605,13 @@ def validate(
     out.rule("smoke tests")
     ids = pick(None, facts, methods=True)
     options = {"tiers": ("exact", "smoke"), "data": data, "seeds": (0,), "device": "cpu", "record_rows": False, "resume": False}
-    reports = run_methods(ids, jobs, options)
+    reports = run_methods([facts.entries[id] for id in ids], jobs, options)
     out.rule("against the recorded numbers")
     findings = [finding for id in ids for finding in validating.compare(ROOT, facts.entries[id], reports[id])]
+    if ids and not any(report.compared for report in reports.values()):
+        findings.append(validating.Finding("no claim of any method could be compared with a record: nothing was validated", bad=True))
     for finding in findings:
-        out.print(finding.text)
+        out.print(plain(finding.text))
     bad = [id for id, report in reports.items() if not report.good]
     wrong = [finding for finding in findings if finding.bad]
     out.rule("result")

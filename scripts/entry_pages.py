@@ -326,7 +326,8 @@ def _bite(measured: Measured) -> str:
         return ""
     sample = f" (an even sample of {bite.possible})" if bite.planted < bite.possible else ""
     harmless = f"; {plural(bite.equivalent, 'fault')} of the rest can change nothing" if bite.equivalent else ""
-    return f"Of {bite.planted} faults planted in the program{sample}, they notice {bite.killed}{harmless}. "
+    died = f"; {plural(bite.died, 'fault')} ended the run itself" if bite.died else ""
+    return f"Of {bite.planted} faults planted in the program{sample}, they notice {bite.killed}{harmless}{died}. "
 
 
 def _claims_table(bodies: str, *, printed: bool) -> str:

@@ -293,14 +293,15 @@ MEASURED: dict[str, dict[str, Any]] = {
     "family": {"enum": list(FAMILIES), "description": "Family of the entry"},
     "id": _text("Id of the entry"),
     "tier": {
-        "enum": ["exact", "smoke", "sweep", "long", "full", "bite"],
-        "description": "Length of the run; in a bite, faults were planted in the program",
+        "enum": ["exact", "smoke", "sweep", "long", "full", "bite", "rounding"],
+        "description": "Length of the run; in a bite, faults were planted in the program; rounding is a smoke run's claims once more, on "
+        "another instruction set: what processors differ by",
     },
     "subject": _text(
         "reference, method, control_NAME, claim_NAME, claim_NAME[CASE], run or bite; in a sweep @N follows, the operating point"
     ),
     "metric": _text(
-        "value for a claim; seconds for a run; killed, equivalent, planted or possible for a bite; else accuracy, parameters, "
+        "value for a claim; seconds for a run; killed, equivalent, died, planted or possible for a bite; else accuracy, parameters, "
         "nonzeros, bits, multiply_adds, bit_operations, file_bytes, latency, output_error or steps"
     ),
     "value": _maybe("number", "The number: shares between 0 and 1, latency over the reference's; nan and inf as words"),

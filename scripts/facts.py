@@ -16,7 +16,7 @@ from catalog.schema import Bound, Result
 from scripts import links, records
 from scripts.bibtex import keys
 from scripts.history import Span, spans
-from scripts.records import Row
+from scripts.records import ROUNDING, Row
 from scripts.source import Source, digest, methods
 
 REAL_FIRST = ("cifar10", "cifar10-jpeg75", "standin", "none")
@@ -109,6 +109,8 @@ class Measured:
 
     def __post_init__(self) -> None:
         for row in self.rows:
+            if row.tier == ROUNDING:  # says how exact the others are, and is no measurement of its own
+                continue
             self._groups[Condition(row.tier, row.data), row.subject, row.metric].append(row)
 
     def stale(self, rows: Iterable[Row]) -> bool:
@@ -176,8 +178,8 @@ class Measured:
         found: dict[str, Row] = {}
         for row in sorted((row for row in self.rows if row.subject == "bite"), key=lambda row: row.date):
             found[row.metric] = row
-        numbers = [round(found[name].value) for name in Bite._fields if name in found]
-        return Bite(*numbers) if len(numbers) == len(Bite._fields) else None
+        numbers = {name: round(found[name].value) for name in Bite._fields if name in found}
+        return Bite(**numbers) if {"killed", "equivalent", "planted", "possible"} <= numbers.keys() else None
 
 
 class Size(NamedTuple):
@@ -198,16 +200,22 @@ class Size(NamedTuple):
 
 
 class Bite(NamedTuple):
-    """Faults that the claims noticed, those that change nothing, all that were planted, and all that could be."""
+    """Faults that the claims noticed, those that change nothing, all that were planted, all that could be, and those that no claim
+    could judge because their process died or took too long."""
 
     killed: int
     equivalent: int
     planted: int
     possible: int
+    died: int = 0
 
     @property
     def share(self) -> float:
-        return self.killed / max(1, self.planted - self.equivalent)
+        return self.killed / max(1, self.judged)
+
+    @property
+    def judged(self) -> int:
+        return self.planted - self.equivalent - self.died
 
 
 class Score(NamedTuple):

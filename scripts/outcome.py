@@ -146,13 +146,13 @@ def known(record: Record, rows: Iterable[Row], tier: str, data: str, digests: Ma
         mine = [row for row in rows if (row.tier, row.data, row.metric) == (tier, copy, "value")]
     elif digests is not None:
         mine = [row for row in mine if digests.get(row.seed) == row.data_digest]
-    units = {verdict.subject: verdict.said.unit for verdict in _claims(record, tier)}
+    units = {verdict.subject: verdict.said.unit for verdict in blanks(record, tier)}
     spreads = rounding(rows, mine, units)
     values: dict[str, dict[int, float]] = defaultdict(dict)
     for row in mine:
         values[row.subject][row.seed] = row.value
     found = {}
-    for verdict in _claims(record, tier):
+    for verdict in blanks(record, tier):
         if not (by_seed := values.get(verdict.subject)):
             continue
         size = max([abs(verdict.bound.limit), *map(abs, by_seed.values())])
@@ -173,7 +173,7 @@ def rounding(rows: Iterable[Row], mine: Iterable[Row], units: Mapping[str, str |
     return {unit: 3 * math.sqrt(statistics.fmean(found)) for unit, found in squares.items()}
 
 
-def _claims(record: Record, tier: str) -> Iterator[Verdict]:
+def blanks(record: Record, tier: str) -> Iterator[Verdict]:
     """Every claim and case of a tier, without values."""
     for name, claim in record.executable.claims.items() if record.executable else ():
         if claim.tier == tier:
@@ -193,6 +193,6 @@ def recorded(record: Record, rows: Iterable[Row], tier: str, data: str, seed: in
     beside = known(record, rows, tier, data)
     for at, found in (("exact", exact), (tier, mine)):
         values = {row.subject: row.value for row in found if row.metric == "value"}
-        verdicts = [verdict for verdict in _claims(record, at) if verdict.subject in values]
+        verdicts = [verdict for verdict in blanks(record, at) if verdict.subject in values]
         report.verdicts += [replace(v, values={seed: values[v.subject]}, known=beside.get(v.subject)) for v in verdicts]
     return report

@@ -251,7 +251,7 @@ def verdicts(facts: Facts, here: str) -> str:
             rows.append([
                 inside(escape(record.entry.name), here, f"{path_of(record)}#claims"),
                 sortable(score.held / score.total, f"{score.held} of {score.total}"), str(score.failed or NONE), str(score.open or NONE),
-                sortable(bite.share, f"{bite.killed} of {bite.planted - bite.equivalent}") if bite else NONE, NAMES[record.family],
+                sortable(bite.share, f"{bite.killed} of {bite.judged}") if bite else NONE, NAMES[record.family],
             ])  # fmt: skip
     if not rows:
         return f'<p class="sp-empty">No claim has been measured yet; {plural(still_open, "claim")} wait.</p>'

@@ -17,19 +17,19 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import IO, Any
 
-PRELOADED = ("scripts.smoke", "scripts.sweep", "scripts.bite", "scripts.cli")
+PRELOADED = ("scripts.smoke", "scripts.sweep", "scripts.bite", "typer", "rich.console", "rich.table")
 GRACE = 2.0  # seconds that a process has to tidy up when it is told to end
 _DONE = "all that there was to do is done"
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """`work(send, *arguments)` is called in the process; whatever it sends arrives here. It must be importable by name."""
 
@@ -55,7 +55,7 @@ class Ended:
     output: str = ""
 
 
-def side_by_side(jobs: deque[Job], at_once: int) -> Iterator[tuple[Job, Any]]:
+def side_by_side(jobs: deque[Job], at_once: int) -> Generator[tuple[Job, Any], None, None]:
     """Do the jobs, `at_once` of them at a time, taken from the left as places become free; more may be put there meanwhile.
 
     Yields each job with `Started`, then with all that it sends, then with `Ended`. Close the iterator to end what still runs.

@@ -16,13 +16,14 @@ import torch
 
 from catalog import Record
 from catalog.schema import Claim
+from methods.kit.batches import DataError
 from methods.kit.lab import Lab, ReturnError
 from methods.kit.measure import QUANTITIES
 from methods.kit.nets import WeightsError
 from methods.kit.standin import COUNTS, standin
-from methods.kit.task import TEST, DataError, Task, cifar10
+from methods.kit.task import TEST, Task, cifar10
 from scripts import records
-from scripts.outcome import ENOUGH, TIME, Report, Verdict, known
+from scripts.outcome import ENOUGH, TIME, Report, Verdict, blanks, known
 from scripts.stamp import Stamp
 
 PLAIN = (DataError, WeightsError, ReturnError, records.RecordError)  # their messages say what, where and the cure
@@ -169,7 +170,7 @@ def run(
         doing("read the data", where)
         began = time.monotonic()
         report.data, report.digests[seed] = lab.task.name, lab.task.digest
-        blank = {v.subject: v for name, claim in claims_of(record, (tier,)) for v in blanks(name, claim)}
+        blank = {v.subject: v for v in blanks(record, tier)}
         found = stamp.done(tier, lab.task.digest, seed) if resume else []
         if not found:
             found = list(measured(lab, method, lambda subject: doing(f"measured {subject}", where)))
@@ -191,17 +192,18 @@ def run(
     for tier in upper:
         if tier != "smoke" and not list(claims_of(record, (tier,))):
             continue
-        found: dict[str, Verdict] = {}
+        verdicts: dict[str, Verdict] = {}
         for count, seed in enumerate(seeds, 1):
-            found = merged(found, at_seed(tier, seed, f"{tier}, seed {seed} ({count} of {len(seeds)}): "))
+            verdicts = merged(verdicts, at_seed(tier, seed, f"{tier}, seed {seed} ({count} of {len(seeds)}): "))
         beside = known(record, rows, tier, report.data, report.digests)
-        found = {name: replace(v, known=beside.get(name), recording=record_rows and tier == "smoke") for name, v in found.items()}
-        odd = {name for name, v in found.items() if v.departs and len(v.compared) < ENOUGH}
+        recording = record_rows and tier == "smoke"
+        verdicts = {name: replace(v, known=beside.get(name), recording=recording) for name, v in verdicts.items()}
+        odd = {name for name, v in verdicts.items() if v.departs and len(v.compared) < ENOUGH}
         more = [seed for seed in range(ENOUGH) if seed not in seeds and any(seed in beside[name].values for name in odd)]
         for seed in more:
             again = at_seed(tier, seed, f"{tier}, seed {seed}, for {len(odd)} claims depart from their record: ")
-            found |= merged({name: found[name] for name in odd}, {name: v for name, v in again.items() if name in odd})
-        report.verdicts += found.values()
+            verdicts |= merged({name: verdicts[name] for name in odd}, {name: v for name, v in again.items() if name in odd})
+        report.verdicts += verdicts.values()
         if any(row.code != stamp.code for row in rows if row.tier == tier and beside):
             report.notes.append("the code has moved on since the record was made, which is stale and judges all the same")
     report.doing = ""
@@ -238,11 +240,6 @@ def rounding(
 
 def name_of(device: str) -> str:
     return device if device == "cpu" else torch.cuda.get_device_name(device)
-
-
-def blanks(name: str, claim: Claim) -> list[Verdict]:
-    """A claim's verdicts before there is a value."""
-    return [Verdict(name, case, claim, bound) for case, bound in claim.bounds().items()]
 
 
 def measured(lab: Lab, method: ModuleType, doing: Callable[[str], None]) -> Iterator[tuple[str, str, float]]:

@@ -34,8 +34,7 @@ def compare(root: Path, record: Record, report: Report) -> list[Finding]:
     digest = source.digest(root, source.methods(root)[record.id])
     stale = sorted({f"{row.tier} on {row.data}" for row in rows if row.code != digest})
     findings = [Finding(f"{record.id}: stale, the code has moved on since {what} was recorded in {place}") for what in stale]
-    same = (report.tier, report.data_digest, digest)
-    fresh = [row for row in rows if (row.tier, row.data_digest, row.code) == same]
+    fresh = [row for row in rows if (row.tier, row.code) == (report.tier, digest) and row.data_digest == report.digests.get(row.seed)]
     compared = 0
     for subject, quantity in ((s, q) for s, numbers in report.numbers.items() for q in numbers if q != "latency"):
         known = [row.value for row in fresh if (row.subject, row.metric) == (subject, quantity)]

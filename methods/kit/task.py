@@ -14,14 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from methods.kit.batches import BATCHES, CURE, DataError, find
 from methods.kit.layout import laid_out
 
 MEAN = (0.4914, 0.4822, 0.4465)  # of CIFAR-10's training images, per colour
 STD = (0.2470, 0.2435, 0.2616)
-
-
-class DataError(ValueError):
-    """Data that cannot be read; the message names the file and the cure."""
 
 
 @dataclass(frozen=True)
@@ -157,18 +154,6 @@ class _ArraysOnly(pickle.Unpickler):
         if (module, name) == ("_codecs", "encode"):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a CIFAR-10 batch")
-
-
-CURE = "get the data again with `smallprint data`, or leave out --data to use the embedded stand-in"
-BATCHES = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
-
-
-def find(root: Path) -> Path:
-    """The `cifar-10-batches-py` folder: `root` itself or the one inside it."""
-    for folder in (root, root / "cifar-10-batches-py"):
-        if (folder / "test_batch").is_file():
-            return folder
-    raise DataError(f"{root}: not a CIFAR-10 folder (no test_batch in it or in cifar-10-batches-py below it); {CURE}")
 
 
 def read_batch(path: Path) -> tuple[np.ndarray[Any, Any], Tensor, str]:
