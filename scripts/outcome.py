@@ -120,6 +120,7 @@ class Report:
     doing: str = "was imported"  # what it does, as the end of "while it ..."
     problem: str = ""  # why it did not come to its end
     instructions: str = ""  # the set that torch computes with, such as AVX512
+    threads: int = 1
     output: str = ""  # what the method wrote to the terminal
     notes: list[str] = field(default_factory=list)  # what else to say, such as that the record is stale
 

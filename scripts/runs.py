@@ -60,16 +60,16 @@ def run_many(
                 else:
                     reports[job.name] = report
                 if not again and report.good and options.get("record_rows") and work == SMOKE and "smoke" in options["tiers"]:
-                    waiting.appendleft(_twin(root, known[job.name], options, report, job.threads))
+                    waiting.appendleft(_twin(root, known[job.name], options, report))
                 else:
                     heard(job.name, reports[job.name])
     return reports
 
 
-def _twin(root: Path, record: Record, options: dict[str, Any], report: Report, threads: int | None) -> Job:
+def _twin(root: Path, record: Record, options: dict[str, Any], report: Report) -> Job:
     seeds = tuple(seed for seed in options["seeds"] if seed < ENOUGH)
-    settings = OTHER.get(report.instructions, OLDEST)
-    return Job(record.id, _worker, (root, record, {"data": options["data"], "seeds": seeds}, ROUNDING), 2 if threads == 1 else 1, settings)
+    settings, threads = OTHER.get(report.instructions, OLDEST), 2 if report.threads == 1 else 1
+    return Job(record.id, _worker, (root, record, {"data": options["data"], "seeds": seeds}, ROUNDING), threads, settings)
 
 
 def _worker(send: Callable[[Any], None], root: Path, record: Record, options: dict[str, Any], work: str) -> None:

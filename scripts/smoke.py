@@ -142,7 +142,7 @@ def run(
     started = time.monotonic()
     upper = [tier for tier in tiers if tier != "exact"]
     report = report or Report(record.id, "")
-    report.instructions = torch.backends.cpu.get_cpu_capability()
+    report.instructions, report.threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
     report.tier, report.seeds = upper[-1] if upper else "exact", list(seeds)
     method = importlib.import_module(f"methods.{record.family}.{record.id}")
     stamp = Stamp(root, record, name_of(device), torch.get_num_threads())
