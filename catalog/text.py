@@ -24,11 +24,18 @@ def called(character: str) -> str:
 
 def is_blank(text: str) -> bool:
     """Whether nothing of a text can be seen: it is empty, or only spaces, marks and characters without width."""
+    if text[:1].isascii() and text[:1].isalnum():
+        return False  # nearly all
     return not any(unicodedata.category(character)[0] in "LNPS" and character not in _FILLERS for character in text)
 
 
+def harmless(text: str) -> str:
+    """A text that steers no terminal: what no page can hold is written as its escape; lines stay lines."""
+    return _UNFIT.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 def visible(text: str) -> str:
-    """A text as one line that cannot steer a terminal: what is not printable is written as its escape."""
+    """A text as one line in which nothing is hidden: whatever is not printable is written as its escape."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

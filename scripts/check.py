@@ -39,6 +39,11 @@ class Tree:
 
 def check(root: Path) -> list[Problem]:
     """All problems of all files below `root`, in order."""
+    return examine(root)[1]
+
+
+def examine(root: Path) -> tuple[Tree, list[Problem]]:
+    """What is below `root`, and all its problems in order."""
     catalogue = load(root / "catalog")
     problems = list(catalogue.problems)
     sources = methods(root, problems)
@@ -49,7 +54,7 @@ def check(root: Path) -> list[Problem]:
     tree = Tree(root, catalogue, sources, ids, {path.relative_to(root).as_posix() for path in paths(root)})
     for rule in RULES:
         problems += rule(tree)
-    return sorted(set(problems))
+    return tree, sorted(set(problems))
 
 
 def _path(record: Record) -> str:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
-from catalog.text import visible
+from catalog.text import harmless
 
 OWN = Path(__file__).absolute().parent.parent  # the checkout that this code comes from
 RERUN = "SMALLPRINT_CHECKOUT"  # says that it is the code of this checkout that runs
@@ -29,7 +29,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def plain(text: str) -> str:
     """Text as it is, whatever it holds: no markup, and nothing that steers a terminal."""
-    return escape("\n".join(map(visible, text.split("\n"))))
+    return escape(harmless(text))
 
 
 def fail(message: str) -> None:

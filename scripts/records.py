@@ -6,10 +6,9 @@ import csv
 import io
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_type_hints
 
 from catalog.files import Unreadable, content
 from catalog.text import called, unfit
@@ -18,8 +17,7 @@ from scripts import files
 ROUNDING = "rounding"  # tier of rows that tell what processors differ by: a smoke run's claims once more, on another instruction set
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One measured number.
 
     `subject` is "reference", "method", "control_<name>" (then `metric` is a quantity such as "accuracy") or
@@ -44,7 +42,8 @@ class Row:
     date: str  # ISO, UTC
 
 
-COLUMNS = [column.name for column in fields(Row)]
+COLUMNS = list(Row._fields)
+_NUMBERS = [(COLUMNS.index(name), kind) for name, kind in get_type_hints(Row).items() if kind is not str]
 
 
 CURE = "this file is machine-written: restore it with git, or record again with `smallprint smoke --record`"
@@ -89,12 +88,14 @@ def read(path: Path) -> list[Row]:
     return rows
 
 
-def _row(values: list[str]) -> Row:
+def _row(values: list[Any]) -> Row:
     if len(values) != len(COLUMNS):
         raise ValueError("not as many values as columns")
-    named: dict[str, Any] = dict(zip(COLUMNS, values, strict=True))
-    datetime.fromisoformat(named["date"])
-    return Row(**{**named, "value": float(named["value"]), "seed": int(named["seed"]), "threads": int(named["threads"])})
+    for place, number in _NUMBERS:
+        values[place] = number(values[place])
+    row = Row._make(values)
+    datetime.fromisoformat(row.date)
+    return row
 
 
 def key(row: Row) -> tuple[str, str, str, str, int]:
@@ -113,5 +114,5 @@ def write(path: Path, new: Iterable[Row]) -> None:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for row in sorted(merged.values(), key=key):
-            writer.writerow({**asdict(row), "value": f"{row.value:.6g}"})
+            writer.writerow({**row._asdict(), "value": f"{row.value:.6g}"})
         files.write(path, text.getvalue())

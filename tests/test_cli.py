@@ -14,6 +14,7 @@ import pytest
 from test_check import GOOD, MEASURED, METHOD, ROW, TUCKER, plant
 from typer.testing import CliRunner
 
+from catalog import files
 from scripts import cli, records, source
 from scripts.check import check
 
@@ -39,6 +40,16 @@ def test_check_is_clean_and_needs_no_torch() -> None:
     program = "import sys, pathlib; from scripts import cli, check; print(*check.check(pathlib.Path())); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
+def test_check_opens_every_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "ROOT", plant(tmp_path, GOOD))
+    opened: list[Path] = []
+    real = files.raw
+    monkeypatch.setattr(files, "raw", lambda path, largest: opened.append(path) or real(path, largest))  # type: ignore[func-returns-value]
+    code, text = run("check")
+    assert (code, text) == (0, "4 entries, 1 comparison tables, 1 methods: no problems\n")
+    assert len(opened) == len(set(opened)) == len([name for name in GOOD if "kit" not in name])
 
 
 def test_schema_is_json_schema() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.files import LARGEST, Unreadable, content
-from catalog.text import WIDEST, is_blank, short, unfit, visible
+from catalog.text import WIDEST, harmless, is_blank, short, unfit, visible
 from scripts import links, records, source
 from scripts.check import check
 
@@ -85,4 +85,6 @@ def test_what_a_page_can_hold(text: str) -> None:
 def test_whatever_is_printed_is_one_short_harmless_line(text: str) -> None:
     assert visible(text).isprintable()
     assert visible(text) == text or not text.isprintable()
+    assert unfit(harmless(text)) is None
+    assert harmless(text) == text or unfit(text)
     assert len(short(text * WIDEST)) <= 10 * WIDEST

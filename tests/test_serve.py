@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ def edited(path: str, old: str, new: str) -> Callable[[Path], None]:
 
 def measured_again(root: Path) -> None:
     path = records.path_of(root, "pruning", "slim")
-    records.write(path, [replace(row, value=row.value / 2) for row in records.read(path)])
+    records.write(path, [row._replace(value=row.value / 2) for row in records.read(path)])
 
 
 def added(root: Path) -> None:

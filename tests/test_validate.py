@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,7 @@ def record() -> Record:
 def rows(root: Path, **values: list[float]) -> list[records.Row]:
     code = source.digest(root, source.methods(root)[ID])
     start = records.Row("smoke", "method", "", 0.0, "standin", "abc", 0, "cpu", 1, "3.11", "2.13.0", "c0ffee", code, "2026-01-01")
-    return [replace(start, metric=m, value=v, seed=seed) for m, vs in values.items() for seed, v in enumerate(vs)]
+    return [start._replace(metric=m, value=v, seed=seed) for m, vs in values.items() for seed, v in enumerate(vs)]
 
 
 def found(root: Path, digest: str = "abc", **values: float) -> list[tuple[bool, str]]:
