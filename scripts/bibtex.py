@@ -206,6 +206,12 @@ DATES = ("year", "date", "issue_date")
 PREPRINTS = ("eprint", "arxivid", "doi", "journal", "volume", "number", "eid", "pages", "howpublished", "url", "note")
 INHERITED = (*DATES, *VENUES)  # the rest of a volume's record, its title and DOI above all, is not its papers'
 READ = {"title", "subtitle", "author", "crossref", "doi", "url", *INHERITED} | set(PREPRINTS) - {"number", "eid", "pages", "note"}
+MACROS = {  # that pylatexenc does not know, or prints otherwise
+    "textbraceleft": "{", "textbraceright": "}", "textasciicircum": "^", "TeX": "TeX", "LaTeX": "LaTeX", "mbox": "%s", "url": "%s",
+    "textless": "<", "textgreater": ">", "textbar": "|", "textunderscore": "_", "textquotedbl": '"', "textpercent": "%%", "slash": "/",
+    "textampersand": "&", "textnumbersign": "#", "glqq": "„", "grqq": "“", "copyright": "©", "pounds": "£", "euro": "€", "S": "§", "P": "¶",
+    "degree": "°", "micro": "µ", "SS": "ẞ",
+}  # fmt: skip
 _WITHIN = re.compile(r"""\\([`'^"~=.uvHckrbdt])\s*(\\[`'^"~=.uvHckrbd]\s*(?:\{\w\}|\w))""")  # two accents on one letter
 _ACCENT = re.compile(r"\\([uvHckrbdt])\s+(\w|\\[ij]\b)")
 _LETTER = re.compile(r"(\\(?:[lLoOij]|aa|AA|ae|AE|oe|OE|ss|dh|DH|dj|DJ|th|TH|ng|NG)(?![A-Za-z]))(?:\s+(?!and\s)(?=[a-z]))?")
@@ -232,8 +238,7 @@ def unpunctuated(text: str) -> str:
 @cache
 def _decoder() -> LatexNodes2Text:
     known = get_default_latex_context_db()
-    texts = {"textbraceleft": "{", "textbraceright": "}", "textasciicircum": "^", "TeX": "TeX", "LaTeX": "LaTeX", "mbox": "%s", "url": "%s"}
-    known.add_context_category("here", prepend=True, macros=[MacroTextSpec(name, text) for name, text in texts.items()])
+    known.add_context_category("here", prepend=True, macros=[MacroTextSpec(name, text) for name, text in MACROS.items()])
     known.set_unknown_macro_spec(MacroTextSpec("", discard=False))  # or \texttt and many others would be left out with their text
     return LatexNodes2Text(latex_context=known, math_mode="text")
 

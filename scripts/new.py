@@ -126,7 +126,10 @@ def _arxiv(text: str) -> str | None:
 
 
 def tidy(found: Reference) -> Reference:
-    """Without venues that are none (arXiv, a web address), without the year in a venue's name, and the well-known ones in short."""
+    """Without venues that are none (arXiv, a web address), without the year in a venue's name, and the well-known ones in short.
+
+    The title is without tags and without a full stop.
+    """
     venue = found.venue or ""
     if re.match(r"(arxiv|corr\b|https?:)", venue, re.IGNORECASE):
         venue = ""
@@ -138,7 +141,8 @@ def tidy(found: Reference) -> Reference:
         short = None
     if short == "NeurIPS" and found.year and found.year < 2018:
         short = "NIPS"  # as it was called
-    title = re.sub(r"(?<=[^\W\d_]{2})\.$", "", found.title)  # a sentence's end, not an abbreviation's or an ellipsis
+    title = re.sub(r"</?(?:i|b|em|strong|sub|sup|tt|span)>", "", found.title)  # which publishers leave in BibTeX, too
+    title = re.sub(r"(?<=[^\W\d_]{2})\.$", "", title)  # a sentence's end, not an abbreviation's or an ellipsis
     return replace(found, title=title, venue=short or venue.strip() or None)
 
 

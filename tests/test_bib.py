@@ -53,6 +53,7 @@ def bib(*arguments: str) -> tuple[int, str]:
     (r"""\v c \'e \"o {\'e} \c{c} \c c \H{o} \H o \k{a} \r{a} \u{g} \.z \=a \d{u}""", "č é ö é ç ç ő ő ą å ğ ż ā ụ"),
     (r"\L\o\O\aa\AA\ae\AE\oe\OE\ss\dh\th", "ŁøØåÅæÆœŒßðþ"), (r"\~\^e \'{\u a} \'\u{a} \v{\i}", "ễ ắ ắ ǐ"),
     (r"R&amp;D \&amp; M&uuml;ller &#8211;", "R&D & Müller –"),
+    (r"{\textless}i{\textgreater} \S{}2 5\textpercent{} \glqq a\grqq", "<i> §2 5% „a“"),
 ])  # fmt: skip
 def test_plain(latex: str, text: str) -> None:
     assert bibtex.plain(latex) == text

@@ -311,6 +311,14 @@ def test_exports(site: str) -> None:
     assert look_up(text) == replace(TOY, **more)
 
 
+@pytest.mark.parametrize("title", [
+    "<i>A</i> <b>Toy</b>", r"{\textless}i{\textgreater}A{\textless}/i{\textgreater} Toy", "&lt;i&gt;A&lt;/i&gt; Toy",
+])  # fmt: skip
+def test_a_title_has_no_tags(title: str) -> None:
+    assert look_up(f"@misc{{a, title={{{title}}}}}").title == "A Toy"
+    assert look_up(r"@misc{a, title={$n$ < $m$ and m > i}}").title == "n < m and m > i"
+
+
 def test_a_title_is_no_sentence() -> None:
     titles = ["A Toy.", "A Toy...", "Toys etc.", "Toys vs. U.S.", "Toys 2.", "A Toy?"]
     assert [look_up(f"@misc{{a, title={{{title}}}}}").title for title in titles] == ["A Toy", "A Toy...", "Toys etc", *titles[3:]]
