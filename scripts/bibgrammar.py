@@ -11,12 +11,13 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 _BLOCK = re.compile(r"@\s*(\w+)\s*([{(])")
-_KEY = re.compile(r'\s*([^,={}"]*),')
+_KEY = re.compile(r'([^,={}"]*),')
 _BETWEEN = re.compile(r"[\s,]*")
 _NAME = re.compile(r"([^\s,={}()\"#%']+)\s*=")
 _PIECE = re.compile(r'\s*(?:([{"])|([^\s,={}()"#%]+))')
 _JOINT = re.compile(r"\s*#")
 _MARK = re.compile(r'\\"|[{}"]')  # an escaped quotation mark is an umlaut that nobody put into braces
+LONGEST = 100_000  # characters of a field, abbreviations in abbreviations written out; a thousand authors have 20,000
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
@@ -69,21 +70,23 @@ def _fields(text: str, at: int, end: str, known: dict[str, str], wanted: Collect
 
 def _value(text: str, at: int, known: dict[str, str]) -> tuple[tuple[str, str], int]:
     """Text in braces or quotation marks, numbers and abbreviations, joined by #; the first unknown abbreviation; where they end."""
-    parts, unknown = [], ""
+    value, unknown = "", ""
     while True:
         if not (piece := _PIECE.match(text, at)):
             raise _error(text, at, "expected text in braces behind the =; correct it")
         at = piece.end()
         if piece[1]:
             at = _closed(text, at - 1)
-            parts.append(text[piece.end() : at - 1])
+            value += text[piece.end() : at - 1]
         elif piece[2].isdecimal():
-            parts.append(piece[2])
+            value += piece[2]
         else:
-            parts.append(known.get(piece[2].lower(), ""))
+            value += known.get(piece[2].lower(), "")
             unknown = unknown or ("" if piece[2].lower() in known else piece[2])
+        if len(value) > LONGEST:
+            raise _error(text, piece.start(), f"this field has more than {LONGEST:,} characters; shorten or remove it")
         if not (joint := _JOINT.match(text, at)):
-            return ("".join(parts), unknown), at
+            return (value, unknown), at
         at = joint.end()
 
 

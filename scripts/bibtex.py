@@ -194,6 +194,12 @@ DATES = ("year", "date", "issue_date")
 PREPRINTS = ("eprint", "arxivid", "doi", "journal", "volume", "number", "eid", "pages", "howpublished", "url", "note")
 INHERITED = (*DATES, *VENUES)  # the rest of a volume's record, its title and DOI above all, is not its papers'
 READ = {"title", "subtitle", "author", "crossref", "doi", "url", *INHERITED} | set(PREPRINTS) - {"number", "eid", "pages", "note"}
+MACROS = {  # that pylatexenc does not know, or prints otherwise
+    "textbraceleft": "{", "textbraceright": "}", "textasciicircum": "^", "TeX": "TeX", "LaTeX": "LaTeX", "mbox": "%s", "url": "%s",
+    "textless": "<", "textgreater": ">", "textbar": "|", "textunderscore": "_", "textquotedbl": '"', "textpercent": "%%", "slash": "/",
+    "textampersand": "&", "textnumbersign": "#", "glqq": "„", "grqq": "“", "copyright": "©", "pounds": "£", "euro": "€", "S": "§", "P": "¶",
+    "degree": "°", "micro": "µ", "SS": "ẞ",
+}  # fmt: skip
 _WITHIN = re.compile(r"""\\([`'^"~=.uvHckrbdt])\s*(\\[`'^"~=.uvHckrbd]\s*(?:\{\w\}|\w))""")  # two accents on one letter
 _ACCENT = re.compile(r"\\([uvHckrbdt])\s+(\w|\\[ij]\b)")
 _LETTER = re.compile(r"(\\(?:[lLoOij]|aa|AA|ae|AE|oe|OE|ss|dh|DH|dj|DJ|th|TH|ng|NG)(?![A-Za-z]))(?:\s+(?!and\s)(?=[a-z]))?")
@@ -210,15 +216,17 @@ def arxiv_id(text: str) -> str | None:
 
 def unpunctuated(text: str) -> str:
     """An id or address without what a sentence puts around it."""
-    text = text.strip().lstrip("<(").rstrip(".,;:>\"'")
-    return unpunctuated(text[:-1]) if text.endswith(")") and text.count(")") > text.count("(") else text
+    after = ".,;:>\"'"
+    text = text.strip().lstrip("<(").rstrip(after)
+    for _ in range(text.count(")") - text.count("(")):
+        text = text.removesuffix(")").rstrip(after)
+    return text
 
 
 @cache
 def _decoder() -> LatexNodes2Text:
     known = get_default_latex_context_db()
-    texts = {"textbraceleft": "{", "textbraceright": "}", "textasciicircum": "^", "TeX": "TeX", "LaTeX": "LaTeX", "mbox": "%s", "url": "%s"}
-    known.add_context_category("here", prepend=True, macros=[MacroTextSpec(name, text) for name, text in texts.items()])
+    known.add_context_category("here", prepend=True, macros=[MacroTextSpec(name, text) for name, text in MACROS.items()])
     known.set_unknown_macro_spec(MacroTextSpec("", discard=False))  # or \texttt and many others would be left out with their text
     return LatexNodes2Text(latex_context=known, math_mode="text")
 
@@ -243,7 +251,7 @@ def plain(latex: str) -> str:
 def people(names: str) -> list[tuple[str, str]]:
     """The names of an author list, parted at each "and" or semicolon outside braces; beside each, what of it is outside them."""
     parts, level = [["", ""]], 0
-    for token in re.findall(r"\\\S|\s+and(?=\s|$)|.", names.strip(), re.IGNORECASE | re.DOTALL):
+    for token in re.findall(r"\\\S| and(?= |$)|.", " ".join(names.split()), re.IGNORECASE):
         level += (token == "{") - (token == "}")
         if level == 0 and (len(token) > 3 or token == ";"):
             parts.append(["", ""])
@@ -312,25 +320,24 @@ def read(text: str) -> Reference:
 
 
 def _the_one(found: list[Block]) -> tuple[str, dict[str, str]]:
-    """Kind and fields of the only entry that no other refers to, and those that it takes from its volume. Raises `BibtexError`."""
+    """Kind and fields of the only entry that no other refers to, with those that it takes from its volume. Raises `BibtexError`."""
     by_key = {block.key.lower(): block for block in found}
-    volumes = {key for block in found if (key := _crossref(block))}
-    for block in found:
-        chain = [block]
-        while key := _crossref(chain[-1]):
-            if key not in by_key:
-                cure = f"add @proceedings{{{key}, ...}} or write year and booktitle instead"
-                raise BibtexError(f"{chain[-1].key} refers to {clean(key)[:60]} by crossref, which is not there; {cure}")
-            if by_key[key] in chain:
-                raise BibtexError(f"the crossref of {chain[-1].key} goes in a circle; remove it")
-            chain.append(by_key[key])
-    own = [block for block in found if block.key.lower() not in volumes]
+    volumes = set(map(_crossref, found))
+    own = [block for block in found if not block.key or block.key.lower() not in volumes]
+    if found and not own:
+        raise BibtexError(f"the crossref of {clean(found[0].key)[:60]} goes in a circle; remove it")
     if len(own) != 1:
         names = f" ({', '.join(clean(block.key)[:30] for block in own[:3])}{' ...' if len(own) > 3 else ''})" if own else ""
         raise BibtexError(f"the BibTeX holds {len(own) or 'no'} entries{names}; give exactly one")
-    fields = dict(own[0].fields)
-    volume = own[0]
+    fields, volume, seen = dict(own[0].fields), own[0], set[str]()
     while key := _crossref(volume):
+        name = clean(volume.key)[:60]
+        if key in seen:
+            raise BibtexError(f"the crossref of {name} goes in a circle; remove it")
+        if key not in by_key:
+            cure = "add that entry, or write year and booktitle instead"
+            raise BibtexError(f"{name} refers to {clean(key)[:60]} by crossref, which is not there; {cure}")
+        seen.add(key)
         volume = by_key[key]
         theirs = {"booktitle": volume.fields.get("title", ""), **volume.fields}
         fields |= {name: theirs[name] for name in INHERITED if theirs.get(name) and not fields.get(name)}

@@ -1,7 +1,8 @@
 """Are the catalogue's links alive? Every address is asked politely; the verdicts stand in the machine-written catalog/links.json.
 
 - alive: it answers, directly or by way of redirects; http -> https and a trailing slash are no move.
-- moved: permanent redirects (301, 308) lead to another address, and it answers; `final` is what to write instead.
+- moved: permanent redirects (301, 308) lead to another address, and it answers; `final` is what to write instead. What a server
+  hands out to one reader for a while (a password, a signature, a token) is followed, but neither told nor recorded.
 - gone: 404, 410 or an unknown host, confirmed. A 404 must survive a GET after the HEAD; a link once recorded as anything better,
   and one whose host is unknown, must besides have failed in the run before. Until then it is unreachable.
 - unreachable: no answer, a server's error, a bad certificate, a circle of redirects: whatever may pass.
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urldefrag, urljoin, urlsplit
 
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
@@ -251,7 +252,7 @@ class Round:
     def look(self, url: str) -> Look | None:
         """Follow a link to its end. None where its host has asked for patience too often."""
         deadline = time.monotonic() + self.policy.limit
-        here, lasting, seen = url, url, {url}
+        here, lasting, seen = url, url, {urldefrag(url).url}
         try:
             if self.host(url).told_to_wait >= PATIENCE:
                 return None
@@ -259,19 +260,19 @@ class Round:
                 answer = self.answer(here, deadline)
                 if answer.status not in REDIRECT or not answer.location:
                     break
-                there = urljoin(here, answer.location)
-                lasting = there if here == lasting and answer.status in PERMANENT else lasting
+                there = web.anonymous(urljoin(here, answer.location))
+                lasting = there if here == lasting and answer.status in PERMANENT and web.open_to_all(there) else lasting
                 here = there
-                if here in seen:
+                if urldefrag(here).url in seen:
                     return Look("unreachable", answer.status, None, "redirects go in a circle")
-                seen.add(here)
+                seen.add(urldefrag(here).url)
             else:
                 return Look("unreachable", answer.status, None, f"more than {MOST_REDIRECTS} redirects")
         except web.Refused as problem:
             return Look("refused", None, None, str(problem))
         except ValueError:  # urljoin's
             return Look("refused", None, None, "redirects to no web address")
-        status, final = answer.status, here if here != url else None
+        status, final = answer.status, web.shown(here) if here != url else None
         if status in MISSING or answer.why == web.UNKNOWN:
             return Look("gone", status, final, answer.why)
         if status is None or _temporary(status):

@@ -45,6 +45,7 @@ VENUES = {  # by what their many full names contain; the first that fits
     "acoustics, speech": "ICASSP", "pattern analysis and machine": "IEEE TPAMI",
 }  # fmt: skip
 ACRONYM = re.compile(rf"(?<![(\w])({'|'.join(sorted({*VENUES.values()} - {'AAAI', 'IEEE TPAMI'}))}|NIPS)\b")  # AAAI holds many conferences
+SLUG = r"[a-z][a-z0-9_]{0,59}"
 SHORT = 4  # words; a longer beginning of a title is no name
 
 
@@ -126,7 +127,10 @@ def _arxiv(text: str) -> str | None:
 
 
 def tidy(found: Reference) -> Reference:
-    """Without venues that are none (arXiv, a web address), without the year in a venue's name, and the well-known ones in short."""
+    """Without venues that are none (arXiv, a web address), without the year in a venue's name, and the well-known ones in short.
+
+    The title is without tags and without a full stop.
+    """
     venue = found.venue or ""
     if re.match(r"(arxiv|corr\b|https?:)", venue, re.IGNORECASE):
         venue = ""
@@ -138,7 +142,8 @@ def tidy(found: Reference) -> Reference:
         short = None
     if short == "NeurIPS" and found.year and found.year < 2018:
         short = "NIPS"  # as it was called
-    title = re.sub(r"(?<=[^\W\d_]{2})\.$", "", found.title)  # a sentence's end, not an abbreviation's or an ellipsis
+    title = re.sub(r"</?(?:i|b|em|strong|sub|sup|tt|span)>", "", found.title)  # which publishers leave in BibTeX, too
+    title = re.sub(r"(?<=[^\W\d_]{2})\.$", "", title)  # a sentence's end, not an abbreviation's or an ellipsis
     return replace(found, title=title, venue=short or venue.strip() or None)
 
 
@@ -221,7 +226,7 @@ def get(url: str, service: Service, place: str, params: Mapping[str, str] | None
             with requests.get(url, params=params, headers=headers, timeout=service.timeout, stream=True) as response:
                 status = response.status_code
                 if status == 404:
-                    raise NewError(f"{place}: is not known there (404); correct it")
+                    raise NewError(f"{place}: is not known there (404); correct it, or give BibTeX")
                 if status == 200:
                     return _body(response, service, place)
                 why = f"the server says {status} {response.reason}"
@@ -289,7 +294,7 @@ def duplicate(root: Path, found: Reference) -> str | None:
 def known(root: Path, text: str) -> None:
     """Refuse, before anything is fetched, an arXiv id or DOI that is here already. Raises `NewError`."""
     if other := duplicate(root, named(text)):
-        raise NewError(f"{text.strip()} is here already: {other}; add to that entry")
+        raise NewError(f"{bibtex.clean(text)[:80]} is here already: {other}; add to that entry")
 
 
 def _marks(title: str, arxiv: str | None, doi: str | None) -> dict[str, str]:
@@ -333,8 +338,10 @@ def propose(found: Reference, slugs: Mapping[str, str]) -> str:
 
 def check_slug(slug: str, slugs: Mapping[str, str]) -> None:
     """Raises `NewError` for a slug that cannot be used."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,59}", slug):
-        raise NewError(f"--slug {bibtex.clean(slug)}: must be at most 60 small letters, digits and _, and begin with a letter")
+    if not re.fullmatch(SLUG, slug):
+        near = re.sub(r"[^a-z0-9]+", "_", slug.lower()).strip("_")
+        such = f", such as {near}" if re.fullmatch(SLUG, near) else ""
+        raise NewError(f"--slug {bibtex.clean(slug)}: must be at most 60 small letters, digits and _, and begin with a letter{such}")
     if slug in RESERVED:
         raise NewError(f"--slug {slug}: is reserved; choose another")
     if slug in slugs:

@@ -12,19 +12,24 @@ import functools
 import http.client
 import io
 import ipaddress
+import re
 import socket
 import ssl
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 USER_AGENT = "smallprint-links/0.1 (checks now and then whether the links of a catalogue of papers are alive)"
 MOST_BYTES = 1 << 15  # of a header; bodies are never read
 WINDOW = 1 << 13  # bytes that the system may receive ahead of us
 UNKNOWN = "unknown host"
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+SECRETS = (  # ends of names, letters only: X-Amz-Signature, access_token, jsessionid, AWSAccessKeyId, sig
+    "token", "secret", "signature", "sig", "credential", "credentials", "password", "passwd", "pwd", "pass", "key", "keyid", "keypairid",
+    "auth", "authorization", "session", "sessionid", "sid", "ticket", "code", "jwt", "assertion", "verifier", "samlresponse", "samlrequest",
+)  # fmt: skip
 UNICAST = ipaddress.ip_network("2000::/3")
 
 
@@ -53,11 +58,32 @@ def parts(url: str) -> tuple[bool, str, int, str]:
         host = (split.hostname or "").encode("idna").decode()
         port = split.port or (443 if split.scheme == "https" else 80)
     except ValueError:
-        raise Refused(f"{url} is no web address") from None
+        raise Refused("no web address") from None  # not named: a server may have told it, with a password in it
     if split.scheme not in ("http", "https") or not host:
-        raise Refused(f"{url} is no web address (http or https)")
+        raise Refused("no web address (http or https)")
     path = (split.path or "/") + (f"?{split.query}" if split.query else "")
     return split.scheme == "https", host, port, quote(path, safe="!#$%&'()*+,/:;=?@[]~")
+
+
+def anonymous(url: str) -> str:
+    """An address without user name and password, as it is asked. Raises `ValueError` where it is none."""
+    split = urlsplit(url)
+    return split._replace(netloc=split.netloc.rpartition("@")[2]).geturl() if "@" in split.netloc else url
+
+
+def open_to_all(url: str) -> bool:
+    """Whether nothing in an address, encoded twice or not, looks like what lets one reader in: a password, a token, a signature."""
+    plain = unquote(unquote(url))
+    names = re.findall(r"([^=/?#&;]+)=", plain)
+    return not re.search(r"[/\\]{2}[^/\\?#]*@", plain) and not any(re.sub("[^a-z]", "", name.lower()).endswith(SECRETS) for name in names)
+
+
+def shown(url: str) -> str:
+    """An address as it may be told and recorded: of one that is not open to all the path, or the host where even the path is not."""
+    if open_to_all(url):
+        return url
+    path = re.split(r"[;?#=]|%(?:25)*(?:3[bdf]|23)", url, maxsplit=1, flags=re.IGNORECASE)[0]
+    return path if open_to_all(path) else "/".join([*anonymous(url).split("/")[:3], ""])
 
 
 def left(deadline: float) -> float:
@@ -116,6 +142,15 @@ class _Wire(io.RawIOBase):
         return count
 
 
+class _Final(http.client.HTTPResponse):
+    """The answer itself. What comes before it (100 Continue, 103 Early Hints) is passed over; the library does so with 100 alone."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while 100 <= (line := super()._read_status())[1] < 200:  # type: ignore[misc]  # the library's own, which typeshed leaves out
+            http.client.parse_headers(self.fp)
+        return line
+
+
 class Answer(NamedTuple):
     """What a server said; without a status, `why` says what happened instead."""
 
@@ -146,7 +181,7 @@ def ask(method: str, url: str, seconds: float, allow: Callable[[str], bool] = pu
                 sock.settimeout(left(deadline))
                 sock = _tls().wrap_socket(sock, server_hostname=host)
             client = (http.client.HTTPSConnection if secure else http.client.HTTPConnection)(host, port)
-            client.sock = _Wire(sock, deadline)
+            client.sock, client.response_class = _Wire(sock, deadline), _Final
             client.request(method, path, headers={"User-Agent": USER_AGENT, "Accept": "*/*", "Connection": "close"})
             with client.getresponse() as response:
                 location = response.getheader("Location")

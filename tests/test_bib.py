@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import unicodedata
 from contextlib import suppress
 from pathlib import Path
@@ -52,6 +53,7 @@ def bib(*arguments: str) -> tuple[int, str]:
     (r"""\v c \'e \"o {\'e} \c{c} \c c \H{o} \H o \k{a} \r{a} \u{g} \.z \=a \d{u}""", "č é ö é ç ç ő ő ą å ğ ż ā ụ"),
     (r"\L\o\O\aa\AA\ae\AE\oe\OE\ss\dh\th", "ŁøØåÅæÆœŒßðþ"), (r"\~\^e \'{\u a} \'\u{a} \v{\i}", "ễ ắ ắ ǐ"),
     (r"R&amp;D \&amp; M&uuml;ller &#8211;", "R&D & Müller –"),
+    (r"{\textless}i{\textgreater} \S{}2 5\textpercent{} \glqq a\grqq", "<i> §2 5% „a“"),
 ])  # fmt: skip
 def test_plain(latex: str, text: str) -> None:
     assert bibtex.plain(latex) == text
@@ -129,6 +131,21 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         read("@misc{a, title={T}, author = {A}, " + text)
 
 
+BOMB = "@string{s0 = {haha}} " + " ".join(f"@string{{s{n + 1} = s{n} # s{n}}}" for n in range(60)) + " @misc{a, title = s60}"
+
+
+@pytest.mark.parametrize("text", [
+    BOMB, f"@misc{{a, title = {{{'{' * 9**6}", f"@misc{{a, title={{T}}, doi={{x{')' * 90_000}}}}}", f"@misc{{{' ' * 9**6}",
+    f"@misc{{a, author={{{'A B and ' * 9**6}}}}}", f"@misc{{a, title={{{'{' * 9999}{'}' * 9999}}}}}", "@misc{a" * 9**5,
+    "".join(f"@misc{{a{n}, title={{T}}, crossref={{a{n + 1}}}}}" for n in range(3000)),
+])  # fmt: skip
+def test_texts_made_to_take_long_are_refused_at_once(text: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(BibtexError):
+        read(text)
+    assert time.monotonic() - start < 2
+
+
 CHILD = "@inproceedings{toy19, title={A Toy}, author={A B}, crossref={Conf/2019}}\n"
 VOLUME = "@proceedings{conf/2019, title={A Conference, {TOY} 2019}, year={2019}, editor={C D}, doi={10.1000/v}, url={https://x.org}}\n"
 
@@ -148,8 +165,9 @@ def test_what_a_paper_says_itself_counts() -> None:
 
 
 @pytest.mark.parametrize(("text", "why"), [
-    (CHILD, "toy19 refers to conf/2019 by crossref, which is not there; add @proceedings"),
+    (CHILD, "toy19 refers to conf/2019 by crossref, which is not there; add that entry"),
     (CHILD.replace("Conf/2019", "TOY19"), "a circle; remove it"), (CHILD + VOLUME.replace("title", "crossref={toy19}, title"), "a circle"),
+    (CHILD + VOLUME.replace("title", "crossref={s}, title") + "@book{s, title={S}, crossref={conf/2019}}", "of s goes in a circle"),
     (CHILD + VOLUME + CHILD.replace("toy19", "toy20"), r"2 entries \(toy19, toy20\)"),
 ])  # fmt: skip
 def test_volumes_that_are_missing_or_go_in_a_circle(text: str, why: str) -> None:

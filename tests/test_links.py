@@ -112,6 +112,15 @@ class Handler(Quiet):
             self.wfile.write(b"HTTP/1.0 200 OK\r\n")
             while not self.server.closing.wait(0.02 if word == "trickle" else 0):
                 self.wfile.write(b"X" if word == "trickle" else b"X: " + b"x" * 1000 + b"\r\n")
+        elif word == "interim":
+            for status in number.split(",")[:-1]:
+                self.wfile.write(f"HTTP/1.1 {status} Wait\r\nLink: </style.css>; rel=preload\r\nLocation: /404\r\n\r\n".encode())
+            self.say(int(number.split(",")[-1]), Location="/ok")
+        elif word == "endless_interim":
+            while not self.server.closing.is_set():
+                self.wfile.write(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        elif word == "only_interim":
+            self.wfile.write(b"HTTP/1.1 103 Early Hints\r\n\r\n")
         elif word == "garbage":
             self.wfile.write(b"\x00\xff\x00 what?\r\n\r\n")
         elif word == "huge":
@@ -152,6 +161,9 @@ def look(url: str, policy: Policy = QUICK) -> Look:
         ("/nohead/405", "alive", 200), ("/nohead/403", "alive", 200), ("/nohead/501", "alive", 200), ("/nohead/404", "alive", 200),
         ("/flaky", "alive", 200), ("/reset", "unreachable", None), ("/slow", "unreachable", None), ("/trickle", "unreachable", None),
         ("/endless", "unreachable", None), ("/garbage", "unreachable", None), ("/a b/ü?q=\"'<>", "alive", 200),
+        ("/interim/100,200", "alive", 200), ("/interim/103,200", "alive", 200), ("/interim/102,103,100,103,204", "alive", 204),
+        ("/interim/103,404", "gone", 404), ("/interim/103,301", "moved", 200), ("/interim/103,403", "refused", 403),
+        ("/interim/103,503", "unreachable", 503), ("/endless_interim", "unreachable", None), ("/only_interim", "unreachable", None),
     ],
 )  # fmt: skip
 def test_verdicts(server: Server, path: str, verdict: str, status: int | None) -> None:
@@ -218,6 +230,53 @@ def test_circles_and_long_ways(server: Server) -> None:
     assert look(server.url("/hops/11"))[::3] == ("unreachable", "more than 10 redirects")
     assert server.methods("/hops/1") == ["HEAD", "HEAD"]
     assert server.methods("/hops/0") == ["HEAD"], "the eleventh redirect is not followed"
+
+
+KEYS = [
+    "?token=SECRET", "?a=b&access_token=SECRET", "?X-Amz-Date=1&X-Amz-Credential=SECRET&X-Amz-Signature=SECRET", "#access_token=SECRET",
+    "?X-Goog-Signature=SECRET", "?se=2026&sig=SECRET", "?Expires=1&Signature=SECRET&Key-Pair-Id=SECRET", ";jsessionid=SECRET?a=b",
+    "?next=%2Fx%3Ftoken%3DSECRET", "?next=%252Fx%253Ftoken%253DSECRET", "?AUTH_TOKEN=SECRET", "?accessToken=SECRET", "/token=SECRET/x",
+    "%3Ftoken%3DSECRET", "?u=https%3A%2F%2Fme%3ASECRET%40example.org%2F", "/http:\\\\me:SECRET@example.org/",
+]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_what_a_server_hands_to_one_reader_is_not_passed_on(server: Server, tmp_path: Path, key: str) -> None:
+    target = server.url(f"/ok{key}")
+    for status in (301, 302, 308):
+        url = server.to(target, status)
+        [found] = update([url], {}, QUICK, tmp_path / "links.json")
+        assert found.health is not None
+        assert (found.health.verdict, found.health.status) == ("alive", 200), "an address that will not last is no place to move to"
+        recorded = (tmp_path / "links.json").read_text(encoding="utf-8").replace(url, "")
+        assert "SECRET" not in f"{found.why} {found.health} {note(url, found.health).replace(url, '')} {recorded}"
+    assert any("SECRET" in path for _, path, _ in server.asked if path.startswith("/ok")) or "#" in key, "it is followed as the server says"
+
+
+@pytest.mark.parametrize("user", ["me:SECRET@", "SECRET@", "me:SEC@RET:SECRET@"])
+def test_a_password_in_a_redirect_is_dropped(server: Server, user: str) -> None:
+    def to(path: str, status: int = 301) -> Look:
+        return look(server.to(server.url(path).replace("//", f"//{user}"), status))
+
+    assert to("/ok") == ("moved", 200, server.url("/ok"), f"to {server.url('/ok')}")
+    assert to("/ok", 302)[:3] == ("alive", 200, server.url("/ok"))
+    assert to("/404") == ("gone", 404, server.url("/404"), "404")
+    wrong = ("http://{}10.0.0.1/", "ftp://{}example.org/?token=SECRET", "https:{}example.org", "http://{}[::1", "//{}", "http://{}127.0.0.2/")
+    for url in wrong:
+        found = look(server.to(url.format(user)))
+        assert (found.verdict, "SECRET" in str(found)) == ("refused", False), url
+
+
+def test_a_circle_that_a_password_or_a_fragment_hides(server: Server) -> None:
+    for url in (server.url("/circle/1").replace("//", "//me:SECRET@"), server.url("/circle/1#top")):
+        assert look(server.to(url)).why == "redirects go in a circle"
+
+
+def test_ordinary_queries_are_kept(server: Server) -> None:
+    for query in ("?id=abc&noteId=x", "?author=me&codes=1", "?via%3Dihub", "?tokens=12", "/@me/x@1"):
+        assert web.shown(f"https://example.org/a{query}") == f"https://example.org/a{query}"
+    target = server.url("/ok?id=abc")
+    assert look(server.to(target, 301))[:3] == ("moved", 200, target)
 
 
 # Only the public web

@@ -311,6 +311,14 @@ def test_exports(site: str) -> None:
     assert look_up(text) == replace(TOY, **more)
 
 
+@pytest.mark.parametrize("title", [
+    "<i>A</i> <b>Toy</b>", r"{\textless}i{\textgreater}A{\textless}/i{\textgreater} Toy", "&lt;i&gt;A&lt;/i&gt; Toy",
+])  # fmt: skip
+def test_a_title_has_no_tags(title: str) -> None:
+    assert look_up(f"@misc{{a, title={{{title}}}}}").title == "A Toy"
+    assert look_up(r"@misc{a, title={$n$ < $m$ and m > i}}").title == "n < m and m > i"
+
+
 def test_a_title_is_no_sentence() -> None:
     titles = ["A Toy.", "A Toy...", "Toys etc.", "Toys vs. U.S.", "Toys 2.", "A Toy?"]
     assert [look_up(f"@misc{{a, title={{{title}}}}}").title for title in titles] == ["A Toy", "A Toy...", "Toys etc", *titles[3:]]
@@ -528,6 +536,23 @@ def test_bad_slugs(tree: Path, slug: str) -> None:
     assert written(tree) == before
 
 
+@pytest.mark.parametrize(("slug", "near"), [("Thi-Net", "thi_net"), ("Soft filter!", "soft_filter"), ("压缩", ""), ("1st", "")])
+def test_a_bad_slug_is_answered_with_a_good_one(slug: str, near: str) -> None:
+    with pytest.raises(NewError) as refusal:
+        new.check_slug(slug, {})
+    assert str(refusal.value).endswith(f"begin with a letter{near and ', such as '}{near}")
+
+
+@pytest.mark.parametrize("text", [
+    "doi:10.1109/ICCV.2017.541.", "HTTPS://DOI.ORG/10.1109%2Ficcv.2017.541", "10.1109/iccv.2017.541", "arXiv:1707.06342v1 [cs.CV]",
+    "@misc{a, title={Other}, doi={http://dx.doi.org/10.1109/ICCV.2017.541}}", "@misc{a, title={Other}, eprint={1707.06342v1}}",
+])  # fmt: skip
+def test_a_paper_that_is_here_is_known_however_it_is_named(tree: Path, text: str) -> None:
+    (code, said), before = run(text, "--family", "pruning"), written(tree)  # nothing is asked for: tests are offline
+    assert (code, "is here already: catalog/pruning/thinet.yaml has the same" in said) == (1, True), said
+    assert written(tree) == before
+
+
 @pytest.mark.parametrize(("title", "slug"), [
     ("ThiNet: A Filter Level Pruning Method", "thinet"), ("Do We Need: Everything?", "do_we_need"), ("MobileNetV2", "mobilenetv2"),
     ("A Very Long Beginning of Five Words: More", "very_long_beginning_five"), ("8-bit Inference", "paper_8_bit_inference"),
@@ -553,6 +578,18 @@ def test_any_text_can_be_read_back(title: str, authors: list[str], venue: str, f
     fields, _ = catalog.parse(new.entry_text(found, family, slug, method=True))
     assert (fields["title"], tuple(fields["authors"]), fields.get("venue")) == (title, names, venue or None)
     assert ast.get_docstring(ast.parse(new.method_text(found, family, slug)))
+
+
+def test_long_and_empty_papers_are_written_for_check_to_judge(tree: Path) -> None:
+    crowd = " and ".join(f"Ana Name{n}" for n in range(300))
+    assert run(f"@misc{{a, title={{{'word ' * 80}}}, author={{{crowd}}}, year=2020}}", "--family", "pruning", "--slug", "long")[0] == 0
+    fields, _ = catalog.read(tree / "catalog/pruning/long.yaml")
+    assert (len(fields["title"]), len(fields["authors"])) == (399, 300)
+    said = [str(p) for p in check.check(tree) if p.path.endswith("long.yaml") and p.field in ("name", "title", "authors")]
+    assert [message.rpartition(": ")[2] for message in said] == ["has 399 characters, at most 300 are allowed; shorten it"] * 2
+    assert run("@misc{a, title={1984?}}", "--family", "overviews")[0] == 0
+    fields, _ = catalog.read(tree / "catalog/overviews/paper_1984.yaml")
+    assert (fields["title"], fields["authors"], fields["year"]) == ("1984?", [], None)
 
 
 # Both files or none
