@@ -662,6 +662,9 @@ def data(
         place = download(folder)
     except DownloadError as problem:
         raise refuse(str(problem)) from None
+    except KeyboardInterrupt:
+        err.print("interrupted: what was fetched is kept, and the next run goes on from there")
+        raise typer.Exit(130) from None
     out.print(f"{place}\nuse it with: smallprint smoke --data {place}")
 
 

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import os
 import tarfile
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -16,12 +15,15 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from urllib3.exceptions import HTTPError
 
+from scripts import files
+
 OFFICIAL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 OFFICIAL_DIGEST = "c58f30108f718f92721af3b95e74349a"  # MD5, as printed on https://www.cs.toronto.edu/~kriz/cifar.html
 FOLDER = "cifar-10-batches-py"
 BATCHES = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
 EXPECTED = {f"{FOLDER}/{name}" for name in (*BATCHES, "batches.meta", "readme.html")}
 LARGEST = 64 << 20  # bytes of one unpacked file; a batch has 31 million
+LARGEST_ARCHIVE = 256 << 20  # bytes; CIFAR-10 has 170 million
 PIECE = 1 << 14  # bytes; a broken connection loses the piece under way
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces
 
@@ -33,23 +35,28 @@ class DownloadError(ValueError):
 def download(folder: Path, url: str = OFFICIAL, digest: str = OFFICIAL_DIGEST, progress: Progress | None = None) -> Path:
     """The batches' folder below `folder`, fetched where it is not there yet. `digest` is the archive's MD5.
 
-    An interrupted download leaves a .part file, from which the next call goes on. `progress` is a Rich bar, by
-    default one on standard error. Raises `DownloadError`.
+    An interrupted download leaves a .part file, from which the next call goes on; of two calls at once the second waits. `progress` is
+    a Rich bar, by default one on standard error. Raises `DownloadError`.
     """
-    target = folder / FOLDER
-    missing = _missing(target)
-    if not missing:
-        return target
-    if target.exists():  # what lies there is not ours to remove
-        raise DownloadError(f"{target}: lacks {', '.join(missing)}; move this folder away and run `smallprint data` again")
-    part = folder / "cifar-10-python.tar.gz.part"
+    target, part = folder / FOLDER, folder / "cifar-10-python.tar.gz.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with progress or _bar() as bar:
-            _fetch(url, part, bar)
-        _verify(part, digest)
-        _unpack(part, target)
-        _delete(part)
+        with files.alone(folder):
+            files.clear(target)
+            missing = _missing(target)
+            if not missing:
+                _delete(part)  # a call that was killed in the last moment left it
+                return target
+            if os.path.lexists(target):  # what lies there is not ours to remove
+                raise DownloadError(f"{target}: lacks {', '.join(missing)}; move this folder away and run `smallprint data` again")
+            for path in (part, _validator(part)):
+                if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):  # a pipe would be waited for
+                    raise DownloadError(f"{path}: is no file that `smallprint data` made; move it away and run it again")
+            with progress or _bar() as bar:
+                _fetch(url, part, bar)
+            _verify(part, digest)
+            _unpack(part, target)
+            _delete(part)
     except (InvalidSchema, InvalidURL, MissingSchema) as problem:
         raise DownloadError(f"{url}: not a web address; write https://...") from problem
     except (requests.RequestException, HTTPError) as problem:
@@ -119,6 +126,8 @@ def _fetch(url: str, part: Path, bar: Progress) -> None:
             for piece in response.raw.stream(PIECE, decode_content=False):
                 file.write(piece)
                 bar.advance(shown, len(piece))
+                if file.tell() > LARGEST_ARCHIVE:
+                    raise _refuse(part, f"more than {LARGEST_ARCHIVE} bytes")
 
 
 def _verify(part: Path, digest: str) -> None:
@@ -136,7 +145,8 @@ def _refuse(part: Path, reason: str) -> DownloadError:
 
 def _unpack(archive: Path, target: Path) -> None:
     """All expected files of the archive, in a folder that appears complete or not at all."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as aside:
+    with files.temporary(target) as aside:
+        aside.mkdir()
         try:
             with tarfile.open(archive, "r:gz") as tar:
                 for member in tar:
@@ -147,6 +157,6 @@ def _unpack(archive: Path, target: Path) -> None:
                     tar.extract(member, aside, filter="data")
         except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as problem:
             raise _refuse(archive, f"no tar.gz archive ({problem})") from problem
-        if missing := _missing(Path(aside) / FOLDER):
+        if missing := _missing(aside / FOLDER):
             raise _refuse(archive, f"holds no {', '.join(missing)}")
-        os.replace(Path(aside) / FOLDER, target)
+        os.replace(aside / FOLDER, target)

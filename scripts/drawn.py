@@ -24,7 +24,8 @@ P = ParamSpec("P")
 MAKERS = ("charts.py", "svg.py", "vega.py")  # the code that draws, beside this file
 PACKAGES = ("altair", "vl-convert-python")
 DAYS = 30  # for which a chart that no page shows is remembered
-# V8 takes 200 MB, and its threads do not survive the fork of a process (see `render`). Idle, it begins anew and so gives them back.
+# V8 takes 200 MB, and its threads do not survive the fork of a process (see `render`). Idle, it begins anew and so gives them back;
+# with nobody left to read what it drew, it ends.
 ARTIST = """
 import json, os, select, sys
 while True:
@@ -33,7 +34,11 @@ while True:
     if not (line := sys.stdin.readline()):
         break
     import vl_convert
-    print(json.dumps(vl_convert.vegalite_to_svg(json.loads(line))), flush=True)
+    drawn = json.dumps(vl_convert.vegalite_to_svg(json.loads(line)))
+    try:
+        print(drawn, flush=True)
+    except BrokenPipeError:
+        os._exit(1)
 """
 
 _drawn: dict[str, Chart] = {}  # by what they show

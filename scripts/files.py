@@ -6,6 +6,7 @@ killed, the next one that writes there removes it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -110,7 +111,10 @@ def _lives(process: int) -> bool:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Meanwhile no other process is in here for the same folder. The lock leaves no file and ends with the process. Raises `OSError`."""
+    """Meanwhile no other process is in here for the same folder. The lock leaves no file and ends with the process. Raises `OSError`.
+
+    Where a file system, some network's for instance, cannot lock a folder, nothing is waited for.
+    """
     if sys.platform == "win32":  # has no such lock
         yield
         return
@@ -118,7 +122,11 @@ def alone(folder: Path) -> Iterator[None]:
 
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as problem:
+            if problem.errno not in (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+                raise
         yield
     finally:
         os.close(handle)

@@ -160,7 +160,7 @@ def _all(work: Work, processes: int) -> Iterator[Drawn | None]:
         with suppress(AttributeError):  # musl has no such function
             ctypes.CDLL(None).malloc_trim(0)  # what is free, but still held, goes back to the system
         gc.freeze()  # a process that collects garbage would write to, and so copy, all memory that it shares
-        pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), initializer=_begin, initargs=(work,))
+        pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), initializer=_begin, initargs=(work, os.getpid()))
         try:
             for made, said in pool.map(_some, range(first, min(first + batch, len(work.pages)), TOGETHER)):
                 for level, text in said:
@@ -189,13 +189,16 @@ _work: Work | None = None  # of this process; it came with the fork
 _heard = Heard()
 
 
-def _begin(work: Work) -> None:
+def _begin(work: Work, first: int) -> None:
     global _work
     _work = work
     LOG.handlers = [_heard]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who interrupts hears it from the first process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # else it would wait for ever for a first process that was killed
+    if os.getppid() != first:  # killed already
+        os._exit(1)
 
 
 def _some(start: int) -> tuple[list[Drawn | None], list[tuple[int, str]]]:

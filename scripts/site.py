@@ -6,7 +6,6 @@ import errno
 import importlib.util
 import logging
 import os
-import shutil
 import tempfile
 import time
 import warnings
@@ -15,10 +14,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scripts import files
+
 if TYPE_CHECKING:
     from scripts.render import Kept
 
 HOSTED, OFFLINE, CHARTS = Path("build/site"), Path("build/site-offline"), Path("build/charts")
+MARK = ".smallprint-site"  # in a finished site: the names of what stands beside it
 WATCHED = ("catalog", "methods", "site", "mkdocs.yml")
 NEEDED = ("mkdocs", "material", "pymdownx", "altair", "vl_convert", "bibtexparser")
 # A page opened as a file may neither fetch nor start a worker: search is loaded as a script, and a shim stands in for the worker.
@@ -38,27 +40,49 @@ def build(
 ) -> Path:
     """Build the site into `out` (build/site or build/site-offline below `root`) and return that folder.
 
-    The folder appears whole or not at all. With `strict` every warning is an error. `say` hears what is being done.
-    Raises `SiteError`.
+    The folder appears whole or not at all. Only one that is empty, or was made here, is replaced. With `strict` every warning is an
+    error. `say` hears what is being done. Raises `SiteError`.
     """
-    out = (out or root / (OFFLINE if offline else HOSTED)).resolve()  # a link stays one
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    started = time.monotonic()
-    if out.exists() and not (out / "index.html").exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SiteError(f"{out}: holds something that is no site; choose another folder with --out, or empty this one")
-    say("reading the catalogue and making pages")
+    usual, started = root / (OFFLINE if offline else HOSTED), time.monotonic()
+    given = out or usual
     try:
+        out = _writable(root, given, usual)
+        files.clear(out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        _render(root, part, None, strict, OFFLINE_CHANGES if offline else {})
-        say("putting the new site in place")
-        _replace(part, out)
+        with files.temporary(out) as part:
+            say("reading the catalogue and making pages")
+            _render(root, part, None, strict, OFFLINE_CHANGES if offline else {})
+            (part / MARK).write_text("\n".join(sorted([MARK, *os.listdir(part)])) + "\n", "utf-8")
+            say("putting the new site in place")
+            _writable(root, given, usual)  # still
+            _replace(part, out)
     except OSError as problem:
         cure = "make the folder writable, make room, or choose another with --out"
-        raise SiteError(f"{problem.filename or out}: {problem.strerror or problem}; {cure}") from problem
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        raise SiteError(f"{problem.filename or given}: {problem.strerror or problem}; {cure}") from problem
     pages = sum(1 for _ in out.rglob("*.html"))
     say(f"{pages} pages in {time.monotonic() - started:.1f} s: {out / 'index.html'}")
+    return out
+
+
+def _writable(root: Path, given: Path, usual: Path) -> Path:
+    """The folder itself, which is missing, empty or an older site. Raises `SiteError` for any other, and `OSError`."""
+    other = "choose another folder with --out"
+    if given.is_symlink():
+        raise SiteError(f"{given}: is a link; name the folder that it leads to, or {other}")
+    out = given.resolve()
+    for place, name in ((root, "the checkout"), (Path(os.path.expanduser("~")), "your home folder")):
+        if place.resolve().is_relative_to(out):
+            raise SiteError(f"{out}: holds {name}; {other}")
+    if not out.exists():
+        return out
+    if not out.is_dir():
+        raise SiteError(f"{out}: is no folder; {other}")
+    there, mark = set(os.listdir(out)), out / MARK
+    made = set(mark.read_text("utf-8", "replace").splitlines()) if mark.is_file() else set[str]()
+    if given == usual and not made and "index.html" in there:
+        return out  # an earlier version made it, without a mark
+    if strange := sorted(there - made):
+        raise SiteError(f"{out}: holds something that is no site of this program's, {strange[0]}; {other}, or move that away")
     return out
 
 
@@ -73,7 +97,11 @@ def _replace(part: Path, out: Path) -> None:
         except OSError as problem:
             if problem.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another build has put its own here meanwhile
                 raise
-        shutil.rmtree(old, ignore_errors=True)
+        finally:
+            if not out.exists():
+                with suppress(FileNotFoundError):
+                    old.rename(out)
+            files.remove(old)
 
 
 def _render(root: Path, out: Path, kept: Kept | None, strict: bool, changes: dict[str, Any]) -> list[str]:
@@ -155,11 +183,14 @@ def serve(root: Path, address: str = "127.0.0.1:8000", *, open_browser: bool = F
 
     host, _, port = address.rpartition(":")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    with tempfile.TemporaryDirectory(prefix="smallprint-") as folder:
-        update = updater(root, Path(folder), f"http://{address}/", say)
+    place = Path(tempfile.gettempdir()) / "smallprint"
+    files.clear(place)
+    with files.temporary(place) as folder:
+        folder.mkdir(0o700)
+        update = updater(root, folder, f"http://{address}/", say)
         update()
         try:
-            with LiveReloadServer(update, host, int(port), folder, polling_interval=0.25) as server:
+            with LiveReloadServer(update, host, int(port), str(folder), polling_interval=0.25) as server:
                 for name in WATCHED:
                     server.watch(str(root / name))
                 say(f"serving http://{address}/; interrupt to end")

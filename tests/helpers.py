@@ -56,7 +56,9 @@ def serving(server: Server, stop: Callable[[], object] = lambda: None) -> Iterat
     with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield server
-        stop()
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            stop()
+            server.shutdown()
+            thread.join()

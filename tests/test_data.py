@@ -5,11 +5,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import random
 import re
 import socket
+import subprocess
+import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
@@ -62,6 +66,9 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[str | None] = []
+
+    def handle_error(self, *_: object) -> None:
+        """A client that goes away is no error of the server's."""
 
     @property
     def url(self) -> str:
@@ -286,6 +293,79 @@ def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     said = refused(server, tmp_path / "file" / "below")
     assert said == f"{tmp_path / 'file' / 'below'}: Not a directory; make room or choose another folder"
+
+
+@pytest.mark.parametrize("name", ["cifar-10-python.tar.gz.part", "cifar-10-python.tar.gz.etag", FOLDER])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("mine"), Path.mkdir], ids=["a pipe", "a link", "a folder"])
+def test_what_has_a_name_of_ours_is_left_alone(server: Server, tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    (tmp_path / "mine").write_text("mine")
+    make(tmp_path / name)
+    said = refused(server, tmp_path)
+    assert said.startswith(f"{tmp_path / name}: ")
+    assert "move" in said
+    assert server.asked == []
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", name}
+
+
+def test_a_name_that_is_too_long(server: Server, tmp_path: Path) -> None:
+    assert refused(server, tmp_path / ("x" * 300)).endswith("File name too long; make room or choose another folder")
+
+
+def test_of_two_at_once_the_second_waits(server: Server, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        places = list(pool.map(lambda _: get(server, tmp_path), range(4)))
+    assert places == [tmp_path / FOLDER] * 4
+    assert server.asked == [None]
+    assert_complete(tmp_path)
+
+
+@pytest.mark.parametrize("limit", [100_000, 30_000], ids=["while it comes", "at once"])
+def test_a_full_disk_is_one_line_and_the_next_call_goes_on(server: Server, tmp_path: Path, limit: int) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        said = refused(server, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert said == f"{tmp_path}: File too large; make room or choose another folder"
+    assert part(tmp_path).stat().st_size <= limit
+    get(server, tmp_path)
+    assert_complete(tmp_path)
+
+
+def test_a_disk_that_is_full_while_unpacking_keeps_the_archive(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: tarfile.TarFile, member: tarfile.TarInfo, path: Path, **_: object) -> None:
+        (path / FOLDER).mkdir(exist_ok=True)
+        (path / FOLDER / "data_batch_1").write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path / FOLDER / "data_batch_1"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile.TarFile, "extract", full)
+        assert "No space left on device; make room" in refused(server, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {part(tmp_path).name, part(tmp_path).with_suffix(".etag").name}
+    get(server, tmp_path)
+    assert_complete(tmp_path)
+
+
+def test_an_answer_without_end_is_cut(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "LARGEST_ARCHIVE", 100_000)
+    assert "more than 100000 bytes; the file is deleted" in refused(server, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_call_left_is_removed(server: Server, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    (tmp_path / f".{FOLDER}.{ended.pid}.part" / FOLDER).mkdir(parents=True)
+    get(server, tmp_path)
+    assert_complete(tmp_path)
+    part(tmp_path).write_bytes(ARCHIVE)  # killed after it had unpacked
+    part(tmp_path).with_suffix(".etag").write_text("x")
+    get(server, tmp_path)
+    assert_complete(tmp_path)
 
 
 def test_the_bar_is_shown_on_standard_error(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

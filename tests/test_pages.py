@@ -744,6 +744,7 @@ def test_an_older_site_stays_when_building_fails(page: str, text: str, said: str
     shutil.copytree(tree, root, ignore=shutil.ignore_patterns("build"))
     out.mkdir()
     (out / "index.html").write_text("old")
+    (out / site.MARK).write_text(f"{site.MARK}\nindex.html\n")
     (root / "site" / page).write_text(text)
     with pytest.raises(SiteError, match=said):
         build(root, out)
