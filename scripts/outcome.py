@@ -137,7 +137,7 @@ class Report:
 def known(record: Record, rows: Iterable[Row], tier: str, data: str, digests: Mapping[int, str] | None = None) -> dict[str, Known]:
     """What is recorded of a method's smoke claims on these data, or on their copy, by subject. A stale record counts.
 
-    With `digests` those seeds only whose images are these; of a copy, all. Of other tiers nothing, for they never turn a run red.
+    With `digests`, no seed whose images are known to be others; of a copy, all. Of other tiers nothing, for they never turn a run red.
     """
     if tier != "smoke":
         return {}
@@ -146,7 +146,7 @@ def known(record: Record, rows: Iterable[Row], tier: str, data: str, digests: Ma
     if copy := not mine and COPIES.get(data):
         mine = [row for row in rows if (row.tier, row.data, row.metric) == (tier, copy, "value")]
     elif digests is not None:
-        mine = [row for row in mine if digests.get(row.seed) == row.data_digest]
+        mine = [row for row in mine if digests.get(row.seed, row.data_digest) == row.data_digest]
     units = {verdict.subject: verdict.said.unit for verdict in blanks(record, tier)}
     spreads = rounding(rows, mine, units)
     values: dict[str, dict[int, float]] = defaultdict(dict)

@@ -195,16 +195,19 @@ def run(
         verdicts: dict[str, Verdict] = {}
         for count, seed in enumerate(seeds, 1):
             verdicts = merged(verdicts, at_seed(tier, seed, f"{tier}, seed {seed} ({count} of {len(seeds)}): "))
-        beside = known(record, rows, tier, report.data, report.digests)
-        recording = record_rows and tier == "smoke"
-        verdicts = {name: replace(v, known=beside.get(name), recording=recording) for name, v in verdicts.items()}
-        odd = {name for name, v in verdicts.items() if v.departs and len(v.compared) < ENOUGH}
-        more = [seed for seed in range(ENOUGH) if seed not in seeds and any(seed in beside[name].values for name in odd)]
-        for seed in more:
+
+        def judged() -> dict[str, Verdict]:
+            beside = known(record, rows, tier, report.data, report.digests)
+            return {name: replace(v, known=beside.get(name), recording=record_rows and tier == "smoke") for name, v in verdicts.items()}
+
+        odd = {name: v for name, v in judged().items() if v.departs and len(v.compared) < ENOUGH}
+        for seed in (seed for seed in range(ENOUGH) if seed not in seeds and any(seed in v.known.values for v in odd.values() if v.known)):
+            report.seeds.append(seed)
             again = at_seed(tier, seed, f"{tier}, seed {seed}, for {len(odd)} claims depart from their record: ")
             verdicts |= merged({name: verdicts[name] for name in odd}, {name: v for name, v in again.items() if name in odd})
+        verdicts = judged()
         report.verdicts += verdicts.values()
-        if any(row.code != stamp.code for row in rows if row.tier == tier and beside):
+        if any(row.code != stamp.code for row in rows if row.tier == tier) and any(v.known for v in verdicts.values()):
             report.notes.append("the code has moved on since the record was made, which is stale and judges all the same")
     report.doing = ""
     report.seconds = time.monotonic() - started
