@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 
@@ -77,14 +77,15 @@ def look_up(text: str, service: Service = ONLINE) -> Reference:
     text = text.strip()
     try:
         if text == "-":
-            return tidy(bibtex.read(sys.stdin.buffer.read(LARGEST).decode()))
+            return tidy(bibtex.read(_all_of(sys.stdin.buffer)))
         if text.startswith("@"):
             return tidy(bibtex.read(text))
         if id := _arxiv(text):
             return tidy(from_arxiv(id, service))
         if found := bibtex.DOI.fullmatch(unquote(text.partition("?")[0]) if re.match("https?:", text) else text):
             return tidy(from_crossref(found[1], service))
-        return tidy(bibtex.read(Path(text).read_bytes().decode()))
+        with open(text, "rb") as file:
+            return tidy(bibtex.read(_all_of(file)))
     except bibtex.BibtexError as problem:
         raise NewError(str(problem)) from problem
     except UnicodeDecodeError as problem:
@@ -96,6 +97,14 @@ def look_up(text: str, service: Service = ONLINE) -> Reference:
         raise NewError(
             f"{shown!r} is no arXiv id, no DOI and no file of BibTeX; write 1611.06440, 10.1109/ICCV.2017.298 or refs.bib"
         ) from None
+
+
+def _all_of(file: IO[bytes]) -> str:
+    """All of a file, which may be a pipe or a device without an end. Raises `NewError`, `OSError` and `UnicodeDecodeError`."""
+    body = file.read(LARGEST + 1)
+    if len(body) > LARGEST:
+        raise NewError(f"the BibTeX is longer than {LARGEST >> 20} MiB; give the one entry that you mean")
+    return body.decode()
 
 
 def _arxiv(text: str) -> str | None:

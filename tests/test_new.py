@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
@@ -377,6 +378,12 @@ def test_any_text_can_be_read_back(title: str, authors: list[str], venue: str, f
     fields, _ = catalog.parse(new.entry_text(found, family, slug, method=True))
     assert (fields["title"], tuple(fields["authors"]), fields.get("venue")) == (title, names, venue or None)
     assert ast.get_docstring(ast.parse(new.method_text(found, family, slug)))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has other devices")
+def test_a_file_without_an_end_is_refused(tree: Path) -> None:
+    code, said = run("/dev/zero", "--family", "pruning")
+    assert (code, said) == (1, "error: the BibTeX is longer than 4 MiB; give the one entry that you mean\n")
 
 
 # Both files or none
