@@ -13,7 +13,7 @@ JOBS ?= 2
 
 all: $(READY)
 	@$(BIN)/smallprint check
-	@SMALLPRINT_CIFAR10= $(BIN)/smallprint smoke -j $(JOBS)
+	@SMALLPRINT_CIFAR10= $(BIN)/smallprint smoke -j $(JOBS) $(if $(CI),--again)
 	@$(BIN)/smallprint site
 	@$(BIN)/smallprint site --offline
 

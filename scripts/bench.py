@@ -1,9 +1,12 @@
-"""How the program keeps up with a large catalogue: `python -m scripts.bench [check] [site] [serve] [--entries 100 10000]`.
+"""How the program keeps up with a large catalogue: `python -m scripts.bench [check] [site] [serve] [--entries 100 10000]`,
+and how long it takes beside `import torch`: `python -m scripts.bench ratios [--method adaround musco]`.
 
 Copies the repository to a temporary folder, fills it with entries made from the real ones, and times the commands there
 in processes of their own: seconds from start to end, seconds of a processor (the fair number on a busy machine), most memory
 of all their processes together, what they share counted once;
 of a site, how large are its search index and the page of the whole catalogue; of a server, how long it rebuilds after an entry changed.
+Ratios compare with `import torch` just before and after, in the same run, as machines differ: `check`, and the smoke run of each method
+from command to verdict, one job, exact claims included.
 """
 
 from __future__ import annotations
@@ -23,13 +26,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 
 import yaml
 
 from catalog.schema import METHOD_FAMILIES
+from scripts import source
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("check", "site", "serve")
+RATIOS = "ratios"
 PARTS = ("catalog", "methods", "scripts", "site", "mkdocs.yml", "pyproject.toml")
 
 
@@ -122,13 +128,46 @@ def sizes(site: Path) -> str:
     )
 
 
+def seconds(*arguments: str) -> float:
+    """How long a Python of its own takes for these arguments."""
+    environment = {key: value for key, value in os.environ.items() if key != "SMALLPRINT_CIFAR10"}
+    started = time.monotonic()
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.monotonic() - started
+
+
+def ratios(names: list[str]) -> None:
+    """Print how often `import torch` goes into `check` and into the smoke run of each method; then the median and the largest."""
+
+    def importing() -> float:
+        return seconds("-c", "import torch")
+
+    importing()  # from the disk, not from memory
+    rounds = [(importing(), seconds("-m", "scripts.cli", "check")) for _ in range(7)]
+    print(f"{'check':40} {median(own / torch for torch, own in rounds):6.2f} x import torch", flush=True)
+    found: dict[str, float] = {}
+    before = importing()
+    for name in names or sorted(source.methods(ROOT)):
+        own = seconds("-m", "scripts.cli", "smoke", name)
+        after = importing()
+        found[name], before = own / ((before + after) / 2), after
+        print(f"{name:40} {found[name]:6.1f} x import torch ({own:.1f} s)", flush=True)
+    worst = max(found, key=lambda name: found[name])
+    print(f"{len(found)} methods: median {median(found.values()):.1f}, largest {found[worst]:.1f} ({worst})")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("commands", nargs="*", help=f"of {', '.join(COMMANDS)}; default: all")
+    parser.add_argument("commands", nargs="*", help=f"of {', '.join((*COMMANDS, RATIOS))}; default: all but the last")
+    parser.add_argument("--method", nargs="+", default=[], metavar="NAME", help=f"with {RATIOS}: only these")
     parser.add_argument("--entries", type=int, nargs="+", default=[100, 1_000, 10_000])
     asked = parser.parse_args()
-    if wrong := [name for name in asked.commands if name not in COMMANDS]:
-        parser.error(f"there is no {wrong[0]}; use {', '.join(COMMANDS)}")
+    if wrong := [name for name in asked.commands if name not in (*COMMANDS, RATIOS)]:
+        parser.error(f"there is no {wrong[0]}; use {', '.join((*COMMANDS, RATIOS))}")
+    if RATIOS in asked.commands:
+        ratios(asked.method)
+        if asked.commands == [RATIOS]:
+            return
     for entries in asked.entries:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
@@ -136,7 +175,7 @@ def main() -> None:
                 whole = ROOT / part
                 shutil.copytree(whole, folder / part) if whole.is_dir() else shutil.copy(whole, folder / part)
             number = copies(folder / "catalog", entries)
-            for name in asked.commands or COMMANDS:
+            for name in [name for name in asked.commands if name != RATIOS] or COMMANDS:
                 if name == "serve":
                     print(f"serve  {number:6} entries {rebuilt(folder)}", flush=True)
                     continue

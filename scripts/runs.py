@@ -68,8 +68,9 @@ def run_many(
 
 def _twin(root: Path, record: Record, options: dict[str, Any], report: Report) -> Job:
     seeds = tuple(seed for seed in options["seeds"] if seed < ENOUGH)
+    chosen = {"data": options["data"], "seeds": seeds, "resume": options["resume"]}
     settings, threads = OTHER.get(report.instructions, OLDEST), 2 if report.threads == 1 else 1
-    return Job(record.id, _worker, (root, record, {"data": options["data"], "seeds": seeds}, ROUNDING), threads, settings)
+    return Job(record.id, _worker, (root, record, chosen, ROUNDING), threads, settings)
 
 
 def _worker(send: Callable[[Any], None], root: Path, record: Record, options: dict[str, Any], work: str) -> None:

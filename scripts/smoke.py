@@ -220,6 +220,7 @@ def rounding(
     *,
     data: Path | None = None,
     seeds: tuple[int, ...] = (0,),
+    resume: bool = False,
     report: Report | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
@@ -230,6 +231,8 @@ def rounding(
     start = (record.executable.start if record.executable else None) or "trained"
     for seed in seeds:
         lab = Lab(method, lambda seed=seed: make_task("smoke", start, data, seed))  # type: ignore[misc]
+        if resume and stamp.done(records.ROUNDING, lab.task.digest, seed):
+            continue
         found = list[Verdict]()
         for name, claim in claims_of(record, ("smoke",)):
             report.doing = f"measured claim_{name} on another instruction set"

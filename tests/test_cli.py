@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from catalog import files
 from scripts import cli, records, source
 from scripts.check import check
+from tests.toys import checkout, smallprint
 
 ROOT = Path(__file__).resolve().parent.parent
 runner = CliRunner()
@@ -195,24 +196,32 @@ def test_a_sweep_needs_operating_points() -> None:
     assert "methods/quantization/adaround.py has no SWEEP; add" in text
 
 
-def test_an_unwritable_results_folder_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr(records, "path_of", lambda root, family, slug: tmp_path / "file" / "x.csv")
-    code, text = run("smoke", "hinton_distillation", "--tier", "exact", "--record")
-    assert code == 1
-    assert "cannot be written" in text
-    assert "Traceback" not in text
+def test_an_unwritable_results_folder_is_one_line(tmp_path: Path) -> None:
+    root = checkout(tmp_path, {"toy": {}})
+    (root / "catalog/measured").write_text("")
+    done = smallprint(root, "smoke", "toy", "--tier", "exact", "--record")
+    assert done.returncode == 1
+    assert "cannot be written" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_recorded_rows_can_be_resumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(records, "path_of", lambda root, family, slug: tmp_path / "x.csv")
-    assert run("smoke", "hinton_distillation", "--tier", "exact", "--record")[0] == 0
-    rows = records.read(tmp_path / "x.csv")
-    assert {row.data for row in rows} == {"none"}
-    assert [row.metric for row in rows if row.subject == "run"] == ["seconds"]
-    assert all(row.subject.startswith(("claim_", "run")) and len(row.code) == 16 and row.torch for row in rows)
-    records.write(tmp_path / "x.csv", rows)
-    assert records.read(tmp_path / "x.csv") == rows
+def test_recorded_rows_can_be_resumed(tmp_path: Path) -> None:
+    root = checkout(tmp_path, {"toy": {}})
+    assert smallprint(root, "smoke", "toy", "--seeds", "2", "--record").returncode == 0
+    place = records.path_of(root, "pruning", "toy")
+    rows = records.read(place)
+    assert {row.data for row in rows} == {"none", "standin"}
+    assert [(row.tier, row.seed, row.metric) for row in rows if row.subject == "run"] == [
+        ("exact", 0, "seconds"), ("smoke", 0, "seconds"), ("smoke", 1, "seconds")
+    ]  # fmt: skip
+    assert all(len(row.code) == 16 and row.torch for row in rows)
+    records.write(place, rows)
+    assert records.read(place) == rows
+    again = smallprint(root, "smoke", "toy", "--tier", "smoke", "--seeds", "3", "--record", "--resume")
+    assert again.returncode == 0
+    seconds = {row.seed: row.value for row in records.read(place) if (row.tier, row.subject) == ("smoke", "run")}
+    assert [seconds[seed] for seed in (0, 1)] == [row.value for row in rows if (row.tier, row.subject) == ("smoke", "run")]
+    assert seconds.keys() == {0, 1, 2}
 
 
 def test_a_foreign_results_file_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -16,8 +15,7 @@ from typing import Any
 import pytest
 
 from scripts.smoke import call, keeps_nan
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.toys import checkout, smallprint
 
 
 @pytest.mark.parametrize("choose", [max, min])
@@ -44,70 +42,6 @@ def test_a_claim_does_not_lose_one() -> None:
     assert math.isnan(call(module, "worst", claim, lab, 0)[None])
 
 
-# A checkout of small methods: the real program, none of the real methods.
-
-METHOD = '''
-"""Toy (Nobody, 2020).
-
-Does nothing.
-
-Departures: none.
-"""
-import os, signal, sys
-from dataclasses import dataclass
-from pathlib import Path
-
-from torch import nn
-
-from methods.kit.task import Task
-{top}
-
-@dataclass(frozen=True)
-class Config:
-    rate: float = 1.0
-
-
-def reference(task):
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
-
-
-def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
-    {compress}
-    return {returned}
-
-
-def control_none(model, task, config, like):
-    return model
-
-
-def claim_first(lab):
-    return 0.0
-
-
-def claim_second(lab):
-    {claim}
-    return {value}
-
-
-def claim_level(lab):
-    {smoke}
-    return {level}
-'''
-
-ENTRY = """
-name: {id}
-title: {id} is a toy
-authors: [N. Obody]
-year: 2020
-url: https://example.org/{id}
-start: trained
-returns: same
-summary: A toy.
-claims:
-  first: {{says: It is zero., where: §1, tier: exact, at_most: 0}}
-  second: {{says: It is zero., where: §1, tier: exact, at_most: 0}}
-  level: {{says: It is level., where: §1, tier: smoke, at_least: 0, unit: share of images}}
-"""
 SEGV = "os.kill(os.getpid(), signal.SIGSEGV)"
 DEADLY: dict[str, dict[str, str]] = {
     "aa_healthy": {},
@@ -138,30 +72,6 @@ SAID = {
     "zz_memory": "methods/pruning/zz_memory.py:39: claim_second: MemoryError: no reason given",
     "zz_stopped": "methods/pruning/zz_stopped.py:39: claim_second: KeyboardInterrupt: no reason given, while it measured claim_second",
 }
-
-
-def checkout(root: Path, methods: dict[str, dict[str, str]]) -> Path:
-    """A copy of the program with these toys as its only methods."""
-    for part in ("scripts", "methods/kit", "catalog"):
-        shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__", "measured", "weights", "*.yaml"))
-    (root / "methods/kit/weights").mkdir()
-    shutil.copy(ROOT / "catalog/vocabulary.yaml", root / "catalog")
-    (root / "methods/pruning").mkdir()
-    (root / "catalog/pruning").mkdir(exist_ok=True)
-    blank = {"top": "", "compress": "", "returned": "model", "claim": "", "value": "0.0", "smoke": "", "level": "0.25"}
-    for id, parts in methods.items():
-        (root / f"methods/pruning/{id}.py").write_text(METHOD.lstrip("\n").format(**{**blank, **parts}))
-        (root / f"catalog/pruning/{id}.yaml").write_text(ENTRY.format(id=id).lstrip("\n"))
-    return root
-
-
-def smallprint(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    settings = {key: value for key, value in os.environ.items() if key not in ("SMALLPRINT_CHECKOUT", "SMALLPRINT_CIFAR10")}
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "scripts.cli", *arguments],
-        cwd=root, capture_output=True, text=True, timeout=300,
-        env={**settings, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", **environment},
-    )  # fmt: skip
 
 
 def section(text: str, id: str) -> str:

@@ -66,7 +66,7 @@ def grid_of(values: Array, scale: Array | None) -> Array | None:
 
 def encode(tensor: Tensor, scale: Tensor | None = None, sparse: bool = True) -> Coded:
     """The cheapest coding that gives the tensor back exactly; `sparse=False` keeps the zeros in line."""
-    values = _array(tensor).reshape(-1)
+    values = as_array(tensor).reshape(-1)
     plain = Coded("plain", 8 * values.itemsize, values.tobytes())
     options = [plain]
     if values.size > 1:
@@ -99,7 +99,7 @@ def _without_zeros(values: Array, steps: Array | None) -> Iterator[Coded]:
         yield Coded("grid", bits, mask + to_bits(steps[kept] - low, bits), low, True)
 
 
-def _array(tensor: Tensor) -> Array:
+def as_array(tensor: Tensor) -> Array:
     """Numpy has no bfloat16: its bits are as good as any other name for the numbers."""
     tensor = tensor.detach().cpu().contiguous()
     return np.asarray((tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy())
@@ -107,7 +107,7 @@ def _array(tensor: Tensor) -> Array:
 
 def decode(coded: Coded, like: Tensor, scale: Tensor | None = None) -> Tensor:
     """The tensor again, in the shape and type of `like`."""
-    dtype = _array(like).dtype
+    dtype = as_array(like).dtype
     count, body = like.numel(), coded.body
     kept = np.ones(count, bool)
     if coded.sparse:
