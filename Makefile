@@ -1,14 +1,15 @@
-# make            environment, check, smoke tests on the stand-in, site
-# make test       environment, the whole test suite
-# make properties the tests of properties, on examples that nobody has seen yet
-# make serve      the site on http://127.0.0.1:8000, rebuilt when something changes
+# make              environment, check, smoke tests on the stand-in, site
+# make test         environment, the whole test suite
+# make test-lesser  the kit's tests and the exact claims, as a processor without AVX-512 computes, on one thread
+# make properties   the tests of properties, on examples that nobody has seen yet
+# make serve        the site on http://127.0.0.1:8000, rebuilt when something changes
 # make smoke METHOD=network_slimming
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 JOBS ?= 2
 
-.PHONY: all test test-clone properties lint serve smoke check site clean
+.PHONY: all test test-clone test-lesser smoke-lesser properties lint serve smoke check site clean
 .DELETE_ON_ERROR:
 
 all: $(READY)
@@ -19,6 +20,16 @@ all: $(READY)
 
 test: $(READY) lint
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+LESSER := OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
+KIT := tests/test_kit.py tests/test_layout.py tests/test_measure.py tests/test_quant_kit.py tests/test_pack.py tests/test_detection.py
+
+test-lesser: $(READY)
+	@$(LESSER) $(BIN)/python -m pytest -n $(JOBS) $(KIT)
+	@$(LESSER) SMALLPRINT_CIFAR10= $(BIN)/smallprint smoke -j $(JOBS) --again --tier exact
+
+smoke-lesser: $(READY)
+	@$(LESSER) $(BIN)/smallprint smoke -j $(JOBS) --again
 
 lint: $(READY)
 	@$(BIN)/ruff check --quiet .

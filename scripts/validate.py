@@ -8,7 +8,7 @@ from pathlib import Path
 
 from catalog import Record
 from scripts import records, source
-from scripts.outcome import Report
+from scripts.outcome import COPIES, Report
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Finding:
 
 
 def compare(root: Path, record: Record, report: Report) -> list[Finding]:
-    """The run's numbers against recorded rows of the same data, and the age of what is recorded. Latency is the machine's.
+    """The run's numbers against recorded rows of the same data, or of their copy, and the age of these. Latency is the machine's.
 
     A number differs when it is farther from the recorded mean than four recorded deviations and five points of accuracy (of
     other quantities five percent): seeds and machines move a smoke run that much, code that has not changed does not move it
@@ -34,7 +34,10 @@ def compare(root: Path, record: Record, report: Report) -> list[Finding]:
     digest = source.digest(root, source.methods(root)[record.id])
     stale = sorted({f"{row.tier} on {row.data}" for row in rows if row.code != digest})
     findings = [Finding(f"{record.id}: stale, the code has moved on since {what} was recorded in {place}") for what in stale]
-    fresh = [row for row in rows if (row.tier, row.code) == (report.tier, digest) and row.data_digest == report.digests.get(row.seed)]
+    data = report.data if any(row.data == report.data for row in rows) else COPIES.get(report.data)
+    fresh = [row for row in rows if (row.tier, row.data, row.code) == (report.tier, data, digest)]
+    if data == report.data and any(report.digests.get(row.seed, row.data_digest) != row.data_digest for row in fresh):
+        return [*findings, Finding(f"{record.id}: recorded of other images than these of {data}")]
     compared = 0
     for subject, quantity in ((s, q) for s, numbers in report.numbers.items() for q in numbers if q != "latency"):
         known = [row.value for row in fresh if (row.subject, row.metric) == (subject, quantity)]

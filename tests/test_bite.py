@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import textwrap
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from catalog import load
 from scripts import bite, source
+from tests.toys import checkout, smallprint
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,6 +69,38 @@ def test_exact_claims_kill_telling_faults(id: str) -> None:
     """A dozen faults spread over the file, exact claims only: at least one must be noticed by them alone."""
     record = load(ROOT / "catalog").entries[id]
     outcomes, possible = bite.bite(ROOT, record, tiers=("exact",), most=8, jobs=2)
-    killed, _, planted = bite.score(outcomes)
-    assert (planted, possible) == (8, len(bite.faults(source.methods(ROOT)[id].text)))
-    assert killed >= 3, [(o.fault.line, o.fault.what) for o in outcomes if not o.killed_by]
+    score = bite.score(outcomes)
+    assert (score.planted, possible) == (8, len(bite.faults(source.methods(ROOT)[id].text)))
+    assert score.killed >= 3, [(o.fault.line, o.fault.what) for o in outcomes if not o.killed_by]
+
+
+def test_a_healthy_method_whose_process_dies_is_said_to(tmp_path: Path) -> None:
+    done = smallprint(checkout(tmp_path, {"toy": {"claim": "os.kill(os.getpid(), signal.SIGSEGV)"}}), "bite", "toy")
+    assert "error: toy: the method as it is, without a fault: its process died of SIGSEGV" in done.stderr
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+TOLD = """
+    seen = 0
+    for step in range(3):
+        seen += 1
+    if seen != 3:
+        os.kill(os.getpid(), signal.SIGABRT)
+    if sum(range(4)) != 2 * 3:
+        return None
+"""
+
+
+def test_a_fault_that_ends_its_process_counts_apart(tmp_path: Path) -> None:
+    """Nobody noticed it: the claims had no chance to. What is known of faults is kept, and need not be found out again."""
+    root = checkout(tmp_path, {"toy": {"compress": TOLD.strip(), "claim": "compress(reference(None), None, Config())"}})
+    done = smallprint(root, "bite", "toy", "-j", "1")
+    assert ": its process died of SIGABRT at methods/pruning/toy.py:" in done.stdout
+    score = re.search(r"toy: (\d+) of (\d+) faults killed, 0 equivalent, (\d+) ended their process", done.stdout)
+    assert score, done.stdout + done.stderr
+    assert int(score[3]) == done.stdout.count("its process died of") >= 1
+    assert f"20 of {score[2]} faults" in done.stderr
+    kept = json.loads((root / "build/bite/toy.json").read_text())["outcomes"]
+    assert len(kept) == int(score[2])
+    again = smallprint(root, "bite", "toy", "--resume")
+    assert again.stdout == done.stdout

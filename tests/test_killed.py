@@ -6,6 +6,7 @@ Slow: `pytest -m slow tests/test_killed.py`.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -20,10 +21,12 @@ from pathlib import Path
 import pytest
 from helpers import serving
 
+from scripts import records
 from scripts.data import BATCHES, FOLDER
 from scripts.site import MARK
 from tests import test_data
 from tests.test_pages import make_tree
+from tests.toys import checkout
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")]
@@ -34,11 +37,11 @@ SIGNALS = pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=l
 class Verb:
     """A command in a process, whose descendants are known by a mark in their environment."""
 
-    def __init__(self, program: str, *arguments: object, **environment: str) -> None:
+    def __init__(self, program: str, *arguments: object, cwd: Path = ROOT, **environment: str) -> None:
         self.mark = f"SMALLPRINT_TEST={os.urandom(8).hex()}"
         name, _, value = self.mark.partition("=")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", program, *map(str, arguments)], cwd=ROOT, env={**os.environ, name: value, **environment},
+            [sys.executable, "-c", program, *map(str, arguments)], cwd=cwd, env={**os.environ, name: value, **environment},
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -173,3 +176,80 @@ def wait(ready: Callable[[], bool]) -> None:
     while not ready() and time.monotonic() < deadline:
         time.sleep(0.005)
     assert ready()
+
+
+PROGRAM = """
+import sys
+from scripts import cli
+cli.main()
+"""
+
+
+def litter(root: Path) -> list[str]:
+    """What is neither a toy's file nor a result."""
+    unfinished = [path for path in root.rglob("*") if path.suffix in (".part", ".old") or path.name.startswith((".", "error-"))]
+    return [str(path.relative_to(root)) for path in unfinished]
+
+
+@SIGNALS
+def test_a_recording(tmp_path: Path, how: signal.Signals) -> None:
+    root = checkout(tmp_path / "tree", {"aa_toy": {}, "zz_toy": {}})
+    environment = {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "SMALLPRINT_CHECKOUT": "", "SMALLPRINT_CIFAR10": ""}
+
+    def verb(seeds: int) -> Verb:
+        return Verb(PROGRAM, "smoke", "-j", "2", "--record", "--seeds", seeds, cwd=root, **environment)
+
+    def keys() -> dict[str, set[tuple[str, ...]]]:
+        return {id: set(map(records.key, records.read(records.path_of(root, "pruning", id)))) for id in ("aa_toy", "zz_toy")}
+
+    assert verb(1).end()[0] == 0
+    known = keys()
+    started = time.monotonic()
+    assert verb(3).end()[0] == 0
+    length, whole = time.monotonic() - started, keys()
+    shutil.rmtree(root / "catalog/measured")
+    assert verb(1).end()[0] == 0
+    for moment in moments(length):
+        running = verb(3)
+        time.sleep(moment)
+        code, said = running.end(how)
+        assert "Traceback" not in said
+        assert how == signal.SIGKILL or code in (0, 130, -signal.SIGTERM)
+        found = keys()
+        assert all(known[id] <= found[id] <= whole[id] for id in known)
+        known = found
+        if how == signal.SIGTERM:
+            assert litter(root) == []
+    assert verb(3).end()[0] == 0
+    assert keys() == whole
+    assert litter(root) == []
+
+
+@SIGNALS
+def test_a_bite(tmp_path: Path, how: signal.Signals) -> None:
+    root = checkout(tmp_path / "tree", {"toy": {"claim": "return float(sum(k * k for k in range(5)) - 3 * 10)"}})
+    environment = {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "SMALLPRINT_CHECKOUT": "", "SMALLPRINT_CIFAR10": ""}
+
+    def verb() -> Verb:
+        return Verb(PROGRAM, "bite", "toy", "--resume", "--record", cwd=root, **environment)
+
+    def forget() -> None:
+        shutil.rmtree(root / "build", ignore_errors=True)
+        shutil.rmtree(root / "catalog/measured", ignore_errors=True)
+
+    started = time.monotonic()
+    code, _ = verb().end()
+    length, whole = time.monotonic() - started, (root / "build/bite/toy.json").read_text()
+    rows = [row[:4] for row in records.read(records.path_of(root, "pruning", "toy"))]
+    assert rows
+    for moment in moments(length):
+        forget()
+        running = verb()
+        time.sleep(moment)
+        assert "Traceback" not in running.end(how)[1]
+        if how == signal.SIGTERM:
+            assert litter(root) == []
+    assert verb().end()[0] == code
+    assert json.loads((root / "build/bite/toy.json").read_text()) == json.loads(whole)
+    assert [row[:4] for row in records.read(records.path_of(root, "pruning", "toy"))] == rows
+    assert litter(root) == []
