@@ -453,7 +453,7 @@ def test_a_page_shows_what_the_terminal_prints(facts: Facts) -> None:
     found = recorded(record, rows, "smoke", "standin")
     assert found.numbers == {subject: {"accuracy": [value]} for subject, value in numbers.items()}
     assert [(v.subject, v.verdict, v.surprising) for v in found.verdicts] == [
-        ("claim_sizes[B1]", "fails", False), ("claim_beats_random", "holds", False),
+        ("claim_sizes[B1]", "fails", False), ("claim_beats_random", "as recorded", False),
     ]  # fmt: skip
     assert found.seconds == 0
     page = entry_pages.entry_page(replace(facts, measured={"slim": Measured(rows, code)}), record)
