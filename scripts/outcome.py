@@ -14,6 +14,7 @@ from scripts.records import ROUNDING, Row
 
 TIME = ("run", "seconds")  # subject and metric of the row that says how long all others of a seed and tier took
 IMAGES = 1_000  # that judge a smoke run
+COUNTED = {"share of images": 1.0, "share of the accuracy": 0.25, "share of the loss": 0.25}  # units that count images: of which part of them
 FLOOR = 1e-3  # a tolerance is no smaller than this share of the number
 WIDER = 0.02  # by how much another copy of the same photographs may move a share of images: nobody has measured it
 COPIES = {"cifar10": "cifar10-jpeg75"}  # data without a record of its own is compared with the record of its copy
@@ -157,8 +158,8 @@ def known(record: Record, rows: Iterable[Row], tier: str, data: str, digests: Ma
         if not (by_seed := values.get(verdict.subject)):
             continue
         size = max([abs(verdict.bound.limit), *map(abs, by_seed.values())])
-        images = (verdict.said.unit or "").startswith("share of images")
-        floor = max(2 / IMAGES if images else FLOOR * size, (WIDER if images else WIDER * size) if copy else 0.0)
+        whole = next((part for begin, part in COUNTED.items() if (verdict.said.unit or "").startswith(begin)), None)
+        floor = max(2 / (whole * IMAGES) if whole else FLOOR * size, (WIDER / whole if whole else WIDER * size) if copy else 0.0)
         found[verdict.subject] = Known(copy or data, by_seed, spreads.get(verdict.said.unit, 0.0), floor)
     return found
 

@@ -104,3 +104,15 @@ def test_a_fault_that_ends_its_process_counts_apart(tmp_path: Path) -> None:
     assert len(kept) == int(score[2])
     again = smallprint(root, "bite", "toy", "--resume")
     assert again.stdout == done.stdout
+
+
+def test_damaged_numbers_are_said_before_the_work(tmp_path: Path) -> None:
+    root = checkout(tmp_path, {"toy": {}})
+    place = root / "catalog/measured/pruning/toy.csv"
+    place.parent.mkdir(parents=True)
+    place.write_text("a,b\n")
+    done = smallprint(root, "bite", "toy", "--record")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "toy.csv:1: the columns must be" in done.stderr
+    assert not (root / "build/bite").exists()

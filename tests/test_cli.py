@@ -43,6 +43,12 @@ def test_check_is_clean_and_needs_no_torch() -> None:
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
 
 
+def test_who_waits_for_runs_needs_no_torch() -> None:
+    """It is imported once, by the process that all others are forked from."""
+    program = "import sys; from scripts import bite, cli, kept, report, runs, stamp; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
 def test_check_opens_every_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "ROOT", plant(tmp_path, GOOD))
     opened: list[Path] = []

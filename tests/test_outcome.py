@@ -29,6 +29,7 @@ claims:
   images: {says: It is better., where: §1, tier: smoke, at_least: 0, unit: share of images}
   more: {says: It is better., where: §1, tier: smoke, at_least: 0, unit: share of images}
   ratio: {says: It is smaller., where: §1, tier: smoke, at_most: 2.0, unit: ratio}
+  regained: {says: Some comes back., where: §1, tier: smoke, at_least: 0.5, unit: share of the accuracy that was lost}
   tiny: {says: It is small., where: §1, tier: smoke, at_most: 0.0001}
   minutes: {says: It is better., where: §1, tier: long, at_least: 0, unit: share of images}
 """
@@ -85,6 +86,12 @@ def test_a_small_number_has_a_small_tolerance(record: Record) -> None:
     rows = [row("tiny", 5e-5)]
     assert judged(record, rows, "tiny", {0: 5.005e-5}).verdict == "as recorded"
     assert judged(record, rows, "tiny", {0: 5.2e-5}).verdict == "departs"
+
+
+def test_what_counts_the_images_of_a_part_is_never_surer_than_two_of_them(record: Record) -> None:
+    """One image more or less is four times as much of a quarter of them."""
+    assert judged(record, [row("regained", 0.6)], "regained", {0: 0.608}).verdict == "as recorded"
+    assert judged(record, [row("regained", 0.6)], "regained", {0: 0.612}).verdict == "departs"
 
 
 def test_three_seeds_are_judged_by_their_mean(record: Record) -> None:
