@@ -14,7 +14,7 @@ from scripts.records import ROUNDING, Row
 
 TIME = ("run", "seconds")  # subject and metric of the row that says how long all others of a seed and tier took
 IMAGES = 1_000  # that judge a smoke run
-COUNTED = {"share of images": 1.0, "share of the accuracy": 0.25, "share of the loss": 0.25}  # units that count images: of which part of them
+COUNTED = {"share of images": 1.0, "share of the accuracy": 0.25, "share of the loss": 0.25}  # units of images: of which part
 FLOOR = 1e-3  # a tolerance is no smaller than this share of the number
 WIDER = 0.02  # by how much another copy of the same photographs may move a share of images: nobody has measured it
 COPIES = {"cifar10": "cifar10-jpeg75"}  # data without a record of its own is compared with the record of its copy

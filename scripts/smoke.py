@@ -207,7 +207,8 @@ def run(
             verdicts |= merged({name: verdicts[name] for name in odd}, {name: v for name, v in again.items() if name in odd})
         verdicts = judged()
         report.verdicts += verdicts.values()
-        if any(row.code != stamp.code for row in rows if row.tier == tier) and any(v.known for v in verdicts.values()):
+        judges = {v.known.data for v in verdicts.values() if v.known} if not record_rows else {}
+        if any(row.code != stamp.code for row in rows if (row.tier == tier and row.data in judges)):
             report.notes.append("the code has moved on since the record was made, which is stale and judges all the same")
     report.doing = ""
     report.seconds = time.monotonic() - started
