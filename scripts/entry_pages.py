@@ -711,13 +711,14 @@ def _provenance(measured: Measured) -> str:
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in measured.rows:
         where = f"{row.device}, {plural(row.threads, 'thread')}", f"Python {row.python}, torch {row.torch}"
-        groups[row.tier, row.data, row.data_digest, *where, row.commit, row.code].append(row)
+        groups[row.tier, row.data, *where, row.commit, row.code].append(row)
     heads = ("Data", "Run", "Seeds", "Device", "Versions", "Commit", "Code", "Date", "Numbers")
     lines = []
-    for (tier, data, digest, device, versions, commit, moved), rows in sorted(
+    for (tier, data, device, versions, commit, moved), rows in sorted(
         groups.items(), key=lambda item: (Condition(*item[0][:2]).rank, item[0])
     ):
         used = ", ".join(str(seed) for seed in sorted({row.seed for row in rows}))
+        digest = " ".join(dict.fromkeys(row.data_digest for row in sorted(rows, key=lambda row: row.seed)))  # each seed's images, or all's
         lines.append([
             f"{data_name(data)}{f'<br>{code(digest)}' if digest else ''}", escape(tier), used, escape(device), escape(versions),
             code(commit), f"{code(moved)}{stale_mark(moved != measured.code)}", _dates(row.date for row in rows), str(len(rows)),

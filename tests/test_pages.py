@@ -352,7 +352,7 @@ def test_best_control_conditions_and_ratios(facts: Facts) -> None:
     assert measured.conditions == [Condition("smoke", "cifar10-jpeg75"), Condition("smoke", "standin")]
     assert measured.standing(measured.conditions[0]).control == "control_random"
     assert measured.ratio(measured.conditions[0], "file_bytes") == pytest.approx(0.3)
-    assert measured.bite == (9, 1, 12, 40)
+    assert measured.bite == (9, 1, 12, 40, 0)
     assert leading(facts) == Condition("smoke", "cifar10-jpeg75")
 
 

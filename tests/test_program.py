@@ -82,7 +82,7 @@ def broken(root):
     with cli.progress() as say:
         say("reading\\nall")
         {fault}
-check.check = broken
+check.examine = broken
 cli.main()
 """
 
