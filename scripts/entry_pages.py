@@ -42,7 +42,7 @@ from scripts.markup import (
 )  # fmt: skip
 from scripts.mathml import mathml
 from scripts.outcome import recorded
-from scripts.records import Row
+from scripts.records import ROUNDING, Row
 from scripts.source import Source
 
 FAMILIES = {
@@ -121,7 +121,7 @@ def seeds(sample: Sample) -> str:
 
 
 def stale_mark(stale: bool) -> str:
-    return ' <span class="sp-stale" title="The code has changed since this was measured">stale</span>' if stale else ""
+    return ' <span class="sp-stale" title="by older code">stale</span>' if stale else ""
 
 
 def verdict_mark(finding: Finding | None) -> str:
@@ -349,7 +349,7 @@ def _claim(name: str, claim: Claim, source: Source | None, measured: Measured, *
         for finding in found:
             where = [code(case)] if case is not None else []
             if finding:
-                seen = "no data needed" if finding.condition.data == "none" else data_name(finding.condition.data)
+                seen = "no data" if finding.condition.data == "none" else data_name(finding.condition.data)
                 where.append(f"{seen}, {seeds(finding.sample)}" if len(finding.sample.values) > 1 else seen)
             ours = spread(finding.sample.mean, finding.sample.sd) if finding else NONE
             because = f'<br><small class="sp-because">{escape(bound.because)}</small>' if bound.because and finding is found[0] else ""
@@ -359,8 +359,7 @@ def _claim(name: str, claim: Claim, source: Source | None, measured: Measured, *
     state = next(state for state in ("surprise", "fails", "open", "holds") if state in states)
     word = f"<strong>{summary_word(claim, verdicts)}</strong> · " if len(lines) > 1 else ""
     head = f'<th scope="rowgroup" colspan="{5 if printed else 4}">{escape(claim.says)} <small>{word}{" · ".join(place)}</small></th>'
-    says = f'<tr class="sp-says">{head}</tr>'
-    return f'<tbody class="sp-is-{state}" id="claim-{name}">{says}\n' + "\n".join(lines) + "</tbody>"
+    return f'<tbody class="sp-is-{state}" id="claim-{name}"><tr>{head}</tr>\n' + "\n".join(lines) + "</tbody>"
 
 
 def in_unit(unit: str) -> str:
@@ -709,7 +708,7 @@ def _provenance(measured: Measured) -> str:
     if not measured.rows:
         return ""
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in measured.rows:
+    for row in (row for row in measured.rows if row.tier != ROUNDING):
         where = f"{row.device}, {plural(row.threads, 'thread')}", f"Python {row.python}, torch {row.torch}"
         groups[row.tier, row.data, *where, row.commit, row.code].append(row)
     heads = ("Data", "Run", "Seeds", "Device", "Versions", "Commit", "Code", "Date", "Numbers")
@@ -718,15 +717,18 @@ def _provenance(measured: Measured) -> str:
         groups.items(), key=lambda item: (Condition(*item[0][:2]).rank, item[0])
     ):
         used = ", ".join(str(seed) for seed in sorted({row.seed for row in rows}))
-        digest = " ".join(dict.fromkeys(row.data_digest for row in sorted(rows, key=lambda row: row.seed)))  # each seed's images, or all's
+        digests = list(dict.fromkeys(row.data_digest for row in sorted(rows, key=lambda row: row.seed)))
+        images = " ".join(digest[: 16 // len(digests) + 3] for digest in digests)  # in whole they are in measured.csv
         lines.append([
-            f"{data_name(data)}{f'<br>{code(digest)}' if digest else ''}", escape(tier), used, escape(device), escape(versions),
-            code(commit), f"{code(moved)}{stale_mark(moved != measured.code)}", _dates(row.date for row in rows), str(len(rows)),
+            f"{data_name(data)}{f'<br>{code(images)}' if images else ''}", escape(tier), used, escape(device), escape(versions),
+            code(commit), f"{code(moved)}{' stale' if moved != measured.code else ''}", _dates(row.date for row in rows), str(len(rows)),
         ])  # fmt: skip
     # What is the same for all is said once, above.
     same = [column for column in (3, 4, 5, 6, 7) if len(lines) > 1 and len({line[column] for line in lines}) == 1]
     shared = f"All of them: {' · '.join(('code ' if heads[c] == 'Code' else '') + lines[0][c] for c in same)}. " if same else ""
     told = f"{shared}*Code* is a digest of the method, what it imports and the kit: where it differs from today's, the number is *stale*."
+    if again := sum(row.tier == ROUNDING for row in measured.rows):
+        told += f" {plural(again, 'smoke number')} came again from another instruction set."
     kept = [column for column in range(len(heads)) if column not in same]
     rows_of = ("<tr>" + "".join(f"<td>{line[column]}</td>" for column in kept) + "</tr>" for line in lines)
     body = raw_table("sp-provenance", [heads[column] for column in kept], "<tbody>" + "\n".join(rows_of) + "</tbody>")
