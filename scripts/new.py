@@ -84,7 +84,8 @@ def look_up(text: str, service: Service = ONLINE) -> Reference:
     if given.doi:
         return tidy(from_crossref(given.doi, service))
     here = text.startswith("@") or re.search(r"^\s*@\w+\s*[{(]", text, re.MULTILINE)
-    shown = "standard input" if text == "-" else bibtex.clean(text)[:200]
+    shown = "standard input" if text == "-" else bibtex.clean(text)
+    shown = shown if len(shown) <= 120 else f"{shown[:40]}…{shown[-79:]}"  # of a path the end tells more
     try:
         return tidy(bibtex.read(text if here else _content(text, shown)))
     except bibtex.BibtexError as problem:
