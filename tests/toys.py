@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+OURS = ("SMALLPRINT_CHECKOUT", "SMALLPRINT_CIFAR10", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # settings that no toy is to see
 
 METHOD = '''
 """Toy (Nobody, 2020).
@@ -90,7 +91,7 @@ def checkout(root: Path, methods: dict[str, dict[str, str]]) -> Path:
 
 
 def smallprint(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    settings = {key: value for key, value in os.environ.items() if key not in ("SMALLPRINT_CHECKOUT", "SMALLPRINT_CIFAR10")}
+    settings = {key: value for key, value in os.environ.items() if key not in OURS}
     return subprocess.run(
         [sys.executable, "-P", "-m", "scripts.cli", *arguments],
         cwd=root, capture_output=True, text=True, timeout=300,
