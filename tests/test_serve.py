@@ -133,8 +133,9 @@ def test_a_change_that_failed_half_way_and_is_undone_leaves_nothing(tmp_path: Pa
 
 
 SERVER = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which is unheard where the tests run in the background of a shell
 from scripts import cli, site
 site.updater = lambda *arguments: lambda: None
 cli.ROOT = Path(sys.argv.pop())

@@ -145,6 +145,7 @@ CHILDREN = """
 import os, signal, subprocess, sys, time
 from contextlib import suppress
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # which is deaf where the tests run in the background of a shell
 command = subprocess.Popen([sys.executable, "-P", "-m", "scripts.cli", *sys.argv[2:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 began = time.monotonic()
 while not Path("measuring").exists() and time.monotonic() - began < 60:
