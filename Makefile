@@ -22,10 +22,9 @@ test: $(READY) lint
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 LESSER := OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
-KIT := tests/test_kit.py tests/test_layout.py tests/test_measure.py tests/test_quant_kit.py tests/test_pack.py tests/test_detection.py
 
 test-lesser: $(READY)
-	@$(LESSER) $(BIN)/python -m pytest -n $(JOBS) $(KIT)
+	@$(LESSER) $(BIN)/python -m pytest -n $(JOBS) tests/kit
 	@$(LESSER) SMALLPRINT_CIFAR10= $(BIN)/smallprint smoke -j $(JOBS) --again --tier exact
 
 smoke-lesser: $(READY)

@@ -1,4 +1,4 @@
-"""The verbs of the command `smallprint`, one file each."""
+"""The command `smallprint` (`cli`), and behind it five folders on four floors: a floor imports only from those below it."""
 
 import os
 

@@ -7,24 +7,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 import typer.core
-from rich.console import Console
 
-from scripts import program, source
-from scripts.program import err, plain
+from scripts import program
+from scripts.evidence import source
+from scripts.evidence.terminal import Interrupted, err, fail, out, plain, progress
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from catalog import Catalogue, Problem, Record
-    from scripts.links import Health
-    from scripts.outcome import Report
+    from scripts.evidence.outcome import Report
 
 ROOT = program.OWN
 
@@ -35,8 +30,8 @@ class Verbs(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise typer.Exit(program.interrupted()) from None
+        except KeyboardInterrupt as end:
+            raise typer.Exit(program.interrupted(end)) from None
 
 
 app = typer.Typer(
@@ -45,8 +40,6 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-terminal = sys.stdout is not None and sys.stdout.isatty()
-out = Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 150)
 
 CORES = os.cpu_count() or 1
 NAMES = "network_slimming, network-slimming or pruning/network_slimming"
@@ -65,7 +58,7 @@ Since = Annotated[str | None, typer.Option("--since", metavar="REF", help="With 
 def refuse(*messages: object) -> typer.Exit:
     """One clear line each and exit code 1: `raise refuse(...)`."""
     for message in messages:
-        program.fail(str(message))
+        fail(str(message))
     return typer.Exit(1)
 
 
@@ -104,7 +97,7 @@ def pick(names: list[str] | None, facts: Catalogue, *, methods: bool) -> list[st
 
 def broken(facts: Catalogue, ids: list[str]) -> None:
     """Refuse to run methods whose entries could not be read."""
-    from scripts.check import render
+    from scripts.curation.check import render
 
     mine = [p for p in facts.problems if not ids or any(p.path.endswith(f"/{id}.yaml") for id in ids)]
     if mine:
@@ -113,7 +106,7 @@ def broken(facts: Catalogue, ids: list[str]) -> None:
 
 
 def changed_files(since: str | None) -> set[str]:
-    from scripts.changed import GitError, files
+    from scripts.evidence.changed import GitError, files
 
     try:
         return files(ROOT, since)
@@ -121,24 +114,14 @@ def changed_files(since: str | None) -> set[str]:
         raise refuse(str(problem)) from None
 
 
-@contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """A line that says what is running, on a terminal; silence otherwise. An error is told what was running."""
-    last, started = "", time.monotonic()
+def run_methods(entries: list[Record], jobs: int, options: dict[str, Any], **how: Any) -> dict[str, Report]:
+    from methods.kit.batches import DataError
+    from scripts.running import watch
 
-    def say(text: str) -> None:
-        nonlocal last
-        last = text
-        if status:
-            status.update(f"{plain(text)} [dim]{time.monotonic() - started:.0f} s[/dim]")
-
-    with out.status("starting") if out.is_terminal else nullcontext() as status:
-        try:
-            yield say
-        except Exception as problem:
-            if last:
-                problem.add_note(last)
-            raise
+    try:
+        return watch.run_methods(ROOT, entries, jobs, options, **how)
+    except DataError as problem:
+        raise refuse(str(problem)) from None
 
 
 @app.command()
@@ -149,7 +132,7 @@ def check(
     since: Since = None,
 ) -> None:
     """Check every file of the catalogue and its link to the code. Needs no torch and no network; takes under a second."""
-    from scripts import check as checker
+    from scripts.curation import check as checker
 
     if schema:
         print(json.dumps(checker.schema(), indent=2))
@@ -178,6 +161,8 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON")] = False,
 ) -> None:
     """List the entries: family, name, year, how many claims, whether there is a method."""
+    from scripts.curation.show import entries
+
     unread: list[Problem] = []
     facts, methods = catalogue(), source.methods(ROOT, unread)
     missing = {problem.path: "cannot be read" for problem in unread}
@@ -189,69 +174,19 @@ def list_(
         fields = [{"id": r.id, "family": r.family, "name": r.entry.name, "year": r.entry.year, "method": r.id in methods} for r in rows]
         print(json.dumps(fields, indent=2))
     else:
-        out.print(_entries(rows, {r.id: "yes" if r.id in methods else missing.get(r.program, "not yet") for r in rows}))
+        out.print(entries(rows, {r.id: "yes" if r.id in methods else missing.get(r.program, "not yet") for r in rows}))
     if facts.problems or unread:
         raise refuse(*sorted(facts.problems + unread))
-
-
-def _table(*columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column in ("year", "claims") else "left")
-    return table
-
-
-def _entries(rows: list[Record], methods: dict[str, str]) -> Table:
-    table = _table("family", "id", "name", "year", "claims", "method")
-    for r in rows:
-        claims = len(r.executable.claims) if r.executable else 0
-        table.add_row(r.family, r.id, plain(r.entry.name), str(r.entry.year), str(claims or ""), methods[r.id])
-    return table
 
 
 @app.command()
 def show(name: Name) -> None:
     """Show one entry: the paper, the idea, departures, claims and what was measured last."""
-    from scripts import records
+    from scripts.curation import show as showing
 
     facts = catalogue()
     (id,) = pick([name], facts, methods=False)
-    record = facts.entries[id]
-    unread: list[Problem] = []
-    entry, method = record.entry, source.methods(ROOT, unread).get(id)
-    wrong: list[object] = [problem for problem in unread if problem.path == record.program]
-    out.print(f"[bold]{plain(entry.title)}[/bold]\n{plain(', '.join(entry.authors))} · {plain(entry.venue or '')} · {entry.year}")
-    for label, value in (("arXiv", entry.arxiv and f"https://arxiv.org/abs/{entry.arxiv}"), ("DOI", entry.doi), ("Home", entry.url)):
-        if value:
-            out.print(f"{label}: {plain(value)}")
-    out.print(f"\n{plain(entry.summary)}")
-    departures = method.departures if method else None
-    for label, text in (("Use it for", entry.when_to_use), ("Not for", entry.when_not), ("Departures", departures)):
-        if text:
-            out.print(f"\n[bold]{label}:[/bold] {plain(' '.join(text.split()))}")
-    if method:
-        out.print(f"\n{record.program} · smallprint smoke {id}")
-    try:
-        rows, none = records.read(records.path_of(ROOT, record.family, id)), "not yet"
-    except records.RecordError as problem:
-        rows, none = [], "cannot be read"
-        wrong.append(str(problem).removeprefix(f"{ROOT}/"))
-    if record.executable and record.executable.claims:
-        table = _table("claim", "where", "tier", "bound", "expected", "measured")
-        for claim_id, claim in record.executable.claims.items():
-            for case, bound in claim.bounds().items():
-                subject = f"claim_{claim_id}" + (f"[{case}]" if case else "")
-                seen: dict[str, list[float]] = {}
-                for row in rows:
-                    if row.subject == subject:
-                        seen.setdefault(row.data, []).append(row.value)
-                values = ", ".join(f"{sum(v) / len(v):.4g}" + ("" if data == "none" else f" on {data}") for data, v in seen.items())
-                label = claim_id + (f" {case}" if case else "")
-                table.add_row(label, plain(claim.where), claim.tier, bound.text, bound.expected, values or none)
-        out.print(table)
-    if wrong:
+    if wrong := showing.show(ROOT, facts.entries[id]):
         raise refuse(*wrong)
 
 
@@ -275,7 +210,7 @@ def smoke(
     departs from its record, an exact verdict is not the expected one, or a method does not come to its end.
     """
     from catalog.schema import Tier
-    from scripts import kept
+    from scripts.running import kept
 
     tiers = tuple(tier or ("exact", "smoke"))
     for wrong in (t for t in tiers if t not in get_args(Tier)):
@@ -283,7 +218,7 @@ def smoke(
     facts = catalogue()
     ids = pick(names, facts, methods=True)
     if changed or since:
-        from scripts.changed import methods as touched
+        from scripts.evidence.changed import methods as touched
 
         mine = touched(ROOT, changed_files(since))
         ids = [id for id in ids if id in mine]
@@ -321,7 +256,7 @@ def sweep(
 
     They stand in a method's SWEEP; without a name, all methods that have one.
     """
-    from scripts.runs import SWEEP
+    from scripts.running.runs import SWEEP
 
     facts, known = catalogue(), source.methods(ROOT)
     ids = pick(names, facts, methods=True)
@@ -330,61 +265,8 @@ def sweep(
     ids = [id for id in ids if known[id].sweeps]
     broken(facts, ids if names else [])
     options = {"data": data, "seeds": tuple(range(seeds)), "record_rows": record, "resume": resume}
-    if not all(report.good for report in run_methods([facts.entries[id] for id in ids], jobs, options, SWEEP).values()):
+    if not all(report.good for report in run_methods([facts.entries[id] for id in ids], jobs, options, work=SWEEP).values()):
         raise typer.Exit(1)
-
-
-def run_methods(
-    entries: list[Record],
-    jobs: int,
-    options: dict[str, Any],
-    work: str | None = None,
-    ended: Callable[[Record, Report], None] = lambda entry, report: None,
-) -> dict[str, Report]:
-    """Run with progress and print each report as it comes, and a last line that counts. `work` is `smoke.run` if not given."""
-    from scripts import report as reporting
-    from scripts.runs import SMOKE, run_many
-
-    if options["data"] is not None:
-        from methods.kit.batches import DataError, find
-
-        try:
-            find(options["data"])
-        except DataError as problem:
-            raise refuse(str(problem)) from None
-    started, total = time.monotonic(), len(entries)
-    known = {entry.id: entry for entry in entries}
-    running, done = dict[str, str](), list[str]()
-    try:
-        with progress() as say:
-
-            def heard(id: str, event: str | Report | None) -> None:
-                if event is None or isinstance(event, str):
-                    running[id] = event or "starting"
-                else:
-                    del running[id]
-                    done.append(id)
-                    if event.output.strip():
-                        err.print(plain(event.output.rstrip()))
-                    reporting.print_report(out, known[id], event)
-                    ended(known[id], event)
-                    if total > 1 and not out.is_terminal:
-                        err.print(f"{len(done)} of {total} done, {event.seconds:.1f} s: {id}")
-                if total == 1 or jobs == 1:
-                    say(" · ".join((f"{len(done)} of {total}", *next(iter(running.items()), ("",)))))
-                else:
-                    say(f"{len(done)} of {total} done · running {', '.join(running)}")
-
-            reports = run_many(ROOT, entries, jobs, options, heard, work or SMOKE)
-    except KeyboardInterrupt:
-        kept = "what was recorded is kept; go on with --resume" if options["record_rows"] else "what was green is not run again"
-        err.print(f"\ninterrupted after {len(done)} of {total} methods; {kept}")
-        raise typer.Exit(130) from None
-    bad = [entry.id for entry in entries if not reports[entry.id].good]
-    if total > 1:
-        verdict = f"[red]{len(bad)} with surprises: {', '.join(bad)}[/red]" if bad else "[green]every verdict as expected[/green]"
-        out.print(f"\n{total} methods in {time.monotonic() - started:.0f} s: {verdict}")
-    return reports
 
 
 @app.command()
@@ -402,9 +284,9 @@ def bite(
     A line that ends in "# equivalent: reason" says that a surviving fault there changes nothing. Faults that end their process or
     take too long are counted apart. Exit code 1 when fewer than 90% of the others are killed.
     """
-    from scripts import bite as biting
-    from scripts import records
-    from scripts.stamp import Stamp
+    from scripts.evidence import records
+    from scripts.running import bite as biting
+    from scripts.running.stamp import Stamp
 
     facts = catalogue()
     (id,) = pick([name], facts, methods=True)
@@ -431,8 +313,7 @@ def bite(
     except (ValueError, OSError) as problem:
         raise refuse(str(problem)) from None
     except KeyboardInterrupt:
-        err.print(f"\ninterrupted after {done} of {planted or 'all'} faults; they are kept, go on with --resume")
-        raise typer.Exit(130) from None
+        raise Interrupted(f" after {done} of {planted or 'all'} faults; they are kept, go on with --resume") from None
     score = biting.score(outcomes)
     for outcome in outcomes:
         if not outcome.killed_by:
@@ -463,7 +344,7 @@ def new(
     [cyan]smallprint new refs.bib --family low_rank --slug my_paper[/cyan] · [cyan]smallprint new - --no-method < refs.bib[/cyan]
     """
     from catalog import FAMILIES, nearest
-    from scripts import new as making
+    from scripts.curation import new as making
 
     if family is None:
         if not sys.stdin.isatty():
@@ -499,7 +380,8 @@ def bib(
 
     Examples: [cyan]smallprint bib > all.bib[/cyan] · [cyan]smallprint bib pruning thinet --output pruning.bib[/cyan]
     """
-    from scripts import bibtex, files
+    from scripts.curation import bibtex
+    from scripts.evidence import files
 
     facts = catalogue()
     broken(facts, [])
@@ -529,64 +411,19 @@ def links(
 
     A failure that may pass never fails the command: exit code 0, unless --fail-on gone finds some.
     """
-    from scripts.links import LinksError
+    from scripts.curation import links as linking
+    from scripts.evidence.link_health import LinksError
 
     if fail_on not in (None, "gone"):
         raise refuse(f"--fail-on {fail_on}: must be gone")
     facts = catalogue()
     ids = pick(names, facts, methods=False) if names else None
     try:
-        known = check_links(facts, ids, only, days=days if resume else None)
+        known = linking.check_links(ROOT, facts, ids, only, days=days if resume else None)
     except LinksError as problem:
         raise refuse(str(problem)) from None
     if fail_on and any(health.verdict == "gone" for health in known.values()):
         raise typer.Exit(1)
-
-
-def check_links(
-    facts: Catalogue, ids: list[str] | None, only: str = "", *, days: int | None = None, save: bool = True
-) -> dict[str, Health]:
-    """Check links with a bar, print all that are not alive, and return what is known of those that were asked for.
-
-    What was checked at most `days` days ago is not asked again. Raises `LinksError`.
-    """
-    from contextlib import closing
-
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from scripts import links as linking
-
-    path, policy, everything = linking.path_of(ROOT), linking.policy(), linking.addresses(facts)
-    where = linking.addresses(facts, ids, only)
-    if only and not where:
-        raise refuse(f"--only {only}: no address holds this; write a shorter part of one")
-    known, why = linking.read(path), dict[str, str]()
-    recent = linking.fresh(known, days) if days is not None else set()
-    asked = [url for url in where if url not in recent]
-    if asked and not linking.online(everything, policy):
-        out.print("skipped: offline, none of the hosts with most links can be reached; nothing is recorded")
-        return {}
-    if not facts.problems:  # or the links of an unreadable entry would be forgotten
-        known = {url: health for url, health in known.items() if url in everything}
-    bar = Progress(TextColumn("links"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err, disable=not err.is_terminal)
-    try:
-        with bar, closing(linking.update(asked, known, policy, path if save else None)) as found:
-            for link in bar.track(found, total=len(asked)):
-                why[link.url] = link.why
-    except KeyboardInterrupt:
-        kept = "kept; go on with --resume" if save else "not recorded"
-        err.print(f"\ninterrupted: {len(why)} of {len(asked)} links are checked and {kept}")
-        raise typer.Exit(130) from None
-    told = {url: known[url] for url in where if url in known}
-    for url in where:
-        verdict = told[url].verdict if url in told else "not checked"
-        if verdict != "alive":
-            reason = f", {why[url]}" if url in why else f" on {told[url].checked}"
-            out.print(f"{verdict}{plain(reason)}: {plain(url)} ({', '.join(where[url])})")
-    counts = {verdict: sum(health.verdict == verdict for health in told.values()) for verdict in get_args(linking.Verdict)}
-    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
-    out.print(f"{len(where)} links, {len(asked)} of them checked now: {said or 'nothing known'}")
-    return told
 
 
 @app.command()
@@ -595,9 +432,10 @@ def validate(
     jobs: Jobs = CORES,
 ) -> None:
     """Everything a validator should do: check, links, every smoke test, comparison with the recorded rows. One report, one exit code."""
-    from scripts import check as checker
-    from scripts import validate as validating
-    from scripts.links import LinksError
+    from scripts.curation import check as checker
+    from scripts.curation import links as linking
+    from scripts.evidence.link_health import LinksError
+    from scripts.running import validate as validating
 
     started = time.monotonic()
     out.rule("check")
@@ -606,7 +444,7 @@ def validate(
     out.rule("links")
     facts = catalogue()
     try:
-        check_links(facts, None, days=7, save=False)
+        linking.check_links(ROOT, facts, None, days=7, save=False)
     except LinksError as problem:
         out.print(plain(str(problem)))  # `check` has counted it
     out.rule("smoke tests")
@@ -635,7 +473,7 @@ def site(
     folder: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to put it")] = None,
 ) -> None:
     """Build the website from the catalogue and print the address to open."""
-    from scripts import site as making
+    from scripts.website import site as making
 
     try:
         if serve:
@@ -656,15 +494,14 @@ def data(
     folder: Annotated[Path, typer.Argument(help="Where to put cifar-10-batches-py")] = Path("data"),
 ) -> None:
     """Download CIFAR-10 from its authors (170 MB): resumable, verified, unpacked whole or not at all."""
-    from scripts.data import DownloadError, download
+    from scripts.running.data import DownloadError, download
 
     try:
         place = download(folder)
     except DownloadError as problem:
         raise refuse(str(problem)) from None
     except KeyboardInterrupt:
-        err.print("interrupted: what was fetched is kept, and the next run goes on from there")
-        raise typer.Exit(130) from None
+        raise Interrupted(": what was fetched is kept, and the next run goes on from there") from None
     out.print(f"{place}\nuse it with: smallprint smoke --data {place}")
 
 

@@ -14,28 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rich.console import Console
-from rich.markup import escape
-
-from catalog.text import harmless
+from scripts.evidence.terminal import Interrupted, err, fail, plain
 
 OWN = Path(__file__).absolute().parent.parent  # the checkout that this code comes from
 RERUN = "SMALLPRINT_CHECKOUT"  # says that it is the code of this checkout that runs
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 LONGEST = 300  # letters of a reason, or of what was typed
 OUTPUT = "standard output"
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-def plain(text: str) -> str:
-    """Text as it is, whatever it holds: no markup, and nothing that steers a terminal."""
-    return escape(harmless(text))
-
-
-def fail(message: str) -> None:
-    """One line on standard error, if that can be written."""
-    with suppress(OSError):
-        err.print(f"[red]error[/red]: {plain(message)}")
 
 
 # Where
@@ -91,8 +76,8 @@ def run(work: Callable[[], object], root: Path = OWN) -> NoReturn:
             code = 0
     except SystemExit as end:
         code = end.code
-    except KeyboardInterrupt:
-        code = interrupted()
+    except KeyboardInterrupt as end:
+        code = interrupted(end)
     except BrokenPipeError:
         pass
     except BaseException as problem:
@@ -109,10 +94,10 @@ def run(work: Callable[[], object], root: Path = OWN) -> NoReturn:
     sys.exit(code)  # type: ignore[arg-type]
 
 
-def interrupted() -> int:
+def interrupted(end: KeyboardInterrupt) -> int:
     """Say so, in one line; the exit code."""
     with suppress(OSError):
-        err.print("interrupted")
+        err.print(f"\ninterrupted{end}" if isinstance(end, Interrupted) else "interrupted")
     return 130
 
 

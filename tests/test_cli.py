@@ -11,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_check import GOOD, MEASURED, METHOD, ROW, TUCKER, plant
 from typer.testing import CliRunner
 
 from catalog import files
-from scripts import cli, records, source
-from scripts.check import check
+from scripts import cli
+from scripts.curation import links
+from scripts.curation.check import check
+from scripts.evidence import records, source
+from tests.curation.test_check import GOOD, MEASURED, METHOD, ROW, TUCKER, plant
 from tests.toys import checkout, smallprint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,14 +40,17 @@ def test_every_verb_explains_itself(verb: str) -> None:
 
 
 def test_check_is_clean_and_needs_no_torch() -> None:
-    program = "import sys, pathlib; from scripts import cli, check; print(*check.check(pathlib.Path())); sys.exit('torch' in sys.modules)"
+    program = "import sys, pathlib; from scripts import cli; from scripts.curation.check import check; print(*check(pathlib.Path()));"
+    program += " sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
 
 
 def test_who_waits_for_runs_needs_no_torch() -> None:
     """It is imported once, by the process that all others are forked from."""
-    program = "import sys; from scripts import bite, cli, kept, report, runs, stamp; sys.exit('torch' in sys.modules)"
+    program = (
+        "import sys; from scripts import cli; from scripts.running import bite, kept, report, runs, stamp; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
 
@@ -93,7 +98,7 @@ def test_a_method_that_cannot_be_read_is_said_to_be_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: bytes, said: str
 ) -> None:
     monkeypatch.setattr(cli, "ROOT", plant(tmp_path, {**GOOD, METHOD: program}))
-    monkeypatch.setattr(cli, "check_links", lambda *_, **__: {})
+    monkeypatch.setattr(links, "check_links", lambda *_, **__: {})
     for words in (["smoke", "slim"], ["bite", "slim"], ["smoke"], ["sweep"], ["validate"], ["show", "slim"], ["list"], ["list", "--json"]):
         code, text = run(*words)
         assert code == 1

@@ -76,7 +76,8 @@ def test_output_that_is_only_ascii(environment: dict[str, str], tmp_path: Path) 
 FAULT = """
 import sys
 from pathlib import Path
-from scripts import check, cli
+from scripts import cli
+from scripts.curation import check
 cli.ROOT = Path(sys.argv.pop(1))
 def broken(root):
     with cli.progress() as say:
@@ -161,7 +162,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in ("catalog", "methods", "scripts"):
         shutil.copytree(ROOT / part, tree / part, ignore=ignored)
     (tree / "catalog" / "lists" / "below").mkdir()
-    code = tree / "scripts" / "check.py"
+    code = tree / "scripts" / "curation" / "check.py"
     code.write_text(code.read_text().replace("def check(root: Path", "print('code of the copy')\n\n\ndef check(root: Path", 1))
     (tree / "catalog" / "pruning" / "amc.yaml").write_text("name: broken\n")
     return tree

@@ -1,0 +1,200 @@
+"""What one run of one method found; or what was recorded of it, so that a page can show what the terminal did."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from catalog import Record
+from catalog.schema import Bound, Claim
+from scripts.evidence.records import ROUNDING, Row
+
+TIME = ("run", "seconds")  # subject and metric of the row that says how long all others of a seed and tier took
+IMAGES = 1_000  # that judge a smoke run
+COUNTED = {"share of images": 1.0, "share of the accuracy": 0.25, "share of the loss": 0.25}  # units of images: of which part
+FLOOR = 1e-3  # a tolerance is no smaller than this share of the number
+WIDER = 0.02  # by how much another copy of the same photographs may move a share of images: nobody has measured it
+COPIES = {"cifar10": "cifar10-jpeg75"}  # data without a record of its own is compared with the record of its copy
+ENOUGH = 3  # seeds before a claim that departs from its record is red
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is recorded of one claim: the value of each seed, on which data, and how far from it one seed's value may be.
+
+    `spread` is three times the deviation between the two processors that the method's claims of this unit were recorded on,
+    `floor` what is allowed in any case.
+    """
+
+    data: str
+    values: dict[int, float]
+    spread: float
+    floor: float
+
+    @property
+    def value(self) -> float:
+        return statistics.fmean(self.values.values())
+
+    def allowed(self, seeds: int) -> float:
+        """How far the mean of so many seeds may be from the recorded mean of the same seeds."""
+        return 1.001 * max(self.floor, self.spread / math.sqrt(seeds))  # what is just allowed must not depend on rounding
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim (or one case of it): its values by seed, the bound, and what is recorded of it, if anything."""
+
+    claim: str
+    case: str | None
+    said: Claim
+    bound: Bound
+    values: dict[int, float] = field(default_factory=dict)
+    error: str = ""
+    seconds: float = 0.0
+    known: Known | None = None
+    recording: bool = False  # then it is judged as the record will be, by its bound
+
+    @property
+    def subject(self) -> str:
+        return f"claim_{self.claim}" + (f"[{self.case}]" if self.case else "")
+
+    @property
+    def value(self) -> float:
+        return statistics.fmean(self.values.values()) if self.values else math.nan
+
+    @property
+    def meets(self) -> bool:
+        """Whether the mean of the values meets the bound."""
+        return self.bound.admits(self.value)
+
+    @property
+    def compared(self) -> list[int]:
+        """The seeds that can be compared with the record."""
+        return [seed for seed in self.values if self.known and seed in self.known.values] if not self.bound_alone else []
+
+    @property
+    def bound_alone(self) -> bool:
+        """Whether the bound alone judges: an exact claim, and what is being recorded."""
+        return self.said.tier == "exact" or self.recording
+
+    @property
+    def departs(self) -> bool:
+        """Whether the values are farther from what is recorded of the same seeds, in either direction, than processors differ by."""
+        seeds = self.compared
+        if not seeds or self.known is None:
+            return False
+        away = statistics.fmean(self.values[seed] - self.known.values[seed] for seed in seeds)
+        return not abs(away) <= self.known.allowed(len(seeds))
+
+    @property
+    def verdict(self) -> str:
+        if self.error or math.isnan(self.value):
+            return "error"
+        if self.compared:
+            return "departs" if self.departs else "as recorded"
+        if self.bound_alone:
+            return "holds" if self.meets else "fails"
+        return "meets" if self.meets else "misses"
+
+    @property
+    def surprising(self) -> bool:
+        """Whether a run with this verdict is red. What nobody has recorded is not, whether it meets its bound or misses it."""
+        expected = (self.bound.expected,) if self.bound_alone else ("as recorded", "meets", "misses")
+        return self.verdict not in expected
+
+
+@dataclass
+class Report:
+    """What one run of one method found, also as far as it came. `numbers` holds, by subject and quantity, one value a seed."""
+
+    id: str
+    tier: str
+    data: str = "none"
+    digests: dict[int, str] = field(default_factory=dict)  # of the data, by seed
+    seeds: list[int] = field(default_factory=list)
+    numbers: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
+    seconds: float = 0.0
+    doing: str = "was imported"  # what it does, as the end of "while it ..."
+    problem: str = ""  # why it did not come to its end
+    instructions: str = ""  # the set that torch computes with, such as AVX512
+    threads: int = 1
+    output: str = ""  # what the method wrote to the terminal
+    notes: list[str] = field(default_factory=list)  # what else to say, such as that the record is stale
+
+    @property
+    def good(self) -> bool:
+        return not self.problem and not any(v.surprising for v in self.verdicts)
+
+    @property
+    def compared(self) -> int:
+        """How many claims could be compared with a record."""
+        return sum(bool(v.compared) for v in self.verdicts)
+
+
+def known(record: Record, rows: Iterable[Row], tier: str, data: str, digests: Mapping[int, str] | None = None) -> dict[str, Known]:
+    """What is recorded of a method's smoke claims on these data, or on their copy, by subject. A stale record counts.
+
+    With `digests`, no seed whose images are known to be others; of a copy, all. Of other tiers nothing, for they never turn a run red.
+    """
+    if tier != "smoke":
+        return {}
+    rows = list(rows)
+    mine = [row for row in rows if (row.tier, row.data, row.metric) == (tier, data, "value")]
+    if copy := not mine and COPIES.get(data):
+        mine = [row for row in rows if (row.tier, row.data, row.metric) == (tier, copy, "value")]
+    elif digests is not None:
+        mine = [row for row in mine if digests.get(row.seed, row.data_digest) == row.data_digest]
+    units = {verdict.subject: verdict.said.unit for verdict in blanks(record, tier)}
+    spreads = rounding(rows, mine, units)
+    values: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in mine:
+        values[row.subject][row.seed] = row.value
+    found = {}
+    for verdict in blanks(record, tier):
+        if not (by_seed := values.get(verdict.subject)):
+            continue
+        size = max([abs(verdict.bound.limit), *map(abs, by_seed.values())])
+        whole = next((part for begin, part in COUNTED.items() if (verdict.said.unit or "").startswith(begin)), None)
+        floor = max(2 / (whole * IMAGES) if whole else FLOOR * size, (WIDER / whole if whole else WIDER * size) if copy else 0.0)
+        found[verdict.subject] = Known(copy or data, by_seed, spreads.get(verdict.said.unit, 0.0), floor)
+    return found
+
+
+def rounding(rows: Iterable[Row], mine: Iterable[Row], units: Mapping[str, str | None]) -> dict[str | None, float]:
+    """Three times the deviation between two processors, by unit: of the same seeds, images and code recorded on both."""
+    again = {(row.subject, row.seed, row.data, row.data_digest, row.code): row.value for row in rows if row.tier == ROUNDING}
+    squares: dict[str | None, list[float]] = defaultdict(list)
+    for row in mine:
+        twin = again.get((row.subject, row.seed, row.data, row.data_digest, row.code))
+        if twin is not None and row.subject in units:
+            squares[units[row.subject]].append((row.value - twin) ** 2)
+    return {unit: 3 * math.sqrt(statistics.fmean(found)) for unit, found in squares.items()}
+
+
+def blanks(record: Record, tier: str) -> Iterator[Verdict]:
+    """Every claim and case of a tier, without values."""
+    for name, claim in record.executable.claims.items() if record.executable else ():
+        if claim.tier == tier:
+            yield from (Verdict(name, case, claim, bound) for case, bound in claim.bounds().items())
+
+
+def recorded(record: Record, rows: Iterable[Row], tier: str, data: str, seed: int = 0) -> Report:
+    """The report of a run of exact claims and a tier with one seed, as far as it is recorded; its time is 0 where nobody took it."""
+    rows = list(rows)
+    mine = [row for row in rows if (row.tier, row.data, row.seed) == (tier, data, seed)]
+    exact = [row for row in rows if row.tier == "exact"]
+    times = [row.value for row in (*exact, *mine) if (row.subject, row.metric) == TIME]
+    report = Report(record.id, tier, data, seeds=[seed], seconds=sum(times) if len(times) == 1 + bool(exact) else 0.0)
+    for row in mine:
+        if row.subject in ("reference", "method") or row.subject.startswith("control_"):
+            report.numbers.setdefault(row.subject, {})[row.metric] = [row.value]
+    beside = known(record, rows, tier, data)
+    for at, found in (("exact", exact), (tier, mine)):
+        values = {row.subject: row.value for row in found if row.metric == "value"}
+        verdicts = [verdict for verdict in blanks(record, at) if verdict.subject in values]
+        report.verdicts += [replace(v, values={seed: values[v.subject]}, known=beside.get(v.subject)) for v in verdicts]
+    return report

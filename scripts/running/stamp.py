@@ -1,0 +1,56 @@
+"""What every row that one run records has in common: code, commit, versions, device."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from catalog import Problem, Record
+from scripts.evidence import records, source
+
+
+class Stamp:
+    """Makes rows for one method's results file, and writes and reads them there."""
+
+    def __init__(self, root: Path, record: Record, device: str = "cpu", threads: int = 1) -> None:
+        """Raises `RecordError` where the method cannot be read."""
+        self.path = records.path_of(root, record.family, record.id)
+        method = source.read(root, root / "methods" / record.family / f"{record.id}.py")
+        if isinstance(method, Problem):
+            raise records.RecordError(str(method))
+        self.code = source.digest(root, method)
+        self.device, self.threads = device, threads
+        self.commit = commit(root)
+
+    def row(self, tier: str, subject: str, metric: str, value: float, data: str, digest: str, seed: int) -> records.Row:
+        return records.Row(
+            tier, subject, metric, value, data, digest, seed, self.device, self.threads, platform.python_version(),
+            version("torch").split("+")[0], self.commit, self.code, datetime.now(UTC).strftime("%Y-%m-%d"),
+        )  # fmt: skip
+
+    def write(self, rows: list[records.Row]) -> None:
+        """Raises `RecordError`, also where the file cannot be written."""
+        try:
+            records.write(self.path, rows)
+        except OSError as problem:
+            cure = "make the folder writable, or run without --record"
+            raise records.RecordError(f"{self.path}: cannot be written ({problem.strerror}); {cure}") from problem
+
+    def done(self, tier: str, digest: str, seed: int) -> list[tuple[str, str, float]]:
+        """Rows of a seed that was already measured with this code on these data."""
+        same = [r for r in records.read(self.path) if (r.tier, r.seed, r.data_digest, r.code) == (tier, seed, digest, self.code)]
+        return [(r.subject, r.metric, r.value) for r in same]
+
+
+def commit(root: Path) -> str:
+    """Short hash of HEAD; "+" behind it says that code had changed since."""
+    try:
+        git = ["git", "-C", str(root)]
+        head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run([*git, "status", "--porcelain", "--", "methods"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")

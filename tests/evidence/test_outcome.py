@@ -1,0 +1,150 @@
+"""What a run is compared with, how far it may be from that, and what follows."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from catalog import Record, load
+from scripts.evidence import records
+from scripts.evidence.outcome import Report, Verdict, blanks, known, recorded
+
+ROOT = Path(__file__).resolve().parents[2]
+ENTRY = """
+name: Toy
+title: A toy
+authors: [N. Obody]
+year: 2020
+url: https://example.org
+start: trained
+returns: same
+summary: A toy.
+claims:
+  exact: {says: It is zero., where: §1, tier: exact, at_most: 0.5}
+  images: {says: It is better., where: §1, tier: smoke, at_least: 0, unit: share of images}
+  more: {says: It is better., where: §1, tier: smoke, at_least: 0, unit: share of images}
+  ratio: {says: It is smaller., where: §1, tier: smoke, at_most: 2.0, unit: ratio}
+  regained: {says: Some comes back., where: §1, tier: smoke, at_least: 0.5, unit: share of the accuracy that was lost}
+  tiny: {says: It is small., where: §1, tier: smoke, at_most: 0.0001}
+  minutes: {says: It is better., where: §1, tier: long, at_least: 0, unit: share of images}
+"""
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    root = tmp_path_factory.mktemp("catalogue") / "catalog"
+    (root / "pruning").mkdir(parents=True)
+    shutil.copy(ROOT / "catalog/vocabulary.yaml", root)
+    (root / "pruning/toy.yaml").write_text(ENTRY)
+    return load(root).entries["toy"]
+
+
+def row(
+    subject: str, value: float, seed: int = 0, tier: str = "smoke", data: str = "standin", code: str = "c", digest: str = "d"
+) -> records.Row:
+    return records.Row(tier, f"claim_{subject}", "value", value, data, f"{digest}{seed}", seed, "cpu", 1, "3", "2", "c", code, "2026-01-01")
+
+
+def judged(
+    record: Record, rows: list[records.Row], subject: str, values: dict[int, float], data: str = "standin", digest: str = "d"
+) -> Verdict:
+    beside = known(record, rows, "smoke", data, {seed: f"{digest}{seed}" for seed in values})
+    (blank,) = (v for tier in ("exact", "smoke", "long") for v in blanks(record, tier) if v.claim == subject)
+    return replace(blank, values=values, known=beside.get(f"claim_{subject}"))
+
+
+def test_a_value_is_compared_with_its_own_seed_in_either_direction(record: Record) -> None:
+    rows = [row("images", 0.30), row("images", 0.10, 1)]
+    for value, verdict in ((0.30, "as recorded"), (0.302, "as recorded"), (0.303, "departs"), (0.297, "departs"), (0.10, "departs")):
+        assert judged(record, rows, "images", {0: value}).verdict == verdict
+    assert judged(record, rows, "images", {1: 0.10}).verdict == "as recorded"
+    assert judged(record, rows, "images", {1: 0.30}).surprising, "better than recorded is a change, too: a control may have become weaker"
+    missed = judged(record, [row("images", -0.30)], "images", {0: -0.30})
+    assert (missed.meets, missed.surprising) == (False, False), "the record is expected, whether it meets the bound or not"
+
+
+def test_the_tolerance_is_three_deviations_of_pairs_of_one_unit(record: Record) -> None:
+    """Pooled over the claims of a unit, of the same seed, images and code on two processors; never below two images of a thousand."""
+    smoke = [row("images", 0.3), row("images", 0.3, 1), row("more", 0.2), row("ratio", 1.5)]
+    rounding = [row("images", 0.31, 0, "rounding"), row("images", 0.3, 1, "rounding"), row("more", 0.2, 0, "rounding")]
+    found = known(record, [*smoke, *rounding], "smoke", "standin")
+    deviation = math.sqrt(statistics.fmean([0.01**2, 0, 0]))
+    assert found["claim_images"].spread == found["claim_more"].spread == pytest.approx(3 * deviation)
+    assert found["claim_images"].allowed(4) == pytest.approx(3 * deviation / 2, rel=0.01)
+    assert found["claim_ratio"].allowed(1) == pytest.approx(2.0 / 1000, rel=0.01), "a thousandth of the number, or of its bound"
+    for other in (row("images", 0.9, 0, "rounding", code="older"), row("images", 0.9, 0, "rounding", digest="others")):
+        assert known(record, [*smoke, other], "smoke", "standin")["claim_images"].allowed(1) == pytest.approx(0.002, rel=0.01)
+
+
+def test_a_small_number_has_a_small_tolerance(record: Record) -> None:
+    """Or a claim of a ten-thousandth could not depart from anything."""
+    rows = [row("tiny", 5e-5)]
+    assert judged(record, rows, "tiny", {0: 5.005e-5}).verdict == "as recorded"
+    assert judged(record, rows, "tiny", {0: 5.2e-5}).verdict == "departs"
+
+
+def test_what_counts_the_images_of_a_part_is_never_surer_than_two_of_them(record: Record) -> None:
+    """One image more or less is four times as much of a quarter of them."""
+    assert judged(record, [row("regained", 0.6)], "regained", {0: 0.608}).verdict == "as recorded"
+    assert judged(record, [row("regained", 0.6)], "regained", {0: 0.612}).verdict == "departs"
+
+
+def test_three_seeds_are_judged_by_their_mean(record: Record) -> None:
+    rows = [row("images", 0.3, seed) for seed in range(3)]
+    assert judged(record, rows, "images", {0: 0.306, 1: 0.3, 2: 0.3}).verdict == "as recorded"
+    assert judged(record, rows, "images", {0: 0.31, 1: 0.3, 2: 0.3}).verdict == "departs"
+    assert judged(record, rows[:1], "images", {0: 0.3, 1: 0.9}).compared == [0], "seeds without a record say nothing"
+
+
+def test_official_images_are_judged_by_their_copy_two_points_wider(record: Record) -> None:
+    rows = [row("images", 0.3, data="cifar10-jpeg75"), row("ratio", 1.0, data="cifar10-jpeg75")]
+    official = {"data": "cifar10", "digest": "other"}
+    assert judged(record, rows, "images", {0: 0.319}, **official).verdict == "as recorded"
+    assert judged(record, rows, "images", {0: 0.321}, **official).verdict == "departs"
+    assert judged(record, rows, "ratio", {0: 1.039}, **official).verdict == "as recorded"
+    own = [*rows, row("images", 0.5, data="cifar10", digest="other")]
+    assert judged(record, own, "images", {0: 0.5}, **official).verdict == "as recorded"
+    assert judged(record, own, "images", {0: 0.3}, **official).verdict == "departs"
+
+
+def test_without_a_record_nothing_gates(record: Record) -> None:
+    for rows in ([], [row("images", 0.3, data="cifar10-jpeg75")], [row("images", 0.3, 5)], [row("images", 0.3, digest="others")]):
+        found = judged(record, rows, "images", {0: -1.0})
+        assert (found.verdict, found.surprising) == ("misses", False)
+        assert judged(record, rows, "images", {0: 1.0}).verdict == "meets"
+
+
+def test_long_runs_never_gate(record: Record) -> None:
+    assert known(record, [row("minutes", 0.3, tier="long")], "long", "standin") == {}
+    assert not judged(record, [], "minutes", {0: -1.0}).surprising
+
+
+def test_errors_and_no_numbers_gate_with_or_without_a_record(record: Record) -> None:
+    for rows in ([], [row("images", 0.3)]):
+        assert judged(record, rows, "images", {0: math.nan}).surprising
+        assert replace(judged(record, rows, "images", {}), error="ValueError: no").surprising
+    nan = judged(record, [row("images", 0.3, seed) for seed in range(3)], "images", {0: 0.3, 1: math.nan, 2: 0.3})
+    assert nan.verdict == "error"
+
+
+def test_the_bound_alone_judges_exact_claims_and_what_is_being_recorded(record: Record) -> None:
+    assert judged(record, [row("exact", 0.9, tier="exact")], "exact", {0: 0.4}).verdict == "holds"
+    assert judged(record, [], "exact", {0: 0.6}).surprising
+    recording = replace(judged(record, [row("images", 0.3)], "images", {0: -0.3}), recording=True)
+    assert (recording.verdict, recording.surprising) == ("fails", True)
+
+
+def test_a_stale_record_judges_like_a_fresh_one(record: Record) -> None:
+    assert judged(record, [row("images", 0.3, code="older")], "images", {0: 0.9}).verdict == "departs"
+
+
+def test_a_page_says_what_the_terminal_would(record: Record) -> None:
+    report = recorded(record, [row("images", 0.3), row("exact", 0.1, tier="exact")], "smoke", "standin")
+    assert [(v.claim, v.verdict) for v in report.verdicts] == [("exact", "holds"), ("images", "as recorded")]
+    assert report.compared == 1
+    assert not Report("toy", "smoke", problem="no").good

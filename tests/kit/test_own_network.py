@@ -1,0 +1,61 @@
+"""Methods on what people bring: strides, a shortcut, a grouped convolution, linear layers; refusals name layer and reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from methods.architecture import mobilenet_v2
+from methods.distillation import hinton_distillation
+from methods.kit.surgery import widths
+from methods.kit.task import Split, Task
+from methods.pruning import network_slimming, pruning_filters
+from tests.helpers import Mixed
+
+
+@pytest.fixture
+def task() -> Task:
+    g = torch.Generator().manual_seed(0)
+    part = Split(torch.randn(64, 3, 16, 16, generator=g), torch.arange(64) % 5)
+    return Task("own", part, part, part, steps=4, batch=16, augmented=False)
+
+
+def test_network_slimming_thins_what_is_free(task: Task) -> None:
+    thin = network_slimming.compress(Mixed(), task, network_slimming.Config(cut=0.5))
+    before, after = widths(Mixed()), widths(thin)
+    assert sum(after.values()) == sum(before.values()) - 24  # half of the 48 channels of stem, block.first and wide
+    assert all(after[name] == before[name] for name in ("block.second.conv", "block.shortcut.conv", "grouped.conv"))
+    assert thin(task.test.images[:2]).shape == (2, 5)
+
+
+def test_network_slimming_refuses_by_name(task: Task) -> None:
+    bare = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 5))
+    with pytest.raises(ValueError, match="0: no batch norm behind it"):
+        network_slimming.compress(bare, task, network_slimming.Config())
+
+
+def test_filter_pruning_thins_what_can_be_spared(task: Task) -> None:
+    thin = pruning_filters.compress(Mixed(), task, pruning_filters.Config(sensitive=1.0))
+    before, after = widths(Mixed()), widths(thin)
+    assert {name for name in before if after[name] < before[name]} == {"stem.conv", "block.first.conv", "wide.conv"}
+    assert pruning_filters.control_random(Mixed(), task, pruning_filters.Config(), thin)(task.test.images[:2]).shape == (2, 5)
+
+
+def test_filter_pruning_refuses_by_name(task: Task) -> None:
+    with pytest.raises(ValueError, match=r"grouped.conv: a grouped convolution.*stem.conv: too sensitive, or too narrow, to lose 25%"):
+        pruning_filters.compress(Mixed(), task, pruning_filters.Config(sensitive=-1.0))
+
+
+def test_any_student_learns_from_any_teacher(task: Task) -> None:
+    learner = hinton_distillation.distil(Mixed(), Mixed(), task, hinton_distillation.Config())
+    assert learner(task.test.images[:2]).shape == (2, 5)
+
+
+def test_mobilenet_takes_the_task_s_classes_and_colours(task: Task) -> None:
+    grey = Split(task.train.images[:, :1], task.train.labels)
+    for own in (task, replace(task, train=grey, validation=grey, test=grey)):
+        small = mobilenet_v2.compress(Mixed(), own, mobilenet_v2.Config(width=0.5))
+        assert small(own.test.images[:2]).shape == (2, 5)
