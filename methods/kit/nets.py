@@ -132,7 +132,7 @@ def trained(name: str, data: str) -> nn.Module:
     from safetensors.torch import load_file
 
     path = WEIGHTS / f"{name}-{family(data)}.safetensors"
-    cure = "restore it with `git checkout` or train it again with `python -m scripts.train`"
+    cure = "restore it with `git checkout` or train it again with `python -m scripts.running.train`"
     if not path.exists():
         raise WeightsError(f"{path}: there are no reference weights of {name} for {data}; {cure}")
     model = NETS[name]()
