@@ -332,6 +332,78 @@ def bite(
 
 
 @app.command()
+def networks(
+    names: Names = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, max=256, help="Methods side by side, one thread each")] = CORES,
+    some: Annotated[int | None, typer.Option(min=1, help="Only so many networks a method, chosen by its source")] = None,
+    export: Annotated[bool, typer.Option("--export", help="Export one result a method as well: torch.export, ONNX, pickle")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Write the outcomes to catalog/networks.csv")] = False,
+) -> None:
+    """Try methods on some twenty small networks of other people's making: each works, or is refused by a layer's name.
+
+    Exit code 1 when one fails, or refuses a network on which it is known to have worked.
+    """
+    from scripts.evidence import networks as table
+    from scripts.running.runs import NETWORKS, stream
+
+    facts = catalogue()
+    ids = pick(names, facts, methods=True)
+    broken(facts, ids if names else [])
+    try:
+        known = table.read(table.path_of(ROOT))
+    except table.NetworksError as problem:
+        raise refuse(str(problem)) from None
+    found, bad = list[table.Tried](), list[str]()
+    with progress() as say:
+        for id, event in stream(NETWORKS, [(id, (facts.entries[id], some, export)) for id in ids], jobs):
+            if not isinstance(event, table.Tried):
+                bad.append(f"{id}: {event.death} on a network of the zoo")
+                continue
+            found.append(event)
+            say(f"{len(found)} tried, {id} on {event.network}")
+            if wrong := table.worse(event, known.get((event.network, id))):
+                bad.append(f"{id} {wrong}")
+            elif names and event.outcome == table.REFUSED:
+                out.print(f"{id} refuses {event.network}: [dim]{plain(event.said)}[/dim]")
+    counts = {outcome: sum(one.outcome == outcome for one in found) for outcome in (table.WORKS, table.REFUSED, table.FAILS)}
+    out.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
+    if record:
+        if bad:
+            err.print("not recorded")
+        else:
+            table.write(table.path_of(ROOT), found, source.methods(ROOT))
+    if bad:
+        raise refuse(*bad)
+
+
+@app.command()
+def plan(
+    network: Annotated[str, typer.Argument(metavar="FILE.py:FUNCTION", help="A function without arguments that returns your network")],
+    names: Names = None,
+    shape: Annotated[str, typer.Option("--input", metavar="C,H,W", help="Size of one image")] = "3,224,224",
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, max=256, help="Methods side by side, one thread each")] = CORES,
+) -> None:
+    """Say what methods would do to your network, layer by layer, and what it would cost then, without training it.
+
+    A method is rehearsed with its default settings and a few random images, all training left out. Where training decides what is
+    removed, the numbers are those of an untrained choice, and the plan says so.
+    """
+    from scripts.running import plans
+
+    size = shape.split(",")
+    if len(size) != 3 or not all(part.strip().isdigit() and int(part) for part in size):
+        raise refuse(f"--input {shape}: must be C,H,W, for instance 3,224,224")
+    facts = catalogue()
+    ids = pick(names, facts, methods=True)
+    broken(facts, ids if names else [])
+    with progress() as say:
+        try:
+            plans.show([facts.entries[id] for id in ids], network, tuple(map(int, size)), jobs, say)
+        except ValueError as problem:
+            raise refuse(str(problem)) from None
+
+
+@app.command()
 def new(
     paper: Annotated[str, typer.Argument(metavar="SOURCE", help="arXiv id, DOI, BibTeX, a file of BibTeX, or - for standard input")],
     family: Annotated[str | None, typer.Option(help="Where it belongs, such as pruning; asked for when left out")] = None,

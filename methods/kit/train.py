@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +50,20 @@ def schedule(step: int, total: int) -> float:
     return min(step / warm, (1 + math.cos(math.pi * max(0, step - 1 - warm) / max(1, total - warm))) / 2)
 
 
+_rehearsed: ContextVar[list[int] | None] = ContextVar("rehearsed", default=None)
+
+
+@contextmanager
+def rehearsal() -> Iterator[list[int]]:
+    """Nothing is trained meanwhile: to see what a method would do. Yields the sizes of the networks that would have been."""
+    sizes = list[int]()
+    token = _rehearsed.set(sizes)
+    try:
+        yield sizes
+    finally:
+        _rehearsed.reset(token)
+
+
 def fit(
     model: nn.Module,
     task: Task,
@@ -65,6 +81,9 @@ def fit(
     everything). `after_step(progress)` runs after every step with progress in (0, 1], to project weights or anneal
     something. Same task, same seed, same result.
     """
+    if (sizes := _rehearsed.get()) is not None:
+        sizes.append(sum(p.numel() for p in model.parameters()))
+        return model.eval()
     chosen = [p for p in (model.parameters() if params is None else params) if p.requires_grad]
     if not chosen:
         raise ValueError("fit: nothing to train (no parameter requires a gradient)")
@@ -87,6 +106,8 @@ def fit(
 
 def minimise(loss: Callable[[int], Tensor], params: list[Tensor], steps: int, lr: float) -> None:
     """Adam with its usual constants, for what is searched and not trained: `loss(step)` of `params`, which change in place."""
+    if _rehearsed.get() is not None:
+        return
     means, squares = ([torch.zeros_like(p) for p in params] for _ in range(2))
     counts: list[Tensor] = [torch.zeros(()) for _ in params]
     for step in range(steps):

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from catalog import FAMILIES, Catalogue, Place, Problem, Record, dotted, line_of, load, nearest
 from catalog.schema import METHOD_FAMILIES, Claim, Comparison, Framework, Listing, Overview, Paper, Vocabulary
-from scripts.evidence import link_health, records
+from scripts.evidence import link_health, networks, records
 from scripts.evidence.source import Source, methods, paths
 
 VOCABULARY = "catalog/vocabulary.yaml"
@@ -414,6 +414,19 @@ def check_links(tree: Tree) -> Iterator[Problem]:
             yield Problem("catalog/links.json", 1, "", str(problem).removeprefix(f"{file}: "))
 
 
+def check_networks(tree: Tree) -> Iterator[Problem]:
+    """The table of networks can be read, and speaks of methods that are there."""
+    path = networks.path_of(tree.root)
+    try:
+        known = networks.read(path)
+    except networks.NetworksError as problem:
+        yield Problem("catalog/networks.csv", 1, "", str(problem).removeprefix(f"{path}: "))
+        return
+    for line, row in enumerate(known.values(), 2):
+        if row.id not in tree.sources:
+            yield Problem("catalog/networks.csv", line, row.id, f"is no method; {networks.CURE}")
+
+
 RULES = (
     check_words,
     check_references,
@@ -428,6 +441,7 @@ RULES = (
     check_numbers,
     check_measured,
     check_links,
+    check_networks,
 )
 
 

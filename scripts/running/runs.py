@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,29 @@ from catalog import Record
 from scripts.evidence.outcome import ENOUGH, Report
 from scripts.running.processes import Ended, Job, Started, side_by_side
 
+NETWORKS, PLAN = "scripts.running.networks.try_networks", "scripts.running.plan.rehearse"
 SMOKE, SWEEP, ROUNDING = "scripts.running.smoke.run", "scripts.running.sweep.sweep", "scripts.running.smoke.rounding"
 OTHER = {"AVX512": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}}  # how to compute as a lesser processor does
 OLDEST = {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
+
+
+def stream(
+    work: str, jobs: Iterable[tuple[str, tuple[Any, ...]]], at_once: int, patience: float = math.inf
+) -> Generator[tuple[str, Any], None, None]:
+    """What `work(send, *arguments)`, a function's full name, sends in a process of its own for each job: (the job's name, what).
+
+    One that died is told by an `Ended` with its death.
+    """
+    waiting = deque(Job(name, _named, (work, *arguments), 1, patience=patience) for name, arguments in jobs)
+    with closing(side_by_side(waiting, at_once)) as events:
+        for job, event in events:
+            if not isinstance(event, Started | Ended) or (isinstance(event, Ended) and event.death):
+                yield job.name, event
+
+
+def _named(send: Callable[[Any], None], work: str, *arguments: Any) -> None:
+    module, _, function = work.rpartition(".")
+    getattr(importlib.import_module(module), function)(send, *arguments)
 
 
 def run_many(

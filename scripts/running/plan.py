@@ -1,0 +1,118 @@
+"""What methods would do to a network: compressed in rehearsal, that is with a few random images and without any training."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.util
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from catalog import Record
+from methods.kit.changes import changes, grouped
+from methods.kit.measure import multiply_adds
+from methods.kit.nets import count
+from methods.kit.task import Split, Task
+from methods.kit.train import rehearsal
+from scripts.running.plans import Plan, PlanError
+
+IMAGES = (32, 16, 16)  # of train, validation and test
+
+
+def build(where: str) -> nn.Module:
+    """The network that a function makes, given as FILE.py:FUNCTION. Raises `PlanError`."""
+    file, _, name = where.rpartition(":")
+    path = Path(file)
+    if not name or path.suffix != ".py" or not path.is_file():
+        raise PlanError(f"{where}: must be FILE.py:FUNCTION, a file that is there and a function in it that returns a network")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        made = getattr(module, name)()
+    except AttributeError as problem:
+        raise PlanError(f"{where}: {problem}") from problem
+    except Exception as problem:
+        raise PlanError(f"{where}: {type(problem).__name__}: {problem}") from problem
+    if not isinstance(made, nn.Module):
+        raise PlanError(f"{where}: returned {type(made).__name__}, no network")
+    return made.eval()
+
+
+def random_task(model: nn.Module, shape: tuple[int, ...]) -> Task:
+    """Images of this shape (C, H, W) that mean nothing, with as many classes as the network has outputs. Raises `PlanError`."""
+    generator = torch.Generator().manual_seed(0)
+    kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+    def split(number: int) -> Split:
+        return Split(torch.randn(number, *shape, generator=generator).to(kind), torch.arange(number) % outputs)
+
+    outputs = 1
+    try:
+        with torch.no_grad():
+            answer = model(split(1).images)
+    except Exception as problem:
+        size = "x".join(map(str, shape))
+        raise PlanError(
+            f"the network does not run on an image of {size}: {type(problem).__name__}: {problem}; give --input C,H,W"
+        ) from problem
+    if not isinstance(answer, torch.Tensor):
+        raise PlanError(f"the network answers with {type(answer).__name__}; let the function return one whose answer is the logits")
+    outputs = answer.shape[1]
+    train, validation, test = (split(number) for number in IMAGES)
+    return Task("own", train, validation, test, steps=1, batch=8, augmented=False, digest="own")
+
+
+def plan(record: Record, model: nn.Module, shape: tuple[int, ...]) -> Plan:
+    """Rehearse one method."""
+    method, found, started = importlib.import_module(f"methods.{record.family}.{record.id}"), Plan(record.id), time.monotonic()
+    image = torch.zeros(1, *shape, dtype=next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32))
+    kept = _Kept()
+    logger = logging.getLogger("methods")
+    logger.addHandler(kept)
+    logger.setLevel(logging.INFO)
+    try:
+        with rehearsal() as trained:
+            small = method.compress(copy.deepcopy(model), random_task(model, shape), method.Config())
+        found.parameters = count(model), count(small)
+        found.multiply_adds = multiply_adds(model, image), multiply_adds(small, image)
+        found.layers, found.kept = grouped(changes(model, small)), kept.said
+        found.trained = trained[:1] == [found.parameters[0]] != [found.parameters[1]]
+    except PlanError:
+        raise
+    except Exception as problem:
+        kind = "" if isinstance(problem, ValueError) else f"{type(problem).__name__}: "
+        found.problem = f"{kind}{' '.join(str(problem).split())}"
+    finally:
+        logger.removeHandler(kept)
+    found.seconds = time.monotonic() - started
+    return found
+
+
+class _Kept(logging.Handler):
+    """What the kit says of layers that stay."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
+def rehearse(send: Callable[[Any], None], record: Record, where: str, shape: tuple[int, ...]) -> None:
+    """Send the plan of one method for the network that FILE.py:FUNCTION makes, or the `PlanError`."""
+    warnings.simplefilter("ignore")
+    try:
+        send(plan(record, build(where), shape))
+    except PlanError as problem:
+        send(problem)
