@@ -23,7 +23,7 @@ from tests.toys import checkout, smallprint
 
 ROOT = Path(__file__).resolve().parent.parent
 runner = CliRunner()
-VERBS = ["check", "list", "show", "smoke", "sweep", "bite", "links", "validate", "site", "data", "new", "bib"]
+VERBS = ["check", "list", "show", "smoke", "sweep", "bite", "links", "validate", "site", "data", "new", "bib", "networks", "plan"]
 
 
 def run(*words: str) -> tuple[int, str]:

@@ -423,7 +423,7 @@ def check_networks(tree: Tree) -> Iterator[Problem]:
         yield Problem("catalog/networks.csv", 1, "", str(problem).removeprefix(f"{path}: "))
         return
     for line, row in enumerate(known.values(), 2):
-        if row.id not in tree.sources:
+        if f"methods/{row.family}/{row.id}.py" not in tree.written:
             yield Problem("catalog/networks.csv", line, row.id, f"is no method; {networks.CURE}")
 
 

@@ -132,13 +132,17 @@ def try_networks(send: Callable[[Any], None], record: Record, some: int | None, 
     logging.disable(logging.WARNING)
     warnings.simplefilter("error")
     method = importlib.import_module(f"methods.{record.family}.{record.id}")
-    names = list(ZOO)
-    if some is not None:
-        names = random.Random(hashlib.sha256(inspect.getsource(method).encode()).digest()).sample(names, some)
-    for name in names:
+    for name in some_of(method, some):
         send(attempt(method, record, name, ZOO[name]))
     if export:
         send(handed_on(method, record))
+
+
+def some_of(method: ModuleType, count: int | None) -> list[str]:
+    """So many networks, others after every change of the method's source; all where no number is given."""
+    names = list(ZOO)
+    chance = random.Random(hashlib.sha256(inspect.getsource(method).encode()).digest())
+    return names if count is None else chance.sample(names, count)
 
 
 def handed_on(method: ModuleType, record: Record) -> Tried:

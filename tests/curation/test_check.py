@@ -366,6 +366,12 @@ BROKEN: list[tuple[str, str, str, str | bytes, list[str]]] = [
      ["7: columns.0.delta_of: top1 is not in the table's baseline; did you mean top5?"]),
     ("table: result of no delta", TABLE, "result: {d1: 93.1}", "result: {top1: 93.1}",
      ["9: rows.0.result.top1: top1 is no column with delta_of; add delta_of to the column or remove the number"]),
+    ("networks: damaged", "catalog/networks.csv", "", "network,id\n",
+     ["1: damaged: the columns must be network,family,id,outcome,said; this file is machine-written: restore it with git, "
+      "or make it again with `smallprint networks --record`"]),
+    ("networks: no such method", "catalog/networks.csv", "", "network,family,id,outcome,said\nvit,pruning,gone,works,\n",
+     ["2: gone: is no method; this file is machine-written: restore it with git, "
+      "or make it again with `smallprint networks --record`"]),
     ("links: damaged", "catalog/links.json", "", '{"https://example.org/": {"verdict": "fine"}}',
      ["1: damaged: https://example.org/: verdict: Input should be 'alive', 'moved', 'gone', 'unreachable' or 'refused'; "
       "this file is machine-written: restore it with git, or delete it and run `smallprint links`"]),
