@@ -56,13 +56,28 @@ def measure(
 
     Raises ValueError when the file, read back, is not the network, and naming the layer where a weight is computed from others.
     """
+    stats = measured(model, task, reference, pack=pack, unpack=unpack)
+    if reference is not None and (more := grown(stats, reference, task.test.images[:1].to(task.device))):
+        logging.getLogger(__name__).warning("more than what it was made from: %s", more)
+    return stats
+
+
+def measured(
+    model: nn.Module,
+    task: Task,
+    reference: nn.Module | None = None,
+    *,
+    pack: Callable[[nn.Module], bytes] | None = None,
+    unpack: Callable[[bytes, nn.Module], nn.Module] | None = None,
+) -> Stats:
+    """As `measure`, without a word about what is larger or slower."""
     model = unmasked(model)
     refuse_reparametrized(model)
     numbers = list(_numbers(model))  # with the number that stands for zero
     images = fitting(model, task.test.images[:16].to(task.device))
     with judged(model):
         multiply_adds, bit_operations = executed_work(model, images)
-        stats = Stats(
+        return Stats(
             accuracy=task.score(model, task.test),
             parameters=sum(n.numel() for n, _ in numbers),
             nonzeros=sum(int((n != zero).sum()) for n, zero in numbers),
@@ -72,24 +87,23 @@ def measure(
             file_bytes=len(round_trip(model, images, pack or packing.pack, unpack or packing.unpack)),
             latency=float("nan") if reference is None else latency(model, reference, images[:8]),
         )
-    if reference is not None and (more := grown(stats, reference, images[:1])):
-        logging.getLogger(__name__).warning("the result is more than what it was made from: %s", more)
-    return stats
 
 
-SLOWER = 1.25  # times as long: less may be chance
+GROWN, SLOWER = 1.01, 1.25  # from how many times the reference's a cost, and the time, which varies, is said to be more
 
 
 def grown(stats: Stats, reference: nn.Module, image: Tensor) -> str:
     """What of a network is more than its reference's, in words; bytes are those of the reference's state, not packed."""
     state = {value.data_ptr(): value.nbytes for value in reference.state_dict().values() if isinstance(value, Tensor)}
-    before = {
+    ratios = {
         "multiply-adds": stats.multiply_adds / max(multiply_adds(reference, image), 1),
         "parameters": stats.parameters / max(sum(number.numel() for number, _ in _numbers(reference)), 1),
         "bytes": stats.file_bytes / max(sum(state.values()), 1),
     }
-    said = [f"{ratio:.2f} times the {name}" for name, ratio in before.items() if ratio > 1.01]
-    return ", ".join(said + [f"{stats.latency:.2f} times the time"] * (stats.latency > SLOWER))
+    more = {name: ratio for name, ratio in ratios.items() if ratio > GROWN}
+    if stats.latency > SLOWER:
+        more["time"] = stats.latency
+    return ", ".join(f"{ratio:.2f} times the {name}" for name, ratio in more.items())
 
 
 @contextmanager
@@ -134,21 +148,19 @@ def round_trip(
     """
     file = pack(model)
     blank = copy.deepcopy(model)
-    beside = list[str]()
+    state, plain, beside = {id(value) for value in (*blank.parameters(), *blank.buffers())}, vars(nn.Module()), list[str]()
     with torch.no_grad():
         for name, module in blank.named_modules():
             made = module._non_persistent_buffers_set - {"weight", "bias"}
-            state = {id(value) for value in (*blank.parameters(), *blank.buffers())}
-            for value in (*module._parameters.values(), *(value for key, value in module._buffers.items() if key not in made)):
-                if value is not None:
+            saved = [value for key, value in (*module._parameters.items(), *module._buffers.items()) if key not in made]
+            others = {key: list(_tensors(held)) for key, held in vars(module).items() if key not in plain}
+            hidden = {key: [value for value in held if id(value) not in state] for key, held in others.items()}
+            beside += [f"{name}.{key}".lstrip(".") for key, held in hidden.items() if held]
+            for value in (*saved, *(value for held in hidden.values() for value in held)):
+                if isinstance(value, np.ndarray):
+                    value.fill(0)
+                elif value is not None:
                     value.zero_()
-            for key, held in vars(module).items():
-                if key.startswith("_") and key in vars(nn.Module()):
-                    continue
-                hidden = [value for value in _tensors(held) if id(value) not in state]
-                beside += [f"{name}.{key}".lstrip(".")] * bool(hidden)
-                for value in hidden:
-                    value.fill(0) if isinstance(value, np.ndarray) else value.zero_()
         again = unpack(file, blank).eval()
         same = _equal(again(images), model(images))
     if not same:
@@ -166,7 +178,7 @@ def _tensors(value: Any) -> Iterator[Any]:
     elif isinstance(value, list | tuple):
         yield from (found for part in value for found in _tensors(part))
     elif is_dataclass(value) and not isinstance(value, type):
-        yield from _tensors(vars(value))
+        yield from _tensors([getattr(value, part.name) for part in fields(value)])
 
 
 def _equal(ours: Any, theirs: Any) -> bool:
@@ -237,8 +249,8 @@ def executed(multiply_adds: float, weight_bits: int, input_bits: int) -> None:
 
 @contextmanager
 def _counting(model: nn.Module) -> Iterator[_Work]:
-    known = {weight.data_ptr(): max(1, coded.bits) for weight, coded, _ in packing.weight_codes(model).values()}
-    work = _Work(known)
+    codes = packing.weight_codes(model)  # kept to the end: no other tensor gets their addresses
+    work = _Work({weight.data_ptr(): max(1, coded.bits) for weight, coded, _ in codes.values()})
     _COUNTING.append(work)
     try:
         with judged(model), products.in_the_open(), products.Counting(work.add):

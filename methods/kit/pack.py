@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 Array = np.ndarray[Any, Any]
 MAGIC = b"smallprint1"
-MOST_LEVELS = 1 << 12  # a codebook of more levels is no saving on networks of this size
+MOST_LEVELS = 1 << 12  # a codebook of more levels is no saving on networks of this size,
+MOST_OF_HALF = 1 << 8  # and one of more levels of a type of 16 bits shows no quantization: plain numbers repeat there
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def encode(tensor: Tensor, scale: Tensor | None = None, sparse: bool = True) -> 
     options = [plain]
     if values.size > 1:
         levels, codes = np.unique(values, return_inverse=True)
-        if len(levels) <= min(MOST_LEVELS, values.size) and not np.isnan(levels.astype(np.float64)).any():
+        most = MOST_OF_HALF if tensor.is_floating_point() and values.itemsize == 2 else MOST_LEVELS
+        if len(levels) <= min(most, values.size) and not np.isnan(levels.astype(np.float64)).any():
             bits = width(len(levels))
             head = len(levels).to_bytes(2, "little") + levels.tobytes()
             options.append(Coded("codebook", bits, head + to_bits(codes.astype(np.int64), bits)))
@@ -86,17 +88,16 @@ def encode(tensor: Tensor, scale: Tensor | None = None, sparse: bool = True) -> 
             bits = width(int(steps.max()) - low + 1)
             options.append(Coded("grid", bits, to_bits(steps - low, bits), low))
         if sparse:
-            options += list(_without_zeros(values, steps))
+            options += list(_without_zeros(tensor, values, steps))
     return min(options, key=lambda option: len(option.body))
 
 
-def _without_zeros(values: Array, steps: Array | None) -> Iterator[Coded]:
+def _without_zeros(tensor: Tensor, values: Array, steps: Array | None) -> Iterator[Coded]:
     kept = values != 0
     if kept.all():
         return
     mask = np.packbits(kept).tobytes()
-    rest = torch.from_numpy(values[kept])
-    inner = encode(rest, sparse=False)
+    inner = encode(torch.from_numpy(values[kept]).view(tensor.dtype), sparse=False)
     yield Coded(inner.kind, inner.bits, mask + inner.body, inner.low, True)
     if steps is not None and kept.any():
         low = int(steps[kept].min())

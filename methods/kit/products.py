@@ -36,9 +36,9 @@ def of(name: str, args: tuple[Any, ...], result: Any) -> list[Product] | None:
         return [(left.numel() * (right.shape[-1] if right.ndim > 1 else 1), left, right)]
     if name in CONVOLUTIONS:
         places = args[0] if args[6] else result  # a transposed one multiplies at every place of its input
-        return [(places.numel() * args[1][0].numel(), args[0], args[1])]
+        return [(places.numel() * args[1].shape[1:].numel(), args[0], args[1])]
     if name == "conv_tbc":
-        return [(result.numel() * args[1][..., 0].numel(), args[0], args[1])]
+        return [(result.numel() * args[1].shape[:2].numel(), args[0], args[1])]
     if name == "_trilinear":  # of `nn.Bilinear`: rows times weight, and what comes out times the other rows
         rows, (outputs, left, right) = args[0].numel() // args[0].shape[-1], args[1].shape
         return [(rows * outputs * left * right, args[0], args[1]), (rows * outputs * right, args[2], result)]

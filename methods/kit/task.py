@@ -42,10 +42,9 @@ def accuracy(model: nn.Module, split: Split) -> float:
     """Share of images whose largest logit is the label's, in evaluation mode; the model's mode is put back."""
     mode, device = model.training, next((p.device for p in model.parameters()), torch.device("cpu"))
     model.eval()
-    images = fitting(model, split.images)
-    with torch.no_grad(), laid_out(model, images[:1].to(device)) as layout:
-        chunks = Split(images, split.labels).chunks()
-        right = sum(int((model(x.to(device, memory_format=layout)).argmax(1).cpu() == y).sum()) for x, y in chunks)
+    with torch.no_grad(), laid_out(model, fitting(model, split.images[:1].to(device))) as layout:
+        chunks = ((fitting(model, x.to(device)).to(memory_format=layout), y) for x, y in split.chunks())
+        right = sum(int((model(x).argmax(1).cpu() == y).sum()) for x, y in chunks)
     model.train(mode)
     return right / len(split)
 
