@@ -109,7 +109,7 @@ def grown(stats: Stats, reference: nn.Module, image: Tensor) -> str:
 @contextmanager
 def judged(*models: nn.Module) -> Iterator[None]:
     """Networks in evaluation mode and without gradients; every part's mode is put back."""
-    modes = {part: part.training for model in models for part in model.modules()}
+    modes = {part: part.training for model in models for part in model.modules() if hasattr(part, "training")}
     try:
         for model in models:
             model.eval()
