@@ -146,7 +146,7 @@ def round_trip(
     What else the network holds is blanked before: nothing may travel beside the file. Only buffers that are not saved stay, for
     the constructor makes them (tables of positions, masks of attention), unless they are called weight or bias.
     """
-    file = pack(model)
+    file, images = pack(model), fitting(model, images)
     blank = copy.deepcopy(model)
     state, plain, beside = {id(value) for value in (*blank.parameters(), *blank.buffers())}, vars(nn.Module()), list[str]()
     with torch.no_grad():
@@ -233,7 +233,7 @@ def _level_bits(values: Tensor) -> int:
     whole = 8 * values.element_size()
     most = 1 << (whole // 2 if values.is_floating_point() else 16)
     exact = values.float() if values.dtype in packing.NOT_OF_NUMPY else values
-    levels, count = len(np.unique(packing.as_array(exact))), int(values.count_nonzero())  # torch's own `unique` takes eight times as long
+    levels, count = len(np.unique(packing.as_array(exact))), int(exact.count_nonzero())  # torch's own `unique` takes eight times as long
     return whole if levels > most or 2 * levels > count > 1 else min(whole, max(1, packing.width(levels)))
 
 
