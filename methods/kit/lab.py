@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from methods.kit.measure import Stats, measure
+from methods.kit.measure import Stats, measured
 from methods.kit.nets import trained
 from methods.kit.task import Task
 
@@ -90,5 +90,5 @@ class Lab:
         if name not in self._stats:
             files = {verb: getattr(self.method, verb) for verb in ("pack", "unpack") if hasattr(self.method, verb)}
             reference = None if name == "reference" else self.reference
-            self._stats[name] = measure(model, self.task, reference, **(files if name == "method" else {}))
+            self._stats[name] = measured(model, self.task, reference, **(files if name == "method" else {}))
         return self._stats[name]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils.hooks import RemovableHandle
 
 Layer = nn.Conv2d | nn.Linear
@@ -76,6 +79,43 @@ def ranks_at(model: nn.Module, speedup: float, work: Callable[[nn.Conv2d], int],
 
     layers, kept = replaceable(model, why_not)
     return {name: rank(layer) for name, layer in layers.items()}, kept
+
+
+def reparametrized(model: nn.Module) -> Iterator[tuple[str, str, str, str]]:
+    """Weights that are computed from others before every pass: layer, weight, how, and the function that makes it plain."""
+    for name, layer in model.named_modules():
+        if parametrize.is_parametrized(layer):
+            for tensor, parts in cast(nn.ModuleDict, layer.parametrizations).items():
+                kinds = ", ".join(type(part).__name__.strip("_") for part in cast(nn.ModuleList, parts))
+                yield name, tensor, f"parametrized ({kinds})", "torch.nn.utils.parametrize.remove_parametrizations"
+        for hook in layer._forward_pre_hooks.values():
+            if isinstance(hook, prune.BasePruningMethod):
+                yield name, str(hook._tensor_name), "masked", "torch.nn.utils.prune.remove"
+            elif isinstance(hook, WeightNorm):
+                yield name, hook.name, "normalised (weight_norm)", "torch.nn.utils.remove_weight_norm"
+            elif isinstance(hook, SpectralNorm):
+                yield name, hook.name, "normalised (spectral_norm)", "torch.nn.utils.remove_spectral_norm"
+
+
+def refuse_reparametrized(model: nn.Module) -> None:
+    """Raises ValueError, with the line of code that makes it plain, if a weight is computed from others: who sets it sets nothing.
+
+    Of torch: pruning masks, parametrizations, weight and spectral norm of both kinds.
+    """
+    for name, tensor, how, cure in reparametrized(model):
+        layer = f'model.get_submodule("{name}")'
+        raise ValueError(f'{name or "the network"}: its {tensor} is {how}, no plain weight; make it one first: {cure}({layer}, "{tensor}")')
+
+
+def unmasked(model: nn.Module) -> nn.Module:
+    """The network; or where masks of `torch.nn.utils.prune` hide weights, a copy whose weights are the products with the masks."""
+    masked = [(name, tensor) for name, tensor, how, _ in reparametrized(model) if how == "masked"]
+    if masked:
+        held = [value for part in model.modules() for value in vars(part).values() if isinstance(value, Tensor)]
+        model = copy.deepcopy(model, {id(value): value.detach().clone() for value in held})  # which refuses what has a history
+        for name, tensor in masked:
+            prune.remove(model.get_submodule(name), tensor)
+    return model
 
 
 def fresh(model: nn.Module) -> nn.Module:

@@ -69,6 +69,12 @@ def _unwatched(model: nn.Module) -> nn.Module:
     return twin
 
 
+def fitting(model: nn.Module, images: Tensor) -> Tensor:
+    """The images in the floating type that the network computes in: that of its first parameter of two or more dimensions."""
+    types = (value.dtype for value in model.parameters() if value.ndim > 1 and value.is_floating_point())
+    return images.to(next(types, images.dtype)) if images.is_floating_point() else images
+
+
 @contextmanager
 def laid_out(model: nn.Module, image: Tensor) -> Iterator[torch.memory_format]:
     """Lay a network out as `memory_format` says, for as long as it learns or runs there; its images are the caller's to lay out.

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
+import logging
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import flop_registry
 
 from methods.kit import pack as packing
-from methods.kit.layout import Watching, laid_out
+from methods.kit import products
+from methods.kit.layers import refuse_reparametrized, unmasked
+from methods.kit.layout import fitting, laid_out
 from methods.kit.task import Task
 
 
@@ -47,31 +49,86 @@ def measure(
 ) -> Stats:
     """Measure a network on a task's test images; `pack` and `unpack` are the method's own file, else the kit's.
 
-    Raises ValueError when the file, read back, is not the network.
+    A multiply-add is one multiplication and the addition of its product in a convolution, a dense layer or another product of
+    matrices, both products of attention included (whole, masked or not); biases, norms, softmax and pooling are none.
+    A weight under a pruning mask is its product with the mask; other weights that are computed from others are refused.
+    Images are given in the network's own floating type. Logs what is larger or slower than the reference.
+
+    Raises ValueError when the file, read back, is not the network, and naming the layer where a weight is computed from others.
     """
-    model.eval()
+    stats = measured(model, task, reference, pack=pack, unpack=unpack)
+    if reference is not None and (more := grown(stats, reference, task.test.images[:1].to(task.device))):
+        logging.getLogger(__name__).warning("more than what it was made from: %s", more)
+    return stats
+
+
+def measured(
+    model: nn.Module,
+    task: Task,
+    reference: nn.Module | None = None,
+    *,
+    pack: Callable[[nn.Module], bytes] | None = None,
+    unpack: Callable[[bytes, nn.Module], nn.Module] | None = None,
+) -> Stats:
+    """As `measure`, without a word about what is larger or slower."""
+    model = unmasked(model)
+    refuse_reparametrized(model)
     numbers = list(_numbers(model))  # with the number that stands for zero
-    images = task.test.images[:16].to(task.device)
-    multiply_adds, bit_operations = executed_work(model, images)
-    return Stats(
-        accuracy=task.score(model, task.test),
-        parameters=sum(n.numel() for n, _ in numbers),
-        nonzeros=sum(int((n != zero).sum()) for n, zero in numbers),
-        bits=weight_bits(model),
-        multiply_adds=multiply_adds,
-        bit_operations=bit_operations,
-        file_bytes=len(round_trip(model, images, pack or packing.pack, unpack or packing.unpack)),
-        latency=float("nan") if reference is None else latency(model, reference, images[:8]),
-    )
+    images = fitting(model, task.test.images[:16].to(task.device))
+    with judged(model):
+        multiply_adds, bit_operations = executed_work(model, images)
+        return Stats(
+            accuracy=task.score(model, task.test),
+            parameters=sum(n.numel() for n, _ in numbers),
+            nonzeros=sum(int((n != zero).sum()) for n, zero in numbers),
+            bits=weight_bits(model),
+            multiply_adds=multiply_adds,
+            bit_operations=bit_operations,
+            file_bytes=len(round_trip(model, images, pack or packing.pack, unpack or packing.unpack)),
+            latency=float("nan") if reference is None else latency(model, reference, images[:8]),
+        )
+
+
+GROWN, SLOWER = 1.01, 1.25  # from how many times the reference's a cost, and the time, which varies, is said to be more
+
+
+def grown(stats: Stats, reference: nn.Module, image: Tensor) -> str:
+    """What of a network is more than its reference's, in words; bytes are those of the reference's state, not packed."""
+    state = {value.data_ptr(): value.nbytes for value in reference.state_dict().values() if isinstance(value, Tensor)}
+    ratios = {
+        "multiply-adds": stats.multiply_adds / max(multiply_adds(reference, image), 1),
+        "parameters": stats.parameters / max(sum(number.numel() for number, _ in _numbers(reference)), 1),
+        "bytes": stats.file_bytes / max(sum(state.values()), 1),
+    }
+    more = {name: ratio for name, ratio in ratios.items() if ratio > GROWN}
+    if stats.latency > SLOWER:
+        more["time"] = stats.latency
+    return ", ".join(f"{ratio:.2f} times the {name}" for name, ratio in more.items())
+
+
+@contextmanager
+def judged(*models: nn.Module) -> Iterator[None]:
+    """Networks in evaluation mode and without gradients; every part's mode is put back."""
+    modes = {part: part.training for model in models for part in model.modules() if hasattr(part, "training")}
+    try:
+        for model in models:
+            model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def _numbers(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
     """Each shared tensor once; codes of a stored integer weight have the buffer `weight_zero` for their zero."""
-    yield from ((parameter, 0) for parameter in model.parameters())
-    buffers = dict(model.named_buffers())
-    for name, buffer in buffers.items():
-        if name.rsplit(".")[-1] in ("weight", "bias"):
-            yield buffer, int(buffers.get(name + "_zero", torch.zeros(())))
+    seen, buffers = set[tuple[int, int]](), dict(model.named_buffers())
+    for name, value in (*model.named_parameters(), *buffers.items()):
+        place = (value.data_ptr(), value.numel())  # also of two parameters that are views of one tensor
+        if (name in buffers and name.rsplit(".")[-1] not in ("weight", "bias")) or (value.numel() and place in seen):
+            continue
+        seen.add(place)
+        yield value, int(buffers.get(name + "_zero", torch.zeros(())))
 
 
 def weight_bits(model: nn.Module) -> float:
@@ -84,47 +141,65 @@ def weight_bits(model: nn.Module) -> float:
 def round_trip(
     model: nn.Module, images: Tensor, pack: Callable[[nn.Module], bytes], unpack: Callable[[bytes, nn.Module], nn.Module]
 ) -> bytes:
-    """The network's file, after checking that a network read from it answers the same."""
-    file = pack(model)
+    """The network's file, after checking that a network read from it answers the same.
+
+    What else the network holds is blanked before: nothing may travel beside the file. Only buffers that are not saved stay, for
+    the constructor makes them (tables of positions, masks of attention), unless they are called weight or bias.
+    """
+    file, images = pack(model), fitting(model, images)
     blank = copy.deepcopy(model)
+    state, plain, beside = {id(value) for value in (*blank.parameters(), *blank.buffers())}, vars(nn.Module()), list[str]()
     with torch.no_grad():
-        for module in blank.modules():  # not only what the state names: nothing may travel beside the file
-            for value in (*module._parameters.values(), *module._buffers.values(), *vars(module).values()):
-                if isinstance(value, Tensor):
-                    value.zero_()
-                elif isinstance(value, np.ndarray):
+        for name, module in blank.named_modules():
+            made = module._non_persistent_buffers_set - {"weight", "bias"}
+            saved = [value for key, value in (*module._parameters.items(), *module._buffers.items()) if key not in made]
+            others = {key: list(_tensors(held)) for key, held in vars(module).items() if key not in plain}
+            hidden = {key: [value for value in held if id(value) not in state] for key, held in others.items()}
+            beside += [f"{name}.{key}".lstrip(".") for key, held in hidden.items() if held]
+            for value in (*saved, *(value for held in hidden.values() for value in held)):
+                if isinstance(value, np.ndarray):
                     value.fill(0)
+                elif value is not None:
+                    value.zero_()
         again = unpack(file, blank).eval()
-        same = torch.equal(again(images).nan_to_num(), model(images).nan_to_num())
+        same = _equal(again(images), model(images))
     if not same:
-        raise ValueError(f"the file of {type(model).__name__}, read back, gives other outputs than the network that was written")
+        cure = f"; what is not in its state is not in the file: make buffers of {', '.join(beside)}" if beside else ""
+        raise ValueError(f"the file of {type(model).__name__}, read back, gives other outputs than the network that was written{cure}")
     return file
+
+
+def _tensors(value: Any) -> Iterator[Any]:
+    """The tensors and arrays in a value: itself, or what lists, tuples, dictionaries and dataclasses hold."""
+    if isinstance(value, Tensor | np.ndarray):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (found for part in value.values() for found in _tensors(part))
+    elif isinstance(value, list | tuple):
+        yield from (found for part in value for found in _tensors(part))
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from _tensors([getattr(value, part.name) for part in fields(value)])
+
+
+def _equal(ours: Any, theirs: Any) -> bool:
+    """Whether two answers hold equal tensors, whatever they are wrapped in."""
+    pairs = list(_tensors(ours)), list(_tensors(theirs))
+    return len(pairs[0]) == len(pairs[1]) and all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(*pairs, strict=True))
 
 
 Product = int | tuple[int, ...]  # the address of a stored weight, else which product of the run it is, and the weight's shape
 
 
-class _Work(Watching):
-    """Counts multiply-adds as they are executed, and bit operations by the levels that weights and inputs really take."""
+class _Work:
+    """Adds up multiply-adds as they are executed, and bit operations by the levels that weights and inputs really take."""
 
     def __init__(self, weight_bits: dict[int, int]) -> None:
-        super().__init__()
         self.stored = weight_bits  # of the weights that the network stores, by address
         self.made: dict[Product, int] = {}  # of those that it makes as it runs
         self.place = 0  # how many products this image has had
         self.done: dict[Product, float] = {}  # multiply-adds
         self.inputs: dict[Product, list[Tensor]] = {}  # what came in, until it is more than enough to know the levels
         self.other = self.other_bits = 0.0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        count = flop_registry.get(func._overloadpacket)
-        if count is not None and isinstance(result, Tensor):
-            work = count(*args, **(kwargs or {}), out_val=result) / 2  # it counts multiply and add apart
-            bias_first = func._overloadpacket in (torch.ops.aten.addmm, torch.ops.aten.baddbmm)
-            inputs, weight = args[1:3] if bias_first else args[:2]
-            self.add(work, inputs, weight)
-        return result
 
     def add(self, work: float, inputs: Tensor, weight: Tensor) -> None:
         if inputs.data_ptr() in self.stored and weight.data_ptr() not in self.stored:
@@ -150,12 +225,16 @@ class _Work(Watching):
 
 
 def _level_bits(values: Tensor) -> int:
-    """Bits that tell the values apart; 32 where they are so many, or repeat so little, that they are plain floats.
+    """Bits that tell the values apart; all of their type where they are so many, or repeat so little, that they are plain numbers.
 
-    Zeros do not count as repeated: what a ReLU switched off repeats without being quantized.
+    So many: more than half of a floating type's bits tell apart. Zeros do not count as repeated: what a ReLU switched off
+    repeats without being quantized.
     """
-    levels, count = len(np.unique(packing.as_array(values))), int(values.count_nonzero())  # torch's own `unique` takes eight times as long
-    return 32 if levels > 1 << 16 or 2 * levels > count > 1 else max(1, packing.width(levels))
+    whole = 8 * values.element_size()
+    most = 1 << (whole // 2 if values.is_floating_point() else 16)
+    exact = values.float() if values.dtype in packing.NOT_OF_NUMPY else values
+    levels, count = len(np.unique(packing.as_array(exact))), int(exact.count_nonzero())  # torch's own `unique` takes eight times as long
+    return whole if levels > most or 2 * levels > count > 1 else min(whole, max(1, packing.width(levels)))
 
 
 _COUNTING: list[_Work] = []
@@ -170,11 +249,11 @@ def executed(multiply_adds: float, weight_bits: int, input_bits: int) -> None:
 
 @contextmanager
 def _counting(model: nn.Module) -> Iterator[_Work]:
-    known = {weight.data_ptr(): max(1, coded.bits) for weight, coded, _ in packing.weight_codes(model).values()}
-    work = _Work(known)
+    codes = packing.weight_codes(model)  # kept to the end: no other tensor gets their addresses
+    work = _Work({weight.data_ptr(): max(1, coded.bits) for weight, coded, _ in codes.values()})
     _COUNTING.append(work)
     try:
-        with torch.no_grad(), work:
+        with judged(model), products.in_the_open(), products.Counting(work.add):
             yield work
     finally:
         _COUNTING.remove(work)
@@ -182,9 +261,8 @@ def _counting(model: nn.Module) -> Iterator[_Work]:
 
 def executed_work(model: nn.Module, images: Tensor) -> tuple[float, float]:
     """Multiply-adds and bit operations for one image: the mean over `images` (N, C, H, W), each run alone."""
-    model.eval()
     with _counting(model) as work:
-        for image in images.split(1):
+        for image in fitting(model, images).split(1):
             work.place = 0
             model(image)
     plain, bits = work.totals()
@@ -192,7 +270,7 @@ def executed_work(model: nn.Module, images: Tensor) -> tuple[float, float]:
 
 
 def multiply_adds(model: nn.Module, image: Tensor) -> float:
-    """Multiply-adds of one forward pass. A network and image on the meta device run in empty memory.
+    """Multiply-adds of one forward pass, as `measure` defines them. A network and image on the meta device run in empty memory.
 
     To run them there is slower: torch imports symbolic algebra first.
     """
@@ -200,18 +278,12 @@ def multiply_adds(model: nn.Module, image: Tensor) -> float:
     if image.is_meta:
         model, image = copy.deepcopy(model).to_empty(device="cpu"), torch.zeros_like(image, device="cpu")
 
-    class Count(Watching):
-        def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-            nonlocal total
-            result = func(*args, **(kwargs or {}))
-            count = flop_registry.get(func._overloadpacket)
-            if count is not None:
-                total += count(*args, **(kwargs or {}), out_val=result) / 2
-            return result
+    def add(work: float, *_: Tensor) -> None:
+        nonlocal total
+        total += work
 
-    model.eval()
-    with torch.no_grad(), Count():
-        model(image)
+    with judged(model), products.in_the_open(), products.Counting(add):
+        model(fitting(model, image))
     return total
 
 
@@ -243,10 +315,11 @@ def latency(model: nn.Module, reference: nn.Module, images: Tensor, pairs: int =
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    with one_thread(), torch.no_grad(), laid_out(model, images[:1]) as ours, laid_out(reference, images[:1]) as theirs:
-        mine, others = images.to(memory_format=ours), images.to(memory_format=theirs)
+    mine, others = fitting(model, images), fitting(reference, images)
+    with one_thread(), judged(model, reference), laid_out(model, mine[:1]) as ours, laid_out(reference, others[:1]) as theirs:
+        mine, others = mine.to(memory_format=ours), others.to(memory_format=theirs)
         for network, batch in ((model, mine), (reference, others)):
-            network.eval()(batch)
+            network(batch)
         ratios = list[float]()
         while len(ratios) < pairs:
             ratios.append(seconds(model, mine) / seconds(reference, others))

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 Array = np.ndarray[Any, Any]
 MAGIC = b"smallprint1"
-MOST_LEVELS = 1 << 12  # a codebook of more levels is no saving on networks of this size
+MOST_LEVELS = 1 << 12  # a codebook of more levels is no saving on networks of this size,
+MOST_OF_HALF = 1 << 8  # and one of more levels of a type of 16 bits shows no quantization: plain numbers repeat there
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,20 @@ def width(levels: int) -> int:
     return math.ceil(math.log2(levels)) if levels > 1 else 0
 
 
-def grid_of(values: Array, scale: Array | None) -> Array | None:
-    """Integers k with values == k * scale run by run, exactly in float32; None if there are none."""
-    if scale is None or not scale.size or values.size % scale.size or not (scale > 0).all():
+def grid_of(values: Tensor, scale: Tensor | None) -> Array | None:
+    """Integers k with values == k * scale run by run, exactly in the values' type; None if there are none."""
+    if scale is None or not scale.numel() or values.numel() % scale.numel() or not bool((scale > 0).all()):
         return None
-    runs = values.reshape(scale.size, -1)
-    steps = np.rint(runs.astype(np.float64) / scale.reshape(-1, 1))
-    if abs(steps).max(initial=0) > 2**24 or not np.array_equal(steps.astype(np.float32) * scale.reshape(-1, 1), runs):
+    runs, steps = values.reshape(scale.numel(), -1), scale.reshape(-1, 1)
+    codes = torch.round(runs.double() / steps.double())
+    if bool(codes.abs().max() > 2**24) or not torch.equal(on_grid(codes, steps, values), runs):
         return None
-    return steps.astype(np.int64).reshape(-1)
+    return np.asarray(codes.long().reshape(-1).numpy())
+
+
+def on_grid(codes: Tensor, scale: Tensor, like: Tensor) -> Tensor:
+    """Whole multiples of the scale, computed in its type, in the type of `like`."""
+    return (codes.to(scale.dtype) * scale).to(like.dtype)
 
 
 def encode(tensor: Tensor, scale: Tensor | None = None, sparse: bool = True) -> Coded:
@@ -71,27 +77,27 @@ def encode(tensor: Tensor, scale: Tensor | None = None, sparse: bool = True) -> 
     options = [plain]
     if values.size > 1:
         levels, codes = np.unique(values, return_inverse=True)
-        if len(levels) <= min(MOST_LEVELS, values.size) and not np.isnan(levels.astype(np.float64)).any():
+        most = MOST_OF_HALF if tensor.is_floating_point() and values.itemsize == 2 else MOST_LEVELS
+        if len(levels) <= min(most, values.size) and not np.isnan(levels.astype(np.float64)).any():
             bits = width(len(levels))
             head = len(levels).to_bytes(2, "little") + levels.tobytes()
             options.append(Coded("codebook", bits, head + to_bits(codes.astype(np.int64), bits)))
-        steps = grid_of(values, None if scale is None else scale.detach().cpu().numpy().reshape(-1))
+        steps = grid_of(tensor.detach().cpu().reshape(-1), None if scale is None else scale.detach().cpu())
         if steps is not None:
             low = int(steps.min())
             bits = width(int(steps.max()) - low + 1)
             options.append(Coded("grid", bits, to_bits(steps - low, bits), low))
         if sparse:
-            options += list(_without_zeros(values, steps))
+            options += list(_without_zeros(tensor, values, steps))
     return min(options, key=lambda option: len(option.body))
 
 
-def _without_zeros(values: Array, steps: Array | None) -> Iterator[Coded]:
+def _without_zeros(tensor: Tensor, values: Array, steps: Array | None) -> Iterator[Coded]:
     kept = values != 0
     if kept.all():
         return
     mask = np.packbits(kept).tobytes()
-    rest = torch.from_numpy(values[kept])
-    inner = encode(rest, sparse=False)
+    inner = encode(torch.from_numpy(values[kept]).view(tensor.dtype), sparse=False)
     yield Coded(inner.kind, inner.bits, mask + inner.body, inner.low, True)
     if steps is not None and kept.any():
         low = int(steps[kept].min())
@@ -99,10 +105,13 @@ def _without_zeros(values: Array, steps: Array | None) -> Iterator[Coded]:
         yield Coded("grid", bits, mask + to_bits(steps[kept] - low, bits), low, True)
 
 
+NOT_OF_NUMPY = {torch.bfloat16: torch.int16, torch.float8_e4m3fn: torch.uint8, torch.float8_e5m2: torch.uint8}
+
+
 def as_array(tensor: Tensor) -> Array:
-    """Numpy has no bfloat16: its bits are as good as any other name for the numbers."""
+    """Numpy has no bfloat16, and none of 8 bits: their bits are as good as any other name for the numbers."""
     tensor = tensor.detach().cpu().contiguous()
-    return np.asarray((tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy())
+    return np.asarray(tensor.view(NOT_OF_NUMPY.get(tensor.dtype, tensor.dtype)).numpy())
 
 
 def decode(coded: Coded, like: Tensor, scale: Tensor | None = None) -> Tensor:
@@ -123,12 +132,12 @@ def decode(coded: Coded, like: Tensor, scale: Tensor | None = None) -> Tensor:
         values = levels[from_bits(body[2 + size * dtype.itemsize :], number, coded.bits)]
     else:
         assert scale is not None
-        spread = np.repeat(scale.detach().cpu().numpy().reshape(-1), count // scale.numel())[kept]
-        values = (from_bits(body, number, coded.bits) + coded.low).astype(np.float32) * spread
+        spread = scale.detach().cpu().reshape(-1).repeat_interleave(count // scale.numel())[torch.from_numpy(kept)]
+        values = as_array(on_grid(torch.from_numpy(from_bits(body, number, coded.bits) + coded.low), spread, like))
     full = np.zeros(count, dtype)
     full[kept] = values
     tensor = torch.from_numpy(full).reshape(like.shape)
-    return tensor.view(torch.bfloat16) if like.dtype == torch.bfloat16 else tensor
+    return tensor.view(like.dtype)
 
 
 def _scale_key(key: str) -> str:
@@ -178,15 +187,25 @@ def unpack(file: bytes, model: nn.Module) -> nn.Module:
 
 
 def weight_codes(model: nn.Module) -> dict[str, tuple[Tensor, Coded, int]]:
-    """Every parameter, or buffer called weight, of two or more dimensions: the tensor, its dense coding, the bytes of its scales."""
+    """Every parameter, or buffer called weight, of two or more dimensions: the tensor, its dense coding, the bytes of its scales.
+
+    A tensor under several names once; a pruning mask is none, and what it masks is the product.
+    """
     state = _stored(model)
     learned = {key for key, _ in model.named_parameters()}  # a shared one once
     every = {key for key, _ in model.named_parameters(remove_duplicate=False)}
-    found = {}
+    found, places = {}, set[tuple[int, int]]()
     for key, value in state.items():
+        stem = key.removesuffix("_orig").removesuffix("_mask")
+        mask = state.get(f"{stem}_mask") if f"{stem}_orig" in state else None
+        place = (value.data_ptr(), value.numel())
+        if (mask is not None and key.endswith("_mask")) or (value.numel() and place in places):
+            continue
         buffer = key.rsplit(".")[-1].startswith("weight") and not key.endswith("_scale") and key not in every
         if value.ndim >= 2 and (key in learned or buffer):
+            places.add(place)
+            value = value if mask is None else value * mask
             scale = state.get(_scale_key(key))
             coded = encode(value, scale, sparse=False)
-            found[key] = (value, coded, 0 if scale is None or coded.kind != "grid" else 4 * scale.numel())
+            found[key] = (value, coded, 0 if scale is None or coded.kind != "grid" else scale.nbytes)
     return found

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.kit.batches import BATCHES, CURE, DataError, find
-from methods.kit.layout import laid_out
+from methods.kit.layout import fitting, laid_out
 
 MEAN = (0.4914, 0.4822, 0.4465)  # of CIFAR-10's training images, per colour
 STD = (0.2470, 0.2435, 0.2616)
@@ -42,8 +42,9 @@ def accuracy(model: nn.Module, split: Split) -> float:
     """Share of images whose largest logit is the label's, in evaluation mode; the model's mode is put back."""
     mode, device = model.training, next((p.device for p in model.parameters()), torch.device("cpu"))
     model.eval()
-    with torch.no_grad(), laid_out(model, split.images[:1].to(device)) as layout:
-        right = sum(int((model(x.to(device, memory_format=layout)).argmax(1).cpu() == y).sum()) for x, y in split.chunks())
+    with torch.no_grad(), laid_out(model, fitting(model, split.images[:1].to(device))) as layout:
+        chunks = ((fitting(model, x.to(device)).to(memory_format=layout), y) for x, y in split.chunks())
+        right = sum(int((model(x).argmax(1).cpu() == y).sum()) for x, y in chunks)
     model.train(mode)
     return right / len(split)
 

@@ -18,6 +18,8 @@ COUNTED = {"share of images": 1.0, "share of the accuracy": 0.25, "share of the 
 FLOOR = 1e-3  # a tolerance is no smaller than this share of the number
 WIDER = 0.02  # by how much another copy of the same photographs may move a share of images: nobody has measured it
 COPIES = {"cifar10": "cifar10-jpeg75"}  # data without a record of its own is compared with the record of its copy
+COSTS = {"multiply_adds": "multiply-adds", "parameters": "parameters", "file_bytes": "bytes"}
+GROWN, SLOWER = 1.01, 1.25  # from how many times the reference's a cost, and the time, which varies, is said to be more
 ENOUGH = 3  # seeds before a claim that departs from its record is red
 
 
@@ -133,6 +135,20 @@ class Report:
     def compared(self) -> int:
         """How many claims could be compared with a record."""
         return sum(bool(v.compared) for v in self.verdicts)
+
+
+def grown(record: Record, report: Report) -> str:
+    """What of the method's network is more than the reference's, in words; nothing of a method whose nature it is to return larger ones."""
+    if record.executable and record.executable.returns == "larger":
+        return ""
+    ours, theirs = (
+        {cost: statistics.fmean(values) for cost, values in report.numbers.get(subject, {}).items()} for subject in ("method", "reference")
+    )
+    ratios = {name: ours[cost] / theirs[cost] for cost, name in COSTS.items() if cost in ours and theirs.get(cost)}
+    more = {name: ratio for name, ratio in ratios.items() if ratio > GROWN}
+    if (slower := ours.get("latency", 0.0)) > SLOWER:
+        more["time"] = slower
+    return ", ".join(f"{ratio:.2f} times the {name}" for name, ratio in more.items())
 
 
 def known(record: Record, rows: Iterable[Row], tier: str, data: str, digests: Mapping[int, str] | None = None) -> dict[str, Known]:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog import Record
-from scripts.evidence.outcome import Report, Verdict
+from scripts.evidence.outcome import Report, Verdict, grown
 
 COLUMNS: list[tuple[str, str, Callable[[float], str]]] = [
     ("accuracy", "accuracy", lambda v: f"{100 * v:.1f}%"),
@@ -50,6 +50,8 @@ def print_report(out: Console, record: Record, report: Report) -> None:
         out.print(numbers_table(report))
     if report.verdicts:
         out.print(claims_table(report.verdicts))
+    if more := grown(record, report):
+        out.print(f"[yellow]note[/yellow]: more than what it was made from: {more}")
     for note in report.notes:
         out.print(f"[yellow]note[/yellow]: {escape(note)}")
 

@@ -102,8 +102,9 @@ def measured_page(facts: Facts) -> str:
         f"{inside('Comparisons', here, 'comparisons/index.md')}{{ .sp-crumb }}",
         "# Methods against their controls",
         "The gap is the method's accuracy less that of its best control, in percentage points, at the same final size "
-        "and training budget; *which* names that control. Multiply-adds, bit operations, file and time are the method's share of the "
-        f"reference's. {inside('How to read these numbers', here, 'guides/read.md')}.",
+        "and training budget; *which* names that control. Multiply-adds (of convolutions, dense layers and attention), bit "
+        "operations, file and time are the method's share of the reference's. "
+        f"{inside('How to read these numbers', here, 'guides/read.md')}.",
         "Compare within a run, not from run to run: short runs may cut less, and may start from networks that have learned already, where "
         "long ones start from random weights. Each method's departures and settings say which." + own_tasks(facts),
     ]

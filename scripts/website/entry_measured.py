@@ -34,7 +34,7 @@ QUANTITIES = {  # name, explanation; what is really measured first, then what is
     "parameters": ("Parameters", "numbers in the network"),
     "nonzeros": ("Non-zeros", "of these"),
     "bits": ("Bits", "stored per weight, scales included"),
-    "multiply_adds": ("Multiply-adds", "executed for one image"),
+    "multiply_adds": ("Multiply-adds", "of convolutions, dense layers and attention, executed for one image"),
     "bit_operations": ("Bit operations", "multiply-adds times both bit widths"),
     "file_bytes": ("File", "written and read back"),
 }

@@ -162,7 +162,7 @@ def _methods(facts: Facts, records: Sequence[Record], here: str) -> str:
     said = f"{plural(len(records), 'entry', 'entries')}, {done} reimplemented."
     guide = inside("How to read these numbers", here, "guides/read.md")
     explain = f"{said} *Method*, *best control* and *reference* are accuracies; "
-    explain += f"multiply-adds and file are the method's share of the reference's. {guide}."
+    explain += f"multiply-adds (of convolutions, dense layers and attention) and file are the method's share of the reference's. {guide}."
     return section(
         "All of them", "all", explain + own_tasks(facts, records), table(*filled(columns, rows), kind="sp-sortable", searched=False)
     )

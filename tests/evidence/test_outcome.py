@@ -12,7 +12,8 @@ import pytest
 
 from catalog import Record, load
 from scripts.evidence import records
-from scripts.evidence.outcome import Report, Verdict, blanks, known, recorded
+from scripts.evidence.outcome import Report, Verdict, blanks, grown, known, recorded
+from scripts.running.report import as_text
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = """
@@ -148,3 +149,21 @@ def test_a_page_says_what_the_terminal_would(record: Record) -> None:
     assert [(v.claim, v.verdict) for v in report.verdicts] == [("exact", "holds"), ("images", "as recorded")]
     assert report.compared == 1
     assert not Report("toy", "smoke", problem="no").good
+
+
+def test_what_is_more_than_the_reference_is_said_unless_that_is_the_method_s_nature(record: Record) -> None:
+    numbers = {
+        "reference": {"multiply_adds": [1e6], "parameters": [1000.0], "file_bytes": [4000.0]},
+        "method": {"multiply_adds": [3.3e6, 3.5e6], "parameters": [900.0], "file_bytes": [4010.0], "latency": [1.9]},
+        "control_random": {"multiply_adds": [9e6], "latency": [9.0]},
+    }
+    report = Report("toy", "smoke", numbers=numbers)
+    assert grown(record, report) == "3.40 times the multiply-adds, 1.90 times the time"
+    assert "note: more than what it was made from: 3.40 times the multiply-adds" in as_text(record, report)
+    executable = record.executable
+    assert executable
+    larger = replace(record, entry=executable.model_copy(update={"returns": "larger"}))
+    assert grown(larger, report) == ""
+    numbers["method"] = {"multiply_adds": [1e6], "latency": [1.2]}
+    assert grown(record, report) == ""
+    assert grown(record, Report("toy", "smoke")) == ""

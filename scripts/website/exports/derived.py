@@ -108,7 +108,9 @@ LEADING: dict[str, dict[str, Any]] = {
     "control": maybe("string", "Which control that is"),
     "bits": maybe("number", "Bits stored per weight of the method's network, scales included"),
     "parameters_kept": maybe("number", "Parameters of the method's network as a share of the reference's"),
-    "multiply_adds_kept": maybe("number", "Multiply-adds for one image, as a share of the reference's"),
+    "multiply_adds_kept": maybe(
+        "number", "Multiply-adds (convolutions, dense layers, attention) for one image, as a share of the reference's"
+    ),
     "file_kept": maybe("number", "Bytes of the file, as a share of the reference's"),
     "time_kept": maybe("number", "Time of one thread, as a share of the reference's"),
 }
