@@ -73,14 +73,14 @@ def measured(
     """As `measure`, without a word about what is larger or slower."""
     model = unmasked(model)
     refuse_reparametrized(model)
-    numbers = list(_numbers(model))  # with the number that stands for zero
+    stored = list(numbers(model))  # with the number that stands for zero
     images = fitting(model, task.test.images[:16].to(task.device))
     with judged(model):
         multiply_adds, bit_operations = executed_work(model, images)
         return Stats(
             accuracy=task.score(model, task.test),
-            parameters=sum(n.numel() for n, _ in numbers),
-            nonzeros=sum(int((n != zero).sum()) for n, zero in numbers),
+            parameters=sum(n.numel() for n, _ in stored),
+            nonzeros=sum(int((n != zero).sum()) for n, zero in stored),
             bits=weight_bits(model),
             multiply_adds=multiply_adds,
             bit_operations=bit_operations,
@@ -97,7 +97,7 @@ def grown(stats: Stats, reference: nn.Module, image: Tensor) -> str:
     state = {value.data_ptr(): value.nbytes for value in reference.state_dict().values() if isinstance(value, Tensor)}
     ratios = {
         "multiply-adds": stats.multiply_adds / max(multiply_adds(reference, image), 1),
-        "parameters": stats.parameters / max(sum(number.numel() for number, _ in _numbers(reference)), 1),
+        "parameters": stats.parameters / max(sum(number.numel() for number, _ in numbers(reference)), 1),
         "bytes": stats.file_bytes / max(sum(state.values()), 1),
     }
     more = {name: ratio for name, ratio in ratios.items() if ratio > GROWN}
@@ -120,8 +120,8 @@ def judged(*models: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def _numbers(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
-    """Each shared tensor once; codes of a stored integer weight have the buffer `weight_zero` for their zero."""
+def numbers(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
+    """The tensors that count as parameters, a shared one once, each with its zero: `weight_zero` beside a stored integer weight."""
     seen, buffers = set[tuple[int, int]](), dict(model.named_buffers())
     for name, value in (*model.named_parameters(), *buffers.items()):
         place = (value.data_ptr(), value.numel())  # also of two parameters that are views of one tensor

@@ -125,6 +125,7 @@ class Report:
     instructions: str = ""  # the set that torch computes with, such as AVX512
     threads: int = 1
     output: str = ""  # what the method wrote to the terminal
+    layers: list[str] = field(default_factory=list)  # what became of them, in the first run
     notes: list[str] = field(default_factory=list)  # what else to say, such as that the record is stale
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
-import logging
 import time
 import warnings
 from collections.abc import Callable
@@ -16,8 +15,8 @@ import torch
 from torch import nn
 
 from catalog import Record
-from methods.kit.changes import changes, grouped
-from methods.kit.measure import multiply_adds
+from methods.kit.changes import changes, grouped, noted
+from methods.kit.measure import multiply_adds, numbers
 from methods.kit.nets import count
 from methods.kit.task import Split, Task
 from methods.kit.train import rehearsal
@@ -76,37 +75,24 @@ def plan(record: Record, model: nn.Module, shape: tuple[int, ...]) -> Plan:
     """Rehearse one method."""
     method, found, started = importlib.import_module(f"methods.{record.family}.{record.id}"), Plan(record.id), time.monotonic()
     image = torch.zeros(1, *shape, dtype=next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32))
-    kept = _Kept()
-    logger = logging.getLogger("methods")
-    logger.addHandler(kept)
-    logger.setLevel(logging.INFO)
     try:
-        with rehearsal() as trained:
+        with noted() as kept, rehearsal() as trained:
             small = method.compress(copy.deepcopy(model), random_task(model, shape), method.Config())
-        found.parameters = count(model), count(small)
+        found.parameters = stored(model), stored(small)
         found.multiply_adds = multiply_adds(model, image), multiply_adds(small, image)
-        found.layers, found.kept = grouped(changes(model, small)), kept.said
-        found.trained = trained[:1] == [found.parameters[0]] != [found.parameters[1]]
+        found.layers, found.kept = grouped(changes(model, small)), kept
+        found.trained = trained[:1] == [count(model)] != [count(small)]
     except PlanError:
         raise
     except Exception as problem:
         kind = "" if isinstance(problem, ValueError) else f"{type(problem).__name__}: "
         found.problem = f"{kind}{' '.join(str(problem).split())}"
-    finally:
-        logger.removeHandler(kept)
     found.seconds = time.monotonic() - started
     return found
 
 
-class _Kept(logging.Handler):
-    """What the kit says of layers that stay."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.said: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
+def stored(model: nn.Module) -> int:
+    return sum(number.numel() for number, _ in numbers(model))
 
 
 def rehearse(send: Callable[[Any], None], record: Record, where: str, shape: tuple[int, ...]) -> None:

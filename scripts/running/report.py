@@ -52,6 +52,8 @@ def print_report(out: Console, record: Record, report: Report) -> None:
         out.print(claims_table(report.verdicts))
     if more := grown(record, report):
         out.print(f"[yellow]note[/yellow]: more than what it was made from: {more}")
+    for line in report.layers:
+        out.print(f"[dim]{escape(line)}[/dim]")
     for note in report.notes:
         out.print(f"[yellow]note[/yellow]: {escape(note)}")
 

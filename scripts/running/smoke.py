@@ -17,6 +17,7 @@ import torch
 from catalog import Record
 from catalog.schema import Claim
 from methods.kit.batches import DataError
+from methods.kit.changes import changes, grouped, noted
 from methods.kit.lab import Lab, ReturnError
 from methods.kit.measure import QUANTITIES
 from methods.kit.nets import WeightsError
@@ -173,6 +174,8 @@ def run(
         blank = {v.subject: v for v in blanks(record, tier)}
         found = stamp.done(tier, lab.task.digest, seed) if resume else []
         if not found:
+            if not report.layers:
+                report.layers = became(lab, lambda subject: doing(f"measured {subject}", where))
             found = list(measured(lab, method, lambda subject: doing(f"measured {subject}", where)))
             for name, claim in claims_of(record, (tier,)):
                 doing(f"measured claim_{name}", where)
@@ -243,6 +246,15 @@ def rounding(
         stamp.write([stamp.row(records.ROUNDING, *row, lab.task.name, lab.task.digest, seed) for row in values])
         report.verdicts += [v for v in found if v.error]
     return report
+
+
+def became(lab: Lab, doing: Callable[[str], None]) -> list[str]:
+    """What the method made of the reference's layers, and why it left others."""
+    doing("reference")
+    reference = lab.reference
+    doing("method")
+    with noted() as kept:
+        return [*grouped(changes(reference, lab.compressed)), *kept]
 
 
 def name_of(device: str) -> str:
