@@ -84,8 +84,9 @@ def change(name: str, old: nn.Module, new: nn.Module | None) -> Change:
         return Change(name, f"{_shape(old)}: as it was", count, left)
     zeros = sum(int((value == 0).sum()) for value in theirs.values()) / sum(value.numel() for value in theirs.values())
     levels = max(len(value.unique()) for value in theirs.values())
-    few = f", {levels} levels" if levels <= min(256, max(value.numel() for value in theirs.values()) // 2) else ""
-    return Change(name, f"{_shape(old)}: other weights{few}{f', {zeros:.0%} zeros' if zeros > 0.01 else ''}", count, left)
+    few = levels <= min(256, max(value.numel() for value in theirs.values()) // 2)
+    what = f", {levels} levels" if few else f", {zeros:.0%} zeros" if zeros > 0.01 else ""
+    return Change(name, f"{_shape(old)}: other weights{what}", count, left)
 
 
 def _shape(layer: nn.Module) -> str:
