@@ -6,7 +6,6 @@ free only where the network without it is the one that has it zeroed where its r
 
 from __future__ import annotations
 
-import copy
 import logging
 import warnings
 from collections import defaultdict
@@ -19,20 +18,20 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from methods.kit.layers import excluded
-from methods.kit.proof import CONVOLUTION, Trial, difference, is_depthwise, is_plain, one_line, passed, tensors, trial, twin
+from methods.kit.proof import CONVOLUTION, Trial, copied, difference, is_depthwise, is_plain, one_line, passed, tensors, trial, twin
 
 _READERS = (tp.prune_conv_in_channels, tp.prune_linear_in_channels, tp.prune_depthwise_conv_in_channels)
 _MAKERS = (tp.prune_conv_out_channels, tp.prune_linear_out_channels)
 _STRAYS = {  # what is known to lead channels astray: a layer's kind, or how autograd calls the operation
+    "MultiheadAttention": "its channels are read by attention",
     "ChannelShuffle": "its channels come back in another order",
     "PixelShuffle": "its channels become positions",
     "PixelUnshuffle": "its channels come back in another order",
     "GLU": "its channels gate each other in pairs",
-    "GroupNorm": "its channels are normalised together",
-    "LayerNorm": "its channels are normalised together",
-    "LocalResponseNorm": "its channels are normalised together",
-    "Softmax": "its channels are normalised together",
-    "MultiheadAttention": "its channels are read by attention",
+    "GroupNorm": "normalised by what cannot lose a channel",
+    "LayerNorm": "normalised by what cannot lose a channel",
+    "LocalResponseNorm": "normalised by what cannot lose a channel",
+    "Softmax": "normalised by what cannot lose a channel",
 }
 
 
@@ -44,7 +43,7 @@ def _traceable(model: nn.Module) -> Iterator[None]:
     try:
         for parameter in frozen:
             parameter.requires_grad_()
-        with warnings.catch_warnings(), torch.enable_grad():
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -65,7 +64,8 @@ def _graph(model: nn.Module, image: Tensor) -> Any:
 
     try:
         with _traceable(model):
-            return tp.DependencyGraph().build_dependency(model, (image,), output_transform=outputs, verbose=False)
+            graph = tp.DependencyGraph()
+            return graph.build_dependency(model, image, lambda model, image: model(image), outputs, verbose=False)
     except Exception as problem:
         raise ValueError(f"{type(model).__name__}: what hangs on its channels cannot be traced ({one_line(problem)})") from problem
 
@@ -91,18 +91,30 @@ def _structure(graph: Any, model: nn.Module, layer: nn.Conv2d) -> str:
         if isinstance(module, nn.GroupNorm) or (isinstance(module, CONVOLUTION) and module.groups > 1 and not is_depthwise(module))
     )
     if others:
-        joints = [str(dep.target.module) for dep, _ in group if len(dep.target.inputs) > 1]
+        joints = [str(dep.target.module) for dep, _ in group if dep.target.type == tp.ops.OPTYPE.ELEMENTWISE and len(dep.target.inputs) > 1]
         scaled = joints and all("MulBackward" in joint for joint in joints)
         return ("multiplied with the channels of " if scaled else "tied by a shortcut to ") + ", ".join(others)
     if uneven:
         return "read in groups by " + ", ".join(uneven)
     if not any(handler in _READERS for _, _, handler in cut):
-        return "its channels are the network's output"
-    if len(group[0].idxs) > 1:
-        return f"channel {group[0].idxs[0]} goes only together with {', '.join(str(index) for index in group[0].idxs[1:])}"
+        ends = [f"{name} ({type(module).__name__})" for name, module, _ in cut if isinstance(module, nn.RNNBase)] + _loose(graph, group)
+        return "read by " + ", ".join(ends) if ends else "its channels are the network's output"
+    together = sorted(set(group[0].idxs) - {0})
+    if together and together[-1] < layer.out_channels:  # else the graph is lost, and the trial says so
+        return f"channel 0 goes only together with {', '.join(map(str, together)) if len(together) < 4 else f'{len(together)} others'}"
+    computed = [
+        name for name, module, _ in cut if "weight" not in module._parameters and isinstance(getattr(module, "weight", None), Tensor)
+    ]
+    if computed:
+        return f"the weight of {computed[0]} is computed anew in every pass"
     owners = _owners(model)
     shared = next((owners[p] for _, module, _ in cut for p in module.parameters(recurse=False) if len(owners[p]) > 1), [])
     return "a weight that would be cut is shared by " + " and ".join(shared) if shared else ""
+
+
+def _loose(graph: Any, group: Any) -> list[str]:
+    """The parameters in a group that belong to no layer that the graph knows."""
+    return [graph._param_to_name[dep.target.module] for dep, _ in group if dep.target.type == tp.ops.OPTYPE.PARAMETER]
 
 
 def _owners(model: nn.Module) -> dict[nn.Parameter, list[str]]:
@@ -127,7 +139,9 @@ def _trial(model: nn.Module, image: Tensor) -> Trial:
 
 
 def _cut(graph: Any, layer: nn.Module, channels: Sequence[int]) -> None:
-    graph.get_pruning_group(layer, tp.prune_conv_out_channels, list(channels)).prune()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph.get_pruning_group(layer, tp.prune_conv_out_channels, list(channels)).prune()
 
 
 def _tried(known: Trial, names: Sequence[str]) -> str:
@@ -179,8 +193,8 @@ def _astray(graph: Any, model: nn.Module, known: Trial, name: str) -> str:
             return f"{reason} ({kind} {found[0]})"
         if any(f"{kind.lower()}backward" in operation for operation in operations):
             return f"{reason} ({kind})"
-    loose = [graph._param_to_name[dep.target.module] for dep, _ in group if dep.target.type == tp.ops.OPTYPE.PARAMETER]
-    return f"its channels meet {loose[0]}, which is no layer's" if loose else ""
+    loose = _loose(graph, group)
+    return f"its channels meet {loose[0]}, a parameter of no layer" if loose else ""
 
 
 def _examined(graph: Any, model: nn.Module, image: Tensor, names: Iterable[str]) -> dict[str, str]:
@@ -234,7 +248,7 @@ def remove_channels(model: nn.Module, image: Tensor, channels: Mapping[str, Sequ
             raise ValueError(f"{name}: has channels 0 to {layer.out_channels - 1}, asked to remove {gone[0]} to {gone[-1]}")
         if len(gone) == layer.out_channels:
             raise ValueError(f"{name}: all {layer.out_channels} channels would go; keep at least one")
-    model, wanted = copy.deepcopy(model), {name: gone for name, gone in wanted.items() if gone}
+    model, wanted = copied(model), {name: gone for name, gone in wanted.items() if gone}
     trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     graph = _graph(model, image)
     if free is None:
