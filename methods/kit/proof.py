@@ -206,6 +206,40 @@ def difference(known: Trial, thin: nn.Module, cuts: Cuts) -> str:
 
 
 @torch.no_grad()
+def difference_in_training(known: Trial, thin: nn.Module) -> str:
+    """What goes wrong in `thin` where only training runs a reader, an auxiliary head for instance; "" if nothing."""
+    idle = [name for name in known.readers if (name, 1) not in known.seen]
+    images, where = known.image.repeat(2, *[1] * (known.image.ndim - 1)), list[str]()
+
+    def forward(call: Call, own: Forward, x: Tensor) -> Tensor:
+        where.append(call[0])
+        y = own(x)
+        where.pop()
+        return y
+
+    def train(model: nn.Module) -> None:
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]  # batch norm counts what it sees
+        try:
+            _run(model.train(), images, idle, forward)
+        finally:
+            model.eval()
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+    try:
+        if idle:
+            train(known.whole)
+    except Exception:  # it wants more than images: there is nothing to compare with
+        return ""
+    try:
+        if idle:
+            train(thin)
+    except Exception as problem:
+        return f"breaks the network in training ({where[0] if where else one_line(problem)})"
+    return ""
+
+
+@torch.no_grad()
 def passed(known: Trial, cuts: Cuts) -> list[str]:
     """The other layers that these channels run through before a reader has read them."""
     plain, changed = dict[str, list[Tensor]](), list[str]()

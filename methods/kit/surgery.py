@@ -18,7 +18,20 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from methods.kit.layers import excluded
-from methods.kit.proof import CONVOLUTION, Trial, copied, difference, is_depthwise, is_plain, one_line, passed, tensors, trial, twin
+from methods.kit.proof import (
+    CONVOLUTION,
+    Trial,
+    copied,
+    difference,
+    difference_in_training,
+    is_depthwise,
+    is_plain,
+    one_line,
+    passed,
+    tensors,
+    trial,
+    twin,
+)
 
 _READERS = (tp.prune_conv_in_channels, tp.prune_linear_in_channels, tp.prune_depthwise_conv_in_channels)
 _MAKERS = (tp.prune_conv_out_channels, tp.prune_linear_out_channels)
@@ -151,12 +164,12 @@ def _tried(known: Trial, names: Sequence[str]) -> str:
     places = {name: sorted({0, wide[name] // 2, wide[name] - 1})[: wide[name] - 1] for name in names}
     try:
         graph = _graph(model, known.image)
-        for turn in range(max(map(len, places.values()))):
+        for turn in range(turns := max(map(len, places.values()))):
             for name, gone in places.items():
                 for channel in gone[turn : turn + 1]:
                     _cut(graph, model.get_submodule(name), [channel - turn])  # as many are gone before it
             problem = difference(known, model, {name: gone[: turn + 1] for name, gone in places.items()})
-            if problem:
+            if problem := problem or (difference_in_training(known, model) if turn == turns - 1 else ""):
                 return f"removing channel {channel} {problem}"
     except Exception as error:
         return f"removing channel {channel} breaks the network ({one_line(error)})"
