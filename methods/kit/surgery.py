@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch_pruning as tp
@@ -83,6 +84,24 @@ def _graph(model: nn.Module, image: Tensor) -> Any:
         raise ValueError(f"{type(model).__name__}: what hangs on its channels cannot be traced ({one_line(problem)})") from problem
 
 
+def _group(graph: Any, layer: nn.Module, channels: Sequence[int]) -> Any:
+    """What torch-pruning would cut with these output channels.
+
+    It multiplies indices without end behind products of maps, so it is stopped at more than the network's widest layer has.
+    """
+    most = max(max(parameter.shape, default=0) for parameter in graph.model.parameters())
+
+    class Bounded(tp.dependency.Group):  # type: ignore[misc]
+        def add_dep(self, dep: Any, idxs: Sequence[Any]) -> None:
+            if len(idxs) > most:
+                raise RecursionError(f"more than {most} indices")
+            super().add_dep(dep, idxs)
+
+    with patch.object(tp.dependency.graph, "Group", Bounded), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return graph.get_pruning_group(layer, tp.prune_conv_out_channels, list(channels))
+
+
 def _structure(graph: Any, model: nn.Module, layer: nn.Conv2d) -> str:
     """Why the graph says that the channels cannot be removed one by one, or ""."""
     if layer.groups > 1:
@@ -92,7 +111,7 @@ def _structure(graph: Any, model: nn.Module, layer: nn.Conv2d) -> str:
     if layer not in graph.module2node:
         return "the network's answer does not depend on it"
     try:
-        group = graph.get_pruning_group(layer, tp.prune_conv_out_channels, [0])
+        group = _group(graph, layer, [0])
     except Exception as problem:
         return f"what hangs on its channels cannot be traced ({one_line(problem)})"
     names = {module: name for name, module in model.named_modules()}
@@ -154,7 +173,7 @@ def _trial(model: nn.Module, image: Tensor) -> Trial:
 def _cut(graph: Any, layer: nn.Module, channels: Sequence[int]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        graph.get_pruning_group(layer, tp.prune_conv_out_channels, list(channels)).prune()
+        _group(graph, layer, channels).prune()
 
 
 def _tried(known: Trial, names: Sequence[str]) -> str:
@@ -198,7 +217,7 @@ def _disproved(graph: Any, model: nn.Module, image: Tensor, names: Sequence[str]
 
 def _astray(graph: Any, model: nn.Module, known: Trial, name: str) -> str:
     """What is known to lead channels astray between this layer and its readers, or ""."""
-    group = graph.get_pruning_group(model.get_submodule(name), tp.prune_conv_out_channels, [0])
+    group = _group(graph, model.get_submodule(name), [0])
     there = [(type(model.get_submodule(part)).__name__, part) for part in passed(known, {name: [0]})]
     operations = [str(dep.target.module).lower() for dep, _ in group]
     for kind, reason in _STRAYS.items():

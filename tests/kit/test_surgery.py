@@ -189,7 +189,7 @@ TIED: dict[str, tuple[Callable[[], nn.Sequential], str]] = {
     ),
     "products of maps": (
         lambda: behind(lambda x: x.flatten(2) @ x.flatten(2).mT, nn.Flatten(), nn.Linear(144, 5)),
-        "not the same as zeroing it where 4 reads it",
+        "what hangs on its channels cannot be traced (RecursionError: more than 144 indices)",
     ),
     "attention": (
         lambda: behind(
