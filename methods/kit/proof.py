@@ -21,7 +21,9 @@ from torch import Tensor, nn
 CONVOLUTION = nn.modules.conv._ConvNd
 Cuts = Mapping[str, Sequence[int]]
 Call = tuple[str, int]  # a layer's name, and how many times it has run
-Forward = Callable[..., Tensor]
+Layer = Callable[..., Tensor]
+Run = Callable[[Layer, Tensor], Tensor]
+Forward = Callable[[Call, Tensor, Run, Layer], Tensor]
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,15 @@ def trial(model: nn.Module, image: Tensor, kind: torch.dtype = torch.float64) ->
     """Run a copy of the network on random numbers in the place of `image` (N, C, H, W). Raises what it raises."""
     whole, chance = copied(model).eval().to(kind), torch.Generator().manual_seed(0)
     for parameter in whole.parameters():
-        if parameter.is_floating_point() and (parameter.ndim < 2 or not parameter.any()):  # a scale of zero would hide its channel
-            parameter.copy_(0.5 + _random(parameter, chance))
+        hidden = parameter.abs() < 1e-3  # a scale of zero would hide its channel
+        if parameter.is_floating_point() and (parameter.ndim < 2 or hidden.all()):
+            parameter.copy_(torch.where(hidden, 0.5 + _random(parameter, chance), parameter))
     readers = [name for name, layer in whole.named_modules() if isinstance(layer, CONVOLUTION | nn.Linear) and not is_depthwise(layer)]
     seen = dict[Call, tuple[Tensor, Tensor]]()
 
-    def note(call: Call, own: Forward, x: Tensor) -> Tensor:
+    def note(call: Call, x: Tensor, run: Run, own: Layer) -> Tensor:
         x = x.clone()  # what runs in place behind it would overwrite it
-        y = own(x)
+        y = run(own, x)
         seen[call] = x, y.clone()
         return y
 
@@ -102,16 +105,19 @@ def _random(like: Tensor, chance: torch.Generator) -> Tensor:
     return torch.rand(like.shape, generator=chance).to(like)
 
 
-def _run(model: nn.Module, image: Tensor, readers: Iterable[str], forward: Callable[[Call, Forward, Tensor], Tensor]) -> list[Tensor]:
-    """What the network answers, with `forward(call, own forward, input)` in place of each reader's forward."""
+def _run(model: nn.Module, image: Tensor, readers: Iterable[str], forward: Forward) -> list[Tensor]:
+    """What the network answers, with another forward in place of each reader's.
+
+    It gets which call it is, the input, `run(layer, input)`, which passes on what else the reader is given, and its own forward.
+    """
     times = Counter[str]()
 
-    def instead(name: str, own: Forward) -> Forward:
-        def run(x: Tensor, *rest: Any, **named: Any) -> Tensor:
+    def instead(name: str, own: Layer) -> Layer:
+        def watched(x: Tensor, *rest: Any, **named: Any) -> Tensor:
             times[name] += 1
-            return forward((name, times[name]), lambda x: own(x, *rest, **named), x)
+            return forward((name, times[name]), x, lambda layer, x: layer(x, *rest, **named), own)
 
-        return run
+        return watched
 
     layers = {name: model.get_submodule(name) for name in readers}
     kept = {name: vars(layer)["forward"] for name, layer in layers.items() if "forward" in vars(layer)}
@@ -136,7 +142,7 @@ def _axis(layer: nn.Module) -> int:
 
 def _corner(layer: nn.Module, x: Tensor) -> Tensor:
     """As much of a convolution's input as one place of its output reads: it tells which channels meet which weights."""
-    if not is_plain(layer):
+    if not is_plain(layer) or layer.padding_mode != "zeros":
         return x
     height, width = (d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))  # type: ignore[arg-type]
     return x[..., :height, :width]
@@ -146,7 +152,7 @@ def _disturbed(known: Trial, cuts: Cuts, sign: int, hear: Callable[[Call, Tensor
     """What the network answers when these channels of these layers are others, and every reader answers as before."""
     chance = torch.Generator().manual_seed(1)
 
-    def forward(call: Call, own: Forward, x: Tensor) -> Tensor:
+    def forward(call: Call, x: Tensor, run: Run, own: Layer) -> Tensor:
         y = known.seen[call][1].clone()
         hear(call, x)
         if call[0] in cuts:
@@ -180,16 +186,16 @@ def difference(known: Trial, thin: nn.Module, cuts: Cuts) -> str:
         return "changes the network's output itself"
     wrong = list[str]()
 
-    def forward(call: Call, own: Forward, x: Tensor) -> Tensor:
+    def forward(call: Call, x: Tensor, run: Run, own: Layer) -> Tensor:
         layer, (whole_x, y) = known.whole.get_submodule(call[0]), known.seen[call]
         axis, shape = _axis(layer), [1] * whole_x.ndim
         shape[axis] = -1
-        wanted = layer(_corner(layer, whole_x.masked_fill(read[call].view(shape), 0)))
+        wanted = run(layer, _corner(layer, whole_x.masked_fill(read[call].view(shape), 0)))
         if call[0] in cuts:
             stay = torch.tensor([c for c in range(y.shape[axis]) if c not in cuts[call[0]]], device=y.device)
             wanted, y = wanted.index_select(axis, stay), y.index_select(axis, stay)
         try:
-            fits = known.same(own(_corner(layer, x)), wanted)
+            fits = known.same(run(own, _corner(layer, x)), wanted)
         except Exception:  # it has lost other inputs than it gets fewer
             fits = False
         if not fits:
@@ -211,9 +217,9 @@ def difference_in_training(known: Trial, thin: nn.Module) -> str:
     idle = [name for name in known.readers if (name, 1) not in known.seen]
     images, where = known.image.repeat(2, *[1] * (known.image.ndim - 1)), list[str]()
 
-    def forward(call: Call, own: Forward, x: Tensor) -> Tensor:
+    def forward(call: Call, x: Tensor, run: Run, own: Layer) -> Tensor:
         where.append(call[0])
-        y = own(x)
+        y = run(own, x)
         where.pop()
         return y
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -79,6 +79,7 @@ def _graph(model: nn.Module, image: Tensor) -> Any:
     try:
         with _traceable(model):
             graph = tp.DependencyGraph()
+            graph.widest = max(max(parameter.shape, default=0) for parameter in model.parameters())
             return graph.build_dependency(model, image, lambda model, image: model(image), outputs, verbose=False)
     except Exception as problem:
         raise ValueError(f"{type(model).__name__}: what hangs on its channels cannot be traced ({one_line(problem)})") from problem
@@ -89,12 +90,11 @@ def _group(graph: Any, layer: nn.Module, channels: Sequence[int]) -> Any:
 
     It multiplies indices without end behind products of maps, so it is stopped at more than the network's widest layer has.
     """
-    most = max(max(parameter.shape, default=0) for parameter in graph.model.parameters())
 
     class Bounded(tp.dependency.Group):  # type: ignore[misc]
         def add_dep(self, dep: Any, idxs: Sequence[Any]) -> None:
-            if len(idxs) > most:
-                raise RecursionError(f"more than {most} indices")
+            if len(idxs) > graph.widest:
+                raise RecursionError(f"more than {graph.widest} indices")
             super().add_dep(dep, idxs)
 
     with patch.object(tp.dependency.graph, "Group", Bounded), warnings.catch_warnings():
@@ -102,7 +102,7 @@ def _group(graph: Any, layer: nn.Module, channels: Sequence[int]) -> Any:
         return graph.get_pruning_group(layer, tp.prune_conv_out_channels, list(channels))
 
 
-def _structure(graph: Any, model: nn.Module, layer: nn.Conv2d) -> str:
+def _structure(graph: Any, owners: Mapping[nn.Parameter, Sequence[str]], layer: nn.Conv2d) -> str:
     """Why the graph says that the channels cannot be removed one by one, or ""."""
     if layer.groups > 1:
         return "depthwise: its channels are its input's" if layer.groups == layer.in_channels else "a grouped convolution"
@@ -114,7 +114,7 @@ def _structure(graph: Any, model: nn.Module, layer: nn.Conv2d) -> str:
         group = _group(graph, layer, [0])
     except Exception as problem:
         return f"what hangs on its channels cannot be traced ({one_line(problem)})"
-    names = {module: name for name, module in model.named_modules()}
+    names = {module: name for module, name in graph._module2name.items() if isinstance(module, nn.Module)}
     cut = [(names[dep.target.module], dep.target.module, dep.handler) for dep, _ in group if dep.target.module in names]
     others = sorted(name for name, module, handler in cut if handler in _MAKERS and module is not layer)
     uneven = sorted(
@@ -139,7 +139,6 @@ def _structure(graph: Any, model: nn.Module, layer: nn.Conv2d) -> str:
     ]
     if computed:
         return f"the weight of {computed[0]} is computed anew in every pass"
-    owners = _owners(model)
     shared = next((owners[p] for _, module, _ in cut for p in module.parameters(recurse=False) if len(owners[p]) > 1), [])
     return "a weight that would be cut is shared by " + " and ".join(shared) if shared else ""
 
@@ -231,8 +230,9 @@ def _astray(graph: Any, model: nn.Module, known: Trial, name: str) -> str:
 
 def _examined(graph: Any, model: nn.Module, image: Tensor, names: Iterable[str]) -> dict[str, str]:
     """Why the channels of each of these convolutions cannot be removed one by one; "" where they can."""
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
-    reasons = {name: _structure(graph, model, layers[name]) for name in names}
+    layers = {name: layer for name, layer in model.named_modules(remove_duplicate=False) if isinstance(layer, nn.Conv2d)}
+    owners = _owners(model)
+    reasons = {name: _structure(graph, owners, layers[name]) for name in names}
     return reasons | _disproved(graph, model, image, [name for name, reason in reasons.items() if not reason])
 
 
@@ -244,7 +244,7 @@ def free_channels(model: nn.Module, image: Tensor, exclude: Iterable[str] = ()) 
     layer's, that are read in groups, that are the network's output, and those of the layers that `exclude` matches.
     Returns ({name: channels}, {name: reason}). Raises ValueError where the network cannot be traced at all.
     """
-    wide = widths(model)
+    wide, exclude = widths(model), tuple(exclude)
     left = {name: "excluded" for name in wide if excluded(name, exclude)}
     names = [name for name in wide if name not in left]
     reasons = left | (_examined(_graph(model, image), model, image, names) if names else {})
@@ -264,7 +264,9 @@ def norm_after(model: nn.Module, image: Tensor) -> dict[str, str]:
     }
 
 
-def remove_channels(model: nn.Module, image: Tensor, channels: Mapping[str, Sequence[int]], free: Iterable[str] | None = None) -> nn.Module:
+def remove_channels(
+    model: nn.Module, image: Tensor, channels: Mapping[str, Sequence[int]], free: Collection[str] | None = None
+) -> nn.Module:
     """A copy of the network without the named output channels and all that hangs on them: batch norm, next layers' inputs.
 
     `free` are the layers that `free_channels` found free, in this network or in the one it was cut from; without it they are

@@ -16,7 +16,7 @@ than fifteen points are spared.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -64,7 +64,7 @@ def smallest(layer: nn.Conv2d, cut: float) -> list[int]:
     return sums.argsort(stable=True)[: min(int(cut * len(sums)), len(sums) - 1)].tolist()  # equivalent: min is symmetric
 
 
-def thinned(model: nn.Module, image: Tensor, cuts: dict[str, float], free: Iterable[str] | None = None) -> nn.Module:
+def thinned(model: nn.Module, image: Tensor, cuts: dict[str, float], free: Collection[str] | None = None) -> nn.Module:
     """Greedy, §3.3: layer after layer, so that kernels that went with an earlier layer's filters no longer count."""
     for name, cut in cuts.items():
         model = remove_channels(model, image, {name: smallest(model.get_submodule(name), cut)}, free)

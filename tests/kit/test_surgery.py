@@ -113,6 +113,12 @@ FREE: dict[str, Free] = {  # the network, who reads layer 0, and where it reads 
     "a depthwise layer": (lambda: between(conv(12, 12, groups=12)), "4", same),
     "a depthwise transposed layer": (lambda: between(nn.ConvTranspose2d(12, 12, 2, 2, groups=12)), "4", same),
     "a transposed layer": (lambda: between(nn.ConvTranspose2d(12, 12, 2, 2)), "3", same),
+    "a transposed layer that is told its size": (
+        lambda: between(Way(lambda s, x: s.up(x, output_size=(17, 17)), up=nn.ConvTranspose2d(12, 12, 3, 2))),
+        "3.up",
+        same,
+    ),
+    "reflecting borders": (lambda: between(conv(12, 12, 1), nn.Conv2d(12, 12, 1, padding=1, padding_mode="reflect")), "3.0", same),
     "a plain subclass": (lambda: between(Named(12, 12, 3, padding=1)), "3", same),
     "channels twice, joined": (lambda: between(lambda x: torch.cat([x, -x], 1), read=24), "4", lambda c: [c, c + 12]),
     "a parameter for each channel": (lambda: between(Way(lambda s, x: x * s.scale, scale=nn.Parameter(torch.ones(12, 1, 1)))), "4", same),
