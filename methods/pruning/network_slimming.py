@@ -100,9 +100,9 @@ def control_random(model: nn.Module, task: Task, config: Config, like: nn.Module
     """Random channels to the same widths: the same steps before the cut (without the penalty) and after it."""
     image = task.train.images[:1].to(task.device)
     model = fit(model, task, share=config.sparse_share)
-    goal, chance, wide = widths(like), torch.Generator().manual_seed(task.seed), widths(model)
-    cuts = {name: torch.randperm(now, generator=chance)[goal[name] :].tolist() for name, now in wide.items() if goal[name] < now}
-    return fit(remove_channels(model, image, cuts), task, share=1 - config.sparse_share)
+    goal, chance, free = widths(like), torch.Generator().manual_seed(task.seed), free_channels(model, image)[0]
+    cuts = {name: torch.randperm(now, generator=chance)[goal[name] :].tolist() for name, now in free.items() if goal[name] < now}
+    return fit(remove_channels(model, image, cuts, free), task, share=1 - config.sparse_share)
 
 
 def control_unpenalised(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:

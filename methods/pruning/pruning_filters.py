@@ -96,8 +96,9 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
 def pruned_at_random(model: nn.Module, task: Task, like: nn.Module, seed: int) -> nn.Module:
     """As many random filters of each layer as `like` has lost."""
     image = task.train.images[:1].to(task.device)
-    goal, chance, wide = widths(like), torch.Generator().manual_seed(seed), widths(model).items()
-    return remove_channels(model, image, {n: torch.randperm(now, generator=chance)[goal[n] :].tolist() for n, now in wide if goal[n] < now})
+    goal, chance, free = widths(like), torch.Generator().manual_seed(seed), free_channels(model, image)[0]
+    cuts = {name: torch.randperm(now, generator=chance)[goal[name] :].tolist() for name, now in free.items() if goal[name] < now}
+    return remove_channels(model, image, cuts, free)
 
 
 def control_random(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:

@@ -427,6 +427,20 @@ def test_one_colour_and_layers_of_one_channel() -> None:
     assert free_channels(model, torch.randn(1, 1, 8, 8)) == ({"0.conv": 2, "1.conv": 1}, {})
 
 
+@pytest.mark.parametrize(
+    ("method", "config"),
+    [(network_slimming, network_slimming.Config(cut=0.5)), (pruning_filters, pruning_filters.Config(sensitive=1.0))],
+)
+def test_controls_have_the_method_s_widths_also_where_depthwise_layers_lose_theirs(method: Any, config: Any) -> None:
+    chance = torch.Generator().manual_seed(0)
+    part = Split(torch.randn(16, 3, 8, 8, generator=chance), torch.arange(16) % 5)
+    task = Task("own", part, part, part, steps=2, batch=8, augmented=False)
+    model = nets.separable([(16, 1), (16, 2)], 5)
+    thin = method.compress(copy.deepcopy(model), task, config)
+    assert widths(method.control_random(copy.deepcopy(model), task, config, thin)) == widths(thin)
+    assert widths(thin)["depthwise2.conv"] < 16
+
+
 class LeNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
