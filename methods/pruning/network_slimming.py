@@ -7,8 +7,9 @@ without the penalty repairs the rest.
 Departures: the penalised training starts from a trained network, with the scales as they are, instead of from scratch
 with scales of 0.5; one pass instead of several; every layer keeps at least one channel; channels that a shortcut ties to
 another layer, or that are read in groups, keep their width (the paper puts a channel selection in front of each block
-instead), and so do neurons of dense layers; the share that is cut is of the channels that can be. Both phases use the kit's
-training (weight decay 5e-4, one cosine each). In a smoke run the penalty is 300 times the paper's.
+instead), and so do channels without which the network is another one than with zeros in their place, and neurons of dense
+layers; the share that is cut is of the channels that can be. Both phases use the kit's training (weight decay 5e-4, one cosine
+each). In a smoke run the penalty is 300 times the paper's.
 """
 
 from __future__ import annotations

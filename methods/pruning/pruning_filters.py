@@ -8,9 +8,10 @@ Departures: a layer counts as sensitive when its cut alone costs more than a giv
 where the paper reads it off a plot; it is judged alone, where the paper treats the layers of a stage alike; and sensitive layers
 try half the share, where the paper picks shares by hand. Layers are cut in the order in which the network lists them. Filters
 that a shortcut ties to another layer keep their number, as in the paper's networks for CIFAR-10 (on ImageNet the shortcut's
-filters choose for both), and so do filters that are read in groups. Training is the kit's (Nesterov momentum, weight decay
-5e-4, one cosine instead of a constant rate). In a smoke run it has twenty times the paper's rate, and only layers that cost more
-than fifteen points are spared.
+filters choose for both), and so do filters that are read in groups, and those without which the network is
+another one than with zeros in place of their maps. Training is the kit's (Nesterov momentum, weight decay 5e-4, one cosine
+instead of a constant rate). In a smoke run it has twenty times the paper's rate, and only layers that cost more than fifteen
+points are spared.
 """
 
 from __future__ import annotations
