@@ -6,6 +6,7 @@ import copy
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import torch
@@ -39,6 +40,13 @@ def replaceable(
         elif isinstance(getattr(layer, "weight", None), Tensor) and layer.weight.ndim > 1:
             kept[name] = f"no plain {' or '.join(kind.__name__ for kind in kinds)} but {type(layer).__name__}"
     return chosen, kept
+
+
+def excluded(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a layer, or a part of the network around it, matches one of the patterns (fnmatch, on full names)."""
+    parts = name.split(".")
+    around = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+    return any(fnmatchcase(part, pattern) for part in around for pattern in patterns)
 
 
 def name_the_kept(needs: str, chosen: Iterable[str], kept: Mapping[str, str]) -> None:

@@ -66,6 +66,7 @@ class Task:
     device: str = "cpu"
     digest: str = ""
     augmented: bool = True
+    exclude: tuple[str, ...] = ()
     score: Callable[[nn.Module, Split], float] = field(default=accuracy, compare=False)
 
     @property

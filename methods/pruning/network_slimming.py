@@ -7,13 +7,15 @@ without the penalty repairs the rest.
 Departures: the penalised training starts from a trained network, with the scales as they are, instead of from scratch
 with scales of 0.5; one pass instead of several; every layer keeps at least one channel; channels that a shortcut ties to
 another layer, or that are read in groups, keep their width (the paper puts a channel selection in front of each block
-instead), and so do neurons of dense layers; the share that is cut is of the channels that can be. Both phases use the kit's
-training (weight decay 5e-4, one cosine each). In a smoke run the penalty is 300 times the paper's.
+instead), and so do channels without which the network is another one than with zeros in their place, and neurons of dense
+layers; the share that is cut is of the channels that can be. Both phases use the kit's training (weight decay 5e-4, one cosine
+each). In a smoke run the penalty is 300 times the paper's.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 from methods.kit import nets
 from methods.kit.lab import Lab
+from methods.kit.layers import name_the_kept
 from methods.kit.measure import multiply_adds
 from methods.kit.surgery import free_channels, norm_after, remove_channels, widths
 from methods.kit.task import Split, Task
@@ -59,17 +62,18 @@ def train_sparse(model: nn.Module, task: Task, config: Config) -> nn.Module:
     return fit(model, task, lambda m, x, y: cross_entropy(m, x, y) + config.penalty * scale_norm(m), share=config.sparse_share)
 
 
-def scales(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
+def norms_to_slim(model: nn.Module, image: Tensor, exclude: Iterable[str] = ()) -> dict[str, str]:
+    """The convolutions whose channels can be removed, each with the batch norm behind it that scales them."""
+    free, kept = free_channels(model, image, exclude)
+    norms = {name: norm for name, norm in norm_after(model, image).items() if name in free and model.get_submodule(norm).affine}
+    kept |= {name: "no batch norm behind it that scales" for name in free if name not in norms}
+    name_the_kept("network slimming needs a convolution with a batch norm and channels of its own", norms, kept)
+    return norms
+
+
+def scales(model: nn.Module, norms: dict[str, str]) -> dict[str, Tensor]:
     """|gamma| of every channel that can be removed, by the convolution that makes the channel."""
-    free, tied = free_channels(model, image)
-    norms = norm_after(model, image)
-    layers = {name: layer for name in free if name in norms and (layer := model.get_submodule(norms[name])).affine}
-    found = {name: layer.weight.detach().abs() for name, layer in layers.items()}  # equivalent: no gradient is taken
-    if not found:
-        reasons = {**tied, **dict.fromkeys(free, "no batch norm behind it")}
-        listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no convolution at all"
-        raise ValueError(f"network slimming needs a convolution with a batch norm and channels of its own, there is none ({listed})")
-    return found
+    return {name: model.get_submodule(norm).weight.detach().abs() for name, norm in norms.items()}  # equivalent: no gradient is taken
 
 
 def below_threshold(gammas: dict[str, Tensor], cut: float) -> dict[str, list[int]]:
@@ -87,9 +91,9 @@ def below_threshold(gammas: dict[str, Tensor], cut: float) -> dict[str, list[int
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Train with the penalty, cut under one threshold, fine-tune. Returns a really thinner network."""
     image = task.train.images[:1].to(task.device)  # equivalent: the graph is the same for two images, and on the CPU
-    scales(model, image)  # equivalent: only refuses before the training what it would refuse after it
+    norms = norms_to_slim(model, image, task.exclude)
     model = train_sparse(model, task, config)
-    model = remove_channels(model, image, below_threshold(scales(model, image), config.cut))
+    model = remove_channels(model, image, below_threshold(scales(model, norms), config.cut), norms)
     return fit(model, task, share=1 - config.sparse_share)
 
 
@@ -99,7 +103,7 @@ def control_random(model: nn.Module, task: Task, config: Config, like: nn.Module
     model = fit(model, task, share=config.sparse_share)
     goal, chance, free = widths(like), torch.Generator().manual_seed(task.seed), free_channels(model, image)[0]
     cuts = {name: torch.randperm(now, generator=chance)[goal[name] :].tolist() for name, now in free.items() if goal[name] < now}
-    return fit(remove_channels(model, image, cuts), task, share=1 - config.sparse_share)
+    return fit(remove_channels(model, image, cuts, free), task, share=1 - config.sparse_share)
 
 
 def control_unpenalised(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
@@ -121,8 +125,8 @@ def _scaled_net(seed: int = 0) -> tuple[nn.Module, Tensor]:
 def claim_slim_equals_masked(lab: Lab) -> float:
     """Largest change of the output, relative to its largest entry, when channels with zero scale and shift are removed."""
     model, x = _scaled_net()
-    cuts = below_threshold(scales(model, x[:1]), 0.6)
-    norms = norm_after(model, x[:1])
+    norms = norms_to_slim(model, x[:1])
+    cuts = below_threshold(scales(model, norms), 0.6)
     with torch.no_grad():
         for name, channels in cuts.items():
             norm = model.get_submodule(norms[name])
@@ -147,8 +151,8 @@ def claim_one_global_threshold(lab: Lab) -> float:
 def claim_smallest_scales_go(lab: Lab) -> float:
     """Largest |gamma| that is cut over the smallest that stays (each layer's last apart), signs and all, read off the batch norms."""
     model, x = _scaled_net()
-    norms, cut, kept = norm_after(model, x[:1]), [], []
-    for name, channels in below_threshold(scales(model, x[:1]), 0.5).items():
+    norms, cut, kept = norms_to_slim(model, x[:1]), [], []
+    for name, channels in below_threshold(scales(model, norms), 0.5).items():
         gamma = model.get_submodule(norms[name]).weight.detach().numpy()
         cut += [abs(gamma[c]) for c in channels]
         kept += sorted(abs(g) for c, g in enumerate(gamma) if c not in channels)[:-1]

@@ -8,14 +8,16 @@ Departures: a layer counts as sensitive when its cut alone costs more than a giv
 where the paper reads it off a plot; it is judged alone, where the paper treats the layers of a stage alike; and sensitive layers
 try half the share, where the paper picks shares by hand. Layers are cut in the order in which the network lists them. Filters
 that a shortcut ties to another layer keep their number, as in the paper's networks for CIFAR-10 (on ImageNet the shortcut's
-filters choose for both), and so do filters that are read in groups. Training is the kit's (Nesterov momentum, weight decay
-5e-4, one cosine instead of a constant rate). In a smoke run it has twenty times the paper's rate, and only layers that cost more
-than fifteen points are spared.
+filters choose for both), and so do filters that are read in groups, and those without which the network is
+another one than with zeros in place of their maps. Training is the kit's (Nesterov momentum, weight decay 5e-4, one cosine
+instead of a constant rate). In a smoke run it has twenty times the paper's rate, and only layers that cost more than fifteen
+points are spared.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 
 from methods.kit import nets
 from methods.kit.lab import Lab
+from methods.kit.layers import name_the_kept
 from methods.kit.measure import multiply_adds
 from methods.kit.surgery import free_channels, remove_channels, widths
 from methods.kit.task import Split, Task
@@ -62,42 +65,41 @@ def smallest(layer: nn.Conv2d, cut: float) -> list[int]:
     return sums.argsort(stable=True)[: min(int(cut * len(sums)), len(sums) - 1)].tolist()  # equivalent: min is symmetric
 
 
-def thinned(model: nn.Module, image: Tensor, cuts: dict[str, float]) -> nn.Module:
+def thinned(model: nn.Module, image: Tensor, cuts: dict[str, float], free: Collection[str] | None = None) -> nn.Module:
     """Greedy, §3.3: layer after layer, so that kernels that went with an earlier layer's filters no longer count."""
     for name, cut in cuts.items():
-        model = remove_channels(model, image, {name: smallest(model.get_submodule(name), cut)})
+        model = remove_channels(model, image, {name: smallest(model.get_submodule(name), cut)}, free)
     return model
 
 
-def plan(model: nn.Module, task: Task, config: Config) -> dict[str, float]:
+def shares(model: nn.Module, task: Task, config: Config) -> dict[str, float]:
     """Each layer's share: `cut`, or half of it, or none where that alone, without training, costs too much accuracy, §3.2."""
     image = task.train.images[:1].to(task.device)  # equivalent: the graph is the same for two images, and on the CPU
-    free, tied = free_channels(model, image)
+    free, kept = free_channels(model, image, task.exclude)
     whole, cuts = task.score(model, task.validation), {}
     for name in free:
         for cut in (config.cut, config.cut / 2):
-            alone = thinned(model, image, {name: cut})
+            alone = thinned(model, image, {name: cut}, free)
             if smallest(model.get_submodule(name), cut) and whole - task.score(alone, task.validation) <= config.sensitive:
                 cuts[name] = cut
                 break
-    if not cuts:
-        reasons = {**tied, **dict.fromkeys(free, f"too sensitive, or too narrow, to lose {config.cut / 2:.0%}")}
-        listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no convolution at all"
-        raise ValueError(f"filter pruning needs a convolution with filters to spare, there is none ({listed})")
+    kept |= {name: f"too sensitive, or too narrow, to lose {config.cut / 2:.0%}" for name in free if name not in cuts}
+    name_the_kept("filter pruning needs a convolution with filters to spare", cuts, kept)
     return cuts
 
 
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Cut the smallest filters of all layers at once (§3.3), then retrain once (§3.4)."""
-    return fit(thinned(model, task.train.images[:1].to(task.device), plan(model, task, config)), task, lr=config.rate)
+    cuts = shares(model, task, config)
+    return fit(thinned(model, task.train.images[:1].to(task.device), cuts, cuts), task, lr=config.rate)
 
 
 def pruned_at_random(model: nn.Module, task: Task, like: nn.Module, seed: int) -> nn.Module:
     """As many random filters of each layer as `like` has lost."""
     image = task.train.images[:1].to(task.device)
-    goal, chance = widths(like), torch.Generator().manual_seed(seed)
-    free = free_channels(model, image)[0].items()
-    return remove_channels(model, image, {n: torch.randperm(now, generator=chance)[goal[n] :].tolist() for n, now in free if goal[n] < now})
+    goal, chance, free = widths(like), torch.Generator().manual_seed(seed), free_channels(model, image)[0]
+    cuts = {name: torch.randperm(now, generator=chance)[goal[name] :].tolist() for name, now in free.items() if goal[name] < now}
+    return remove_channels(model, image, cuts, free)
 
 
 def control_random(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
