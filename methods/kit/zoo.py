@@ -30,12 +30,17 @@ class Animal(NamedTuple):
 class LeNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.c1, self.c2, self.pool = nn.Conv2d(3, 16, 5, padding=2), nn.Conv2d(16, 32, 5, padding=2), nn.MaxPool2d(4)
-        self.f1, self.f2 = nn.Linear(32 * 2 * 2, 48), nn.Linear(48, CLASSES)
+        self.c1, self.b1, self.c2, self.b2 = (
+            nn.Conv2d(3, 16, 5, padding=2),
+            nn.BatchNorm2d(16),
+            nn.Conv2d(16, 32, 5, padding=2),
+            nn.BatchNorm2d(32),
+        )
+        self.pool, self.f1, self.f2 = nn.MaxPool2d(4), nn.Linear(32 * 2 * 2, 48), nn.Linear(48, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.pool(F.relu(self.c1(x)))
-        x = self.pool(F.relu(self.c2(x)))
+        x = self.pool(F.relu(self.b1(self.c1(x))))
+        x = self.pool(F.relu(self.b2(self.c2(x))))
         return self.f2(F.relu(self.f1(x.view(x.size(0), -1))))
 
 
@@ -356,6 +361,14 @@ def one_colour() -> nn.Module:
     return nn.Sequential(*layers, nn.MaxPool2d(2), head(24))
 
 
+def convolutions() -> nn.Module:
+    """Convolutions alone, and no norm: the last one has a channel a class."""
+    layers: list[nn.Module] = []
+    for inputs, outputs, stride in ((3, 16, 1), (16, 24, 2), (24, 32, 2)):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, 1), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*layers, nn.Conv2d(32, CLASSES, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
 class Raw(nn.Module):
     """A kernel that belongs to no layer, and one layer that runs twice."""
 
@@ -406,7 +419,7 @@ def first(answer: Any) -> Tensor:
 
 
 ZOO: dict[str, Animal] = {
-    "lenet": Animal("flattens with view, no norm", LeNet),
+    "lenet": Animal("flattens with view, activations that are no modules", LeNet),
     "vgg": Animal("dense layers behind a flattened map, dropout", VGG),
     "resnet": Animal("shortcuts, one ReLU for two places, sums in place", resnet),
     "depthwise": Animal("depthwise convolutions", depthwise),
@@ -426,6 +439,7 @@ ZOO: dict[str, Animal] = {
     "group_normed": Animal("GroupNorm, PReLU, reflecting borders", group_normed),
     "named": Animal("answers with a dictionary, a buffer that is not saved", Named, outputs=lambda y: y["logits"]),
     "one_colour": Animal("one colour, 28x28, batch norm without scale", one_colour, (1, 28, 28)),
+    "convolutions": Animal("convolutions alone, no norm", convolutions),
     "raw": Animal("a kernel of no layer, a layer that runs twice", Raw),
     "tied": Animal("one kernel for two layers, registered out of order", Tied),
     "subclassed": Animal("layers of a subclass, SiLU", subclassed),

@@ -88,7 +88,7 @@ def test_the_table_is_made_and_compared(tmp_path: Path) -> None:
     assert "not recorded" in done.stderr
     done = smallprint(root, "networks", "zz_refuses", "--record")
     assert done.returncode == 0, done.stderr
-    assert "1 works, 23 refused" in done.stdout
+    assert "1 works, 24 refused" in done.stdout
     table = root / "catalog" / "networks.csv"
     assert "lenet,pruning,zz_refuses,works,\n" in table.read_text()
     method = root / "methods" / "pruning" / "zz_refuses.py"
