@@ -26,12 +26,12 @@ import torch.nn.functional as F
 from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 
-from methods.distillation.hinton_distillation import classes_of, soft_loss
+from methods.distillation.hinton_distillation import soft_loss
 from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
 from methods.kit.measure import multiply_adds
-from methods.kit.task import Split, Task
+from methods.kit.task import Split, Task, classes_of, on_copies
 from methods.kit.train import fit
 
 
@@ -57,9 +57,15 @@ def reference(task: Task) -> nn.Module:
     return nets.trained("vgg_wide", task.name)
 
 
-def student(classes: int) -> nn.Module:
+def student(classes: int, colours: int = 3) -> nn.Module:
     """Thinner and deeper than the teacher, from random weights."""
-    return nets.vgg(THIN, classes)
+    return nets.vgg(THIN, classes, colours)
+
+
+def student_of(teacher: nn.Module, task: Task) -> nn.Module:
+    """The student for the teacher's classes and the task's images."""
+    image = task.train.first(1).images
+    return student(classes_of(teacher, task), image.shape[1]).to(image)
 
 
 class Layer(NamedTuple):
@@ -175,10 +181,10 @@ def loss(z: Tensor, v: Tensor, y: Tensor, weight: float, temperature: float) -> 
 
 def follow_hints(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
     """min over W_Guided and W_r of L_HT (lines 1-5), without labels. Returns the regressor, which has done its work."""
-    image = task.train.images[:1]  # equivalent: one image or two
+    image = task.train.first(1).images  # equivalent: one image or two
     h, hint = middle(teacher, image, config.hint)
     g, guided = middle(learner, image, config.guided, hint)
-    pair = nn.ModuleList([learner, regressor(hint, guided)])  # layers above the guided one get no gradient and do not move
+    pair = nn.ModuleList([learner, regressor(hint, guided).to(image)])  # layers above the guided one get no gradient and do not move
     places = hint.shape[1:].numel()
 
     def error(m: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -191,6 +197,7 @@ def follow_hints(learner: nn.Module, teacher: nn.Module, task: Task, config: Con
 
 def follow_outputs(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
     """min over the whole of W_S of L_KD (line 6), while lambda falls along a line (§2.4)."""
+    task.labels_needed("A FitNet")
     weight = config.first
 
     def anneal(progress: float) -> None:
@@ -198,7 +205,7 @@ def follow_outputs(learner: nn.Module, teacher: nn.Module, task: Task, config: C
         weight = config.first + progress * (config.last - config.first)
 
     def error(m: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        z, v = m(x).float(), teacher(x).float()  # equivalent: they are float32 in exact claims
+        z, v = task.logits(m(x)), task.logits(teacher(x))  # equivalent: they are float32 in exact claims
         return loss(z, v, y, weight, config.temperature)
 
     return fit(learner, task, error, lr=config.lr, after_step=anneal)
@@ -216,19 +223,22 @@ def distil(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -
     return follow_outputs(learner, teacher, task.with_steps(task.steps - steps), config)
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """`model` is the teacher; returns the trained student."""
-    return distil(student(classes_of(model, task)), model, task, config)
+    return distil(student_of(model, task), model, task, config)
 
 
+@on_copies
 def control_distillation(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The second stage alone: the same student from the same random weights, distilled for all of the steps."""
-    return follow_outputs(student(classes_of(model, task)), frozen(model, task), task, config)
+    return follow_outputs(student_of(model, task), frozen(model, task), task, config)
 
 
+@on_copies
 def control_alone(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same student from the same random weights for all of the steps, without a teacher."""
-    return fit(student(classes_of(model, task)), task, lr=config.lr)
+    return fit(student_of(model, task), task, lr=config.lr)
 
 
 def claim_hint_loss(lab: Lab) -> float:
@@ -471,7 +481,7 @@ def claim_student_is_thin_and_deep(lab: Lab) -> float:
 
 def unpredicted(lab: Lab, model: nn.Module) -> float:
     """Share of the hint's variance on test images that the best linear map of the guided layer, fitted on training images, leaves."""
-    image = lab.task.train.images[:1]
+    image = lab.task.train.first(1).images
     h, hint = middle(lab.reference, image, lab.config.hint)
     g, _ = middle(model, image, lab.config.guided, hint)
 
@@ -480,7 +490,7 @@ def unpredicted(lab: Lab, model: nn.Module) -> float:
         y = up_to(network.eval(), name, x.to(lab.task.device)).double().cpu()
         return y.movedim(1, 3).flatten(0, 2)
 
-    part = (lab.task.train.images[:128], lab.task.test.images[:128])
+    part = (lab.task.train.first(128).images, lab.task.test.images[:128])
     (v, v_test), (u, u_test) = ([places(network, name, x) for x in part] for network, name in ((model, g), (lab.reference, h)))
     answer = torch.linalg.lstsq(v - v.mean(0), u - u.mean(0)).solution
     left = u_test - u.mean(0) - (v_test - v.mean(0)) @ answer

@@ -31,7 +31,7 @@ from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import fresh, name_the_kept, responses
 from methods.kit.surgery import widths
-from methods.kit.task import Split, Task
+from methods.kit.task import Split, Task, on_copies
 from methods.kit.train import fit
 
 
@@ -223,11 +223,13 @@ def grow(model: nn.Module, task: Task, config: Config, new: New | None = None) -
     return model.eval()
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Grow the network and train all of it on the labels, at a lower rate than one with random weights."""
     return fit(grow(model, task, config), task, share=config.share, lr=config.lower * config.rate)
 
 
+@on_copies
 def control_alone(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same large network from random weights, at their rate."""
     return fit(fresh(like), task, share=config.share, lr=config.rate)
@@ -245,6 +247,7 @@ def padded(layer: Any, axis: int, source: Tensor) -> None:
             old.transpose(0, axis)[again] = new.transpose(0, axis)[again]
 
 
+@on_copies
 def control_random_pad(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """As large, but with random channels in place of the copies, §3.2; what it gains in depth is the method's."""
     return fit(grow(model, task, config, padded), task, share=config.share, lr=config.lower * config.rate)
@@ -314,7 +317,7 @@ def function_change(case: str, dtype: torch.dtype) -> float:
                 n = len(layer.weight)  # three are the outputs
                 as_large &= len(grown.get_submodule(name).weight) == (round(config.widen * n) if n != 3 else n)
         with torch.no_grad():
-            before, after = network.eval()(task.train.images[:9]), grown(task.train.images[:9])
+            before, after = network.eval()(task.train.first(9).images), grown(task.train.first(9).images)
         worst = max(worst, float((before - after).abs().max() / before.abs().max()) if as_large else float("inf"))
     return worst
 

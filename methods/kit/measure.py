@@ -17,7 +17,7 @@ from torch.utils.flop_counter import flop_registry
 
 from methods.kit import pack as packing
 from methods.kit.layout import Watching, laid_out
-from methods.kit.task import Task
+from methods.kit.task import Task, numbers, suited
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def measure(
     """
     model.eval()
     numbers = list(_numbers(model))  # with the number that stands for zero
-    images = task.test.images[:16].to(task.device)
+    images = suited(model, task.test.first(16).images)
     multiply_adds, bit_operations = executed_work(model, images)
     return Stats(
         accuracy=task.score(model, task.test),
@@ -60,7 +60,7 @@ def measure(
         bits=weight_bits(model),
         multiply_adds=multiply_adds,
         bit_operations=bit_operations,
-        file_bytes=len(round_trip(model, images, pack or packing.pack, unpack or packing.unpack)),
+        file_bytes=len(round_trip(model, images, pack or packing.pack, unpack or packing.unpack, task.logits)),
         latency=float("nan") if reference is None else latency(model, reference, images[:8]),
     )
 
@@ -82,9 +82,13 @@ def weight_bits(model: nn.Module) -> float:
 
 
 def round_trip(
-    model: nn.Module, images: Tensor, pack: Callable[[nn.Module], bytes], unpack: Callable[[bytes, nn.Module], nn.Module]
+    model: nn.Module,
+    images: Tensor,
+    pack: Callable[[nn.Module], bytes],
+    unpack: Callable[[bytes, nn.Module], nn.Module],
+    logits: Callable[[Any], Tensor] = numbers,
 ) -> bytes:
-    """The network's file, after checking that a network read from it answers the same."""
+    """The network's file, after checking that a network read from it answers the same, as far as `logits` reads the answer."""
     file = pack(model)
     blank = copy.deepcopy(model)
     with torch.no_grad():
@@ -95,7 +99,7 @@ def round_trip(
                 elif isinstance(value, np.ndarray):
                     value.fill(0)
         again = unpack(file, blank).eval()
-        same = torch.equal(again(images).nan_to_num(), model(images).nan_to_num())
+        same = torch.equal(logits(again(images)).nan_to_num(), logits(model(images)).nan_to_num())
     if not same:
         raise ValueError(f"the file of {type(model).__name__}, read back, gives other outputs than the network that was written")
     return file
@@ -243,8 +247,8 @@ def latency(model: nn.Module, reference: nn.Module, images: Tensor, pairs: int =
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    with one_thread(), torch.no_grad(), laid_out(model, images[:1]) as ours, laid_out(reference, images[:1]) as theirs:
-        mine, others = images.to(memory_format=ours), images.to(memory_format=theirs)
+    with one_thread(), torch.no_grad(), laid_out(model, images[:1]) as ours, laid_out(reference, suited(reference, images[:1])) as theirs:
+        mine, others = images.to(memory_format=ours), suited(reference, images).to(memory_format=theirs)
         for network, batch in ((model, mine), (reference, others)):
             network.eval()(batch)
         ratios = list[float]()

@@ -10,6 +10,7 @@ from torch import nn
 
 from methods.architecture import mobilenet_v2
 from methods.distillation import hinton_distillation
+from methods.kit import nets
 from methods.kit.surgery import widths
 from methods.kit.task import Split, Task
 from methods.pruning import network_slimming, pruning_filters
@@ -54,8 +55,10 @@ def test_any_student_learns_from_any_teacher(task: Task) -> None:
     assert learner(task.test.images[:2]).shape == (2, 5)
 
 
-def test_mobilenet_takes_the_task_s_classes_and_colours(task: Task) -> None:
-    grey = Split(task.train.images[:, :1], task.train.labels)
+def test_mobilenet_takes_the_network_s_classes_and_the_task_s_colours(task: Task) -> None:
+    grey, model = Split(task.train.images[:, :1], task.train.labels), Mixed()
+    model.fc2 = nn.Linear(12, 7)  # two classes more than there are labels
     for own in (task, replace(task, train=grey, validation=grey, test=grey)):
-        small = mobilenet_v2.compress(Mixed(), own, mobilenet_v2.Config(width=0.5))
-        assert small(own.test.images[:2]).shape == (2, 5)
+        model.stem = nets.conv_bn(own.train.images.shape[1], 8)
+        small = mobilenet_v2.compress(model, own, mobilenet_v2.Config(width=0.5))
+        assert small(own.test.images[:2]).shape == (2, 7)
