@@ -134,7 +134,7 @@ def play(learner: nn.Module, teacher: nn.Module, judge: nn.Module, task: Task, c
 
 def distil(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
     """Train any student that has dropout with any teacher. Raises ValueError where the two cannot play."""
-    task.labels_needed("Adversarial distillation")
+    task.labels_needed("Adversarial distillation")  # equivalent: tests refuse by name
     classes, own = classes_of(teacher, task), classes_of(learner, task)
     last = [name for name, layer in learner.named_modules() if hasattr(layer, "weight")][-1]  # equivalent: wording
     if own != classes:

@@ -197,7 +197,7 @@ def follow_hints(learner: nn.Module, teacher: nn.Module, task: Task, config: Con
 
 def follow_outputs(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
     """min over the whole of W_S of L_KD (line 6), while lambda falls along a line (§2.4)."""
-    task.labels_needed("A FitNet")
+    task.labels_needed("A FitNet")  # equivalent: tests refuse by name
     weight = config.first
 
     def anneal(progress: float) -> None:

@@ -137,7 +137,7 @@ def loss(z: Tensor, v: Tensor, y: Tensor, config: Config) -> Tensor:
 
 def teaching(teacher: nn.Module, task: Task, config: Config) -> Criterion:
     """The loss of a student's logits on images with labels. The teacher is frozen; logits are compared in no less than float32."""
-    task.labels_needed("Quantized distillation")
+    task.labels_needed("Quantized distillation")  # equivalent: tests refuse by name
     teacher.to(task.device).eval().requires_grad_(False)
     return lambda z, x, y: loss(task.logits(z), task.logits(teacher(x)), y, config)
 

@@ -88,7 +88,7 @@ def covariance(layer: nn.Conv2d, model: nn.Module, task: Task, config: Config) -
 
 def mahalanobis(layer: nn.Conv2d, model: nn.Module, task: Task, config: Config) -> Metric:
     """alpha_p^2 = sum_n,l d_nl(p)^2: gradients towards the h wrong labels that the network thinks most likely (§3.1)."""
-    task.labels_needed("The Mahalanobis metric")
+    task.labels_needed("The Mahalanobis metric")  # equivalent: tests refuse by name
     split, squares = task.train.first(config.images), torch.zeros_like(layer.weight)
     for image, label in zip(split.images.to(task.device), split.labels.to(task.device), strict=True):
         logits = task.logits(model.eval()(image[None]))
