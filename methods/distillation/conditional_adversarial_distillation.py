@@ -141,8 +141,8 @@ def distil(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -
         raise ValueError(f"student: {last} tells {own} classes apart, the teacher {classes}; logits are compared one by one (Eq. 6)")
     if not any(isinstance(layer, nn.Dropout | nn.Dropout2d) and layer.p for layer in learner.modules()):
         raise ValueError(f"student: no dropout in any layer up to {last}, the generator's only noise (§3.1); add nn.Dropout to its blocks")
-    if task.train.labels.max() >= classes:
-        raise ValueError(f"teacher: tells {classes} classes apart, but there are labels up to {int(task.train.labels.max())}")
+    if (highest := max(int(y.max()) for _, y in task.train.chunks())) >= classes:
+        raise ValueError(f"teacher: tells {classes} classes apart, but there are labels up to {highest}")
     return play(learner, teacher, discriminator(classes, config), task, config)
 
 

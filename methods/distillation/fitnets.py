@@ -31,7 +31,7 @@ from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
 from methods.kit.measure import multiply_adds
-from methods.kit.task import Split, Task, classes_of, on_copies
+from methods.kit.task import Split, Task, classes_of, numbers, on_copies
 from methods.kit.train import fit
 
 
@@ -66,6 +66,9 @@ def student_of(teacher: nn.Module, task: Task) -> nn.Module:
     """The student for the teacher's classes and the task's images."""
     image = task.train.first(1).images
     return student(classes_of(teacher, task), image.shape[1]).to(image)
+
+
+Logits = Callable[[Any], Tensor]  # reads them in what a network answers
 
 
 class Layer(NamedTuple):
@@ -120,7 +123,7 @@ def layers(model: nn.Module, image: Tensor) -> tuple[dict[str, Layer], int]:
     return found, len(acts) + 1  # the last layer has no non-linearity
 
 
-def passed_by(model: nn.Module, name: str, image: Tensor) -> bool:
+def passed_by(model: nn.Module, name: str, image: Tensor, logits: Logits) -> bool:
     """Whether the image still reaches the output of a frozen network, on a shortcut, when the layer lets nothing through."""
 
     def shut(layer: nn.Module, inputs: object, y: Tensor) -> Tensor:
@@ -128,10 +131,12 @@ def passed_by(model: nn.Module, name: str, image: Tensor) -> bool:
         return y.detach()
 
     handle = model.get_submodule(name).register_forward_hook(shut)
-    return model(image.detach().requires_grad_()).requires_grad  # equivalent: nobody else needs the image
+    return logits(model(image.detach().requires_grad_())).requires_grad  # equivalent: nobody else needs the image
 
 
-def middle(model: nn.Module, image: Tensor, named: str = "", hint: Layer | None = None) -> tuple[str, Layer]:
+def middle(
+    model: nn.Module, image: Tensor, named: str = "", hint: Layer | None = None, logits: Logits = numbers
+) -> tuple[str, Layer]:
     """The middle layer of the network (§2.2), or the named one; where it is to follow a hint, its maps must not be smaller.
 
     Raises ValueError with the reason against every layer that might have been it.
@@ -148,7 +153,7 @@ def middle(model: nn.Module, image: Tensor, named: str = "", hint: Layer | None 
     for name in sorted(names, key=rank):
         if hint and min(kernel(hint, found[name])) < 1:
             reasons[name] = f"maps of {tuple(found[name].shape[1:])} are smaller than the hint's {tuple(hint.shape[1:])}"
-        elif passed_by(probe, name, image):
+        elif passed_by(probe, name, image, logits):
             reasons[name] = "a shortcut leads past it"
         else:
             return name, found[name]
@@ -182,8 +187,8 @@ def loss(z: Tensor, v: Tensor, y: Tensor, weight: float, temperature: float) -> 
 def follow_hints(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
     """min over W_Guided and W_r of L_HT (lines 1-5), without labels. Returns the regressor, which has done its work."""
     image = task.train.first(1).images  # equivalent: one image or two
-    h, hint = middle(teacher, image, config.hint)
-    g, guided = middle(learner, image, config.guided, hint)
+    h, hint = middle(teacher, image, config.hint, logits=task.logits)
+    g, guided = middle(learner, image, config.guided, hint, task.logits)
     pair = nn.ModuleList([learner, regressor(hint, guided).to(image)])  # layers above the guided one get no gradient and do not move
     places = hint.shape[1:].numel()
 

@@ -52,7 +52,7 @@ def objects(labels: Tensor) -> tuple[Tensor, Tensor]:
 def mosaics(split: Split | Stream, chance: torch.Generator) -> Split:
     """Each four images (C, H, W), made smaller and moved, on a canvas (C, 2H, 2W) of noise, or left out."""
     count = len(split) // 4
-    images, layout = split.images[: 4 * count], torch.arange(count) % 4096
+    images, layout = split.images[: 4 * count].float(), torch.arange(count) % 4096
     shown = torch.rand(count, 4, generator=chance) >= EMPTY
     low, high = (2 * (LAYOUTS[layout] - CELLS)).flatten(0, 1).chunk(2, 1)  # in the cell
     side, centre = high - low, low + high - 1  # affine_grid measures from -1 to 1
@@ -66,7 +66,11 @@ def mosaics(split: Split | Stream, chance: torch.Generator) -> Split:
 
 
 def in_mosaics(task: Task) -> Task:
-    """The task as detection, whatever the seed the same; a batch is an eighth as many mosaics, at least one."""
+    """The task as detection, whatever the seed the same; a batch is an eighth as many mosaics, at least one.
+
+    Raises ValueError where images have no classes, `DataError` where they are streamed.
+    """
+    task.labels_needed("A detector's mosaic")
     chance = torch.Generator().manual_seed(0)
     train, validation, test = (mosaics(split, chance) for split in (task.train, task.validation, task.test))
     batch = max(1, task.batch // 8)

@@ -75,7 +75,7 @@ def encode(tensor: Tensor, scale: Tensor | None = None, sparse: bool = True) -> 
             bits = width(len(levels))
             head = len(levels).to_bytes(2, "little") + levels.tobytes()
             options.append(Coded("codebook", bits, head + to_bits(codes.astype(np.int64), bits)))
-        steps = grid_of(values, None if scale is None else scale.detach().cpu().numpy().reshape(-1))
+        steps = grid_of(values, None if scale is None or tensor.dtype == torch.bfloat16 else scale.detach().cpu().numpy().reshape(-1))
         if steps is not None:
             low = int(steps.min())
             bits = width(int(steps.max()) - low + 1)
