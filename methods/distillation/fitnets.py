@@ -100,18 +100,20 @@ def up_to(model: nn.Module, name: str, x: Tensor) -> Tensor:
 
 
 def layers(model: nn.Module, image: Tensor) -> tuple[dict[str, Layer], int]:
-    """What answers with maps behind a non-linearity, by name; and the network's depth in layers."""
+    """What answers behind a non-linearity, by name; and the network's depth in layers."""
     acts, found, latest = list[nn.Module](), dict[str, Layer](), None
 
     def watch(name: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], y: Any) -> None:
             nonlocal latest
+            if not isinstance(y, Tensor):  # of attention, for instance
+                return
             kind = type(layer).__module__.rpartition(".")[2]  # equivalent: a layer knows its module, too
             if kind == "activation":
                 acts.append(layer)
             if kind == "activation" or (kind == "pooling" and inputs[0] is latest):
                 latest = y
-            if y is latest and y.ndim == 4:
+            if y is latest:
                 found.setdefault(name, Layer(len(acts), y.shape[1:], acts[-1]))
 
         return hook
@@ -145,12 +147,13 @@ def middle(
     found, depth = layers(probe, image)
     names = [name for name in found if named in ("", name)]
     reasons = {} if names else {named or "network": "no maps behind a non-linearity module"}
+    reasons |= {name: "answers without maps" for name in names if len(found[name].shape) != 3}
 
     def rank(name: str) -> tuple[Any, ...]:
         place, shape, _ = found[name]  # of two the lower one, for more freedom (§2.2), with its pooling
         return shape[1:] if hint else (), abs(2 * place - depth), place, -names.index(name)
 
-    for name in sorted(names, key=rank):
+    for name in sorted(set(names) - set(reasons), key=rank):
         if hint and min(kernel(hint, found[name])) < 1:
             reasons[name] = f"maps of {tuple(found[name].shape[1:])} are smaller than the hint's {tuple(hint.shape[1:])}"
         elif passed_by(probe, name, image, logits):

@@ -80,6 +80,8 @@ def reference(task: Task) -> nn.Module:
 
 def student(task: Task, config: Config, classes: int) -> nn.Module:
     """A smaller body under the same head."""
+    if classes < 1:
+        raise ValueError(f"teacher: answers {classes + 4} numbers a place, a detector's are a score for each class and four offsets")
     image = task.train.first(1).images
     body = nets.trained("resnet8", task.name) if config.student == "labels" else nets.resnet(8, colours=image.shape[1])
     return nn.Sequential(OrderedDict(body=body[:-3], head=head(64, classes))).to(image)  # type: ignore[index]

@@ -185,7 +185,8 @@ class Task:
 
     Methods that search look at `validation`, never at `test`. `digest` identifies the images and the slice. All that learns, is
     calibrated or is judged does so on `device`, "cpu" or "cuda:0" for instance; images wait on the processor until they are used.
-    `loss(logits, labels)` is what training makes smaller, `score(model, split)` what is measured and searched for. Where a network
+    `loss(logits, labels)` is what training makes smaller, `score(model, split)` what is measured and searched for, the larger
+    the better. Where a network
     answers with something else than a tensor, `outputs` says how its logits come out.
     """
 
@@ -334,7 +335,7 @@ def on_copies(build: Build) -> Build:
     """For `compress` and controls: they get copies, which they may change, of the networks that they are given.
 
     The copies are on the task's device and in evaluation mode, and images have the first one's floating type. Raises TypeError
-    where torch cannot do in that type what the method wants.
+    where torch cannot do in that type what the method wants, ValueError where the network does not run on the task's images.
     """
 
     @wraps(build)
@@ -344,13 +345,21 @@ def on_copies(build: Build) -> Build:
         try:
             return build(mine, task.to(kind), config, *others)
         except RuntimeError as problem:
+            try:
+                with evaluating(model), torch.no_grad():
+                    model(image := suited(model, task.train.first(1).images))
+            except RuntimeError as cause:
+                raise ValueError(f"{type(model).__name__}: does not run on images {tuple(image.shape)} ({line_of(cause)})") from cause
             if kind == torch.float32:
                 raise
             method = f"{build.__module__.rpartition('.')[2]}.{build.__name__}"
-            reason = str(problem).strip().splitlines()[0]
-            raise TypeError(f"{method}: cannot be done in {kind} ({reason}); give it model.float()") from problem
+            raise TypeError(f"{method}: cannot be done in {kind} ({line_of(problem)}); give it model.float()") from problem
 
     return apart
+
+
+def line_of(problem: Exception) -> str:
+    return str(problem).strip().partition("\n")[0]
 
 
 def augment(images: Tensor, generator: torch.Generator, pad: int = 4) -> Tensor:

@@ -126,7 +126,7 @@ def test_what_is_no_class_or_tensor_or_cannot_be_trained_is_refused_in_a_line(id
     method, config = quick(id)
     task = some_task(id)
     lines = [_attempt(method.compress, Named(network(id)), task, config), _attempt(method.compress, network(id).half(), task, config)]
-    assert all(line == "" or ("outputs=lambda y: y['logits']" in line or "float16" in line) and "\n" not in line for line in lines)
+    assert all(line == "" or (("outputs=lambda y: y['logits']" in line or "float16" in line) and "\n" not in line) for line in lines)
 
 
 def _attempt(compress: Any, model: nn.Module, task: Task, config: Any) -> str:
