@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial, wraps
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,15 @@ class Split:
 
     def chunks(self, size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
         yield from zip(self.images.split(size), self.labels.split(size), strict=True)
+
+    def endless(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of that size, or of all images where there are fewer, each image once an epoch but for an incomplete last batch."""
+        size, order = min(size, len(self)), torch.empty(0, dtype=torch.long)
+        while True:
+            if len(order) < size:
+                order = torch.randperm(len(self), generator=generator)
+            pick, order = order[:size], order[size:]
+            yield self.images[pick], self.labels[pick]
 
     def to(self, kind: torch.dtype) -> Split:
         """With images of this floating type; the same tensors where they have it."""
@@ -96,6 +105,11 @@ class Stream:
     def chunks(self, size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
         for x, y in self.batches():
             yield from zip(x.split(size), y.split(size), strict=True)
+
+    def endless(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """The loader's own batches, in its order, from the beginning again when it ends."""
+        while True:
+            yield from self.batches()
 
     def to(self, kind: torch.dtype) -> Stream:
         return replace(self, kind=kind)
@@ -225,32 +239,14 @@ class Task:
     def batches(self, share: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
         """A `share` of the budget: shuffled, mirrored and shifted batches (batch, C, H, W), (batch,). Same seed, same batches.
 
-        Of a stream they are the loader's own batches, in its order, from the beginning again when it ends.
+        Of a stream they are the loader's own batches.
         """
         generator = torch.Generator().manual_seed(self.seed)
         total = max(1, round(share * self.steps))
-        for images, labels in self._streamed(total) if isinstance(self.train, Stream) else self._drawn(self.train, total, generator):
+        for images, labels in islice(self.train.endless(self.batch, generator), total):
             if self.augmented:
                 images = augment(images, generator)
             yield images.to(self.device).contiguous(), labels.to(self.device)
-
-    def _drawn(self, split: Split, total: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        size = min(self.batch, len(split))
-        order = torch.empty(0, dtype=torch.long)
-        for _ in range(total):
-            if len(order) < size:
-                order = torch.randperm(len(split), generator=generator)
-            pick, order = order[:size], order[size:]
-            yield split.images[pick], split.labels[pick]
-
-    def _streamed(self, total: int) -> Iterator[tuple[Tensor, Tensor]]:
-        assert isinstance(self.train, Stream)
-        while total > 0:
-            for batch in self.train.batches():
-                yield batch
-                total -= 1
-                if not total:
-                    break
 
     def with_steps(self, steps: int) -> Task:
         return replace(self, steps=steps)
@@ -272,7 +268,7 @@ class Task:
         """
         parts = {"train": train, "validation": validation, "test": test}
         for which, loader in parts.items():
-            if stream and iter(loader) is loader:
+            if stream and isinstance(loader, Iterator):
                 raise DataError(f"{which}: can be read only once; a stream wants what can be read again and again, a DataLoader or a list")
         splits = [Stream(part, which) if stream else gather(part, which) for which, part in parts.items()]
         heads = [split.first(64) if isinstance(split, Stream) else split for split in splits]  # what the digest knows of a stream
