@@ -289,10 +289,10 @@ def described(labels: Tensor) -> str:
 
 
 def checked(x: Tensor, y: Tensor, which: str) -> tuple[Tensor, Tensor]:
-    """One batch: images of a floating type, whole labels as int64. Raises `DataError` where they are no images and labels."""
+    """One batch on the processor: images of a floating type, whole labels as int64. Raises `DataError` where they are none."""
     if x.ndim != 4 or y.shape[:1] != x.shape[:1]:
         raise DataError(f"{which}: wants images (N, C, H, W) and labels (N, ...), got {tuple(x.shape)} and {tuple(y.shape)}")
-    return x if x.is_floating_point() else x.float(), y if y.is_floating_point() else y.long()
+    return (x if x.is_floating_point() else x.float()).cpu(), (y if y.is_floating_point() else y.long()).cpu()
 
 
 def joined(batches: list[tuple[Tensor, Tensor]]) -> Split:
@@ -335,8 +335,8 @@ def on_copies(build: Build) -> Build:
     """
 
     @wraps(build)
-    def apart(model: nn.Module, task: Task, config: Any, *like: nn.Module) -> nn.Module:
-        mine, *others = (twin(network).to(task.device).eval() for network in (model, *like))
+    def apart(model: nn.Module, task: Task, config: Any, like: nn.Module | None = None) -> nn.Module:
+        mine, *others = (twin(network).to(task.device).eval() for network in (model, like) if network is not None)
         kind = next((p.dtype for p in chain(mine.parameters(), mine.buffers()) if p.is_floating_point()), torch.float32)
         try:
             return build(mine, task.to(kind), config, *others)

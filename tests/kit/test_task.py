@@ -141,6 +141,18 @@ def test_what_a_type_cannot_do_is_refused_in_a_line() -> None:
         on_copies(compress)(Answers(lambda y: y).bfloat16(), own(), None)
 
 
+def test_controls_get_a_copy_of_what_they_are_compared_with() -> None:
+    @on_copies
+    def control_zero(model: nn.Module, task: Task, config: object, like: nn.Module) -> nn.Module:
+        return like.requires_grad_(False)
+
+    model, like = Answers(lambda y: y), Answers(lambda y: y).double()
+    for got in (control_zero(model, own(), None, like), control_zero(model=model, task=own(), config=None, like=like)):
+        assert got is not like
+        assert got.fc.weight.dtype == torch.float64
+    assert like.fc.weight.requires_grad
+
+
 def test_copies_hold_what_a_layer_computed() -> None:
     model = nn.Sequential(spectral_norm(nn.Conv2d(3, 4, 3)), nn.Flatten(), nn.Linear(144, 2))
     prune.l1_unstructured(model[2], "weight", 0.5)
