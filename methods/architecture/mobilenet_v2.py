@@ -11,8 +11,9 @@ Departures: the CIFAR-sized network has four rows of Table 2's kind on 32x32 ima
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import conv_bn, count, head, on_meta
-from methods.kit.task import Split, Task
+from methods.kit.task import Split, Task, classes_of, on_copies
 from methods.kit.train import fit
 
 Rows = Sequence[tuple[int, int, int, int]]  # expansion t, channels c, repeats n, first stride s
@@ -79,8 +80,14 @@ def build(variant: str) -> nn.Module:
     return mobilenet_v2(IMAGENET, float(variant), classes=1000)
 
 
-def small(task: Task, config: Config, bottleneck: type[nn.Module] | None = None) -> nn.Module:
-    return mobilenet_v2(CIFAR, config.width, task.classes, task.train.images.shape[1], stem=16, last=256, bottleneck=bottleneck)
+def small(config: Config, classes: int, colours: int, bottleneck: type[nn.Module] | None = None) -> nn.Module:
+    return mobilenet_v2(CIFAR, config.width, classes, colours, stem=16, last=256, bottleneck=bottleneck)
+
+
+def trained(build: Callable[..., nn.Module], model: nn.Module, task: Task, config: Config) -> nn.Module:
+    """What is built for the classes of the network that it replaces and the task's images, trained from scratch."""
+    image = task.train.first(1).images
+    return fit(build(classes=classes_of(model, task), colours=image.shape[1]).to(image), task, lr=config.lr)
 
 
 def reference(task: Task) -> nn.Module:
@@ -88,30 +95,34 @@ def reference(task: Task) -> nn.Module:
     return nets.trained("resnet20", task.name)
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """The compact network in place of `model`, trained from scratch."""
-    return fit(small(task, config), task, lr=config.lr)
+    return trained(partial(small, config), model, task, config)
 
 
+@on_copies
 def control_nonlinear_bottleneck(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same network with a ReLU6 behind every projection (Figure 6a)."""
-    return fit(small(task, config, nn.ReLU6), task, lr=config.lr)
+    return trained(partial(small, config, bottleneck=nn.ReLU6), model, task, config)
 
 
-def plain(width: int, task: Task) -> nn.Sequential:
+def plain(width: int, classes: int, colours: int) -> nn.Sequential:
     """Ordinary 3x3 convolutions with the same strides and the same number of spatial filters, and no shortcuts."""
-    layers: list[nn.Module] = [conv_bn(task.train.images.shape[1], width, stride=2)]
+    layers: list[nn.Module] = [conv_bn(colours, width, stride=2)]
     for channels, stride in ((1, 1), (1, 2), (2, 1), (2, 1), (4, 2), (4, 1)):
         layers.append(conv_bn(layers[-1].conv.out_channels, channels * width, stride=stride))
-    return nn.Sequential(*layers, nn.Sequential(OrderedDict(head(4 * width, task.classes))))
+    return nn.Sequential(*layers, nn.Sequential(OrderedDict(head(4 * width, classes))))
 
 
+@on_copies
 def control_plain(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Ordinary convolutions at the width whose multiply-adds come closest."""
-    image = task.train.images[:1].to("meta")
-    goal = multiply_adds(on_meta(lambda: small(task, config)), image)
-    width = min(range(4, 64), key=lambda w: abs(multiply_adds(on_meta(lambda: plain(w, task)), image) - goal))
-    return fit(plain(width, task), task, lr=config.lr)
+    image = task.train.first(1).images.float().to("meta")
+    shape = {"classes": classes_of(model, task), "colours": image.shape[1]}
+    goal = multiply_adds(on_meta(lambda: small(config, **shape)), image)
+    width = min(range(4, 64), key=lambda w: abs(multiply_adds(on_meta(lambda: plain(w, **shape)), image) - goal))
+    return trained(partial(plain, width), model, task, config)
 
 
 def claim_parameters(lab: Lab, variant: str) -> float:
@@ -171,7 +182,8 @@ def claim_block_equals_equations(lab: Lab) -> float:
 def claim_returns_inverted_residuals(lab: Lab) -> float:
     """How many bottlenecks of the returned network are rectified, fail to expand six times, or lack their shortcut."""
     part = Split(torch.randn(32, 3, 32, 32), torch.arange(32) % 4)
-    model = compress(nn.Identity(), Task("toy", part, part, part, steps=2, batch=16, augmented=False), Config(width=0.5))
+    task = Task("toy", part, part, part, steps=2, batch=16, augmented=False)
+    model = compress(nn.Sequential(OrderedDict(head(3, 4))), task, Config(width=0.5))
     x, wrong, blocks = part.images, 0, [layer for layer in model if isinstance(layer, InvertedResidual)]
     with torch.no_grad():
         for layer in model:

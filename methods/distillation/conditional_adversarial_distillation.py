@@ -28,11 +28,10 @@ from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from methods.distillation import hinton_distillation as hinton
-from methods.distillation.hinton_distillation import classes_of
 from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
-from methods.kit.task import Split, Task
+from methods.kit.task import Split, Task, classes_of, on_copies
 from methods.kit.train import descend, fit, schedule
 
 
@@ -122,7 +121,7 @@ def play(learner: nn.Module, teacher: nn.Module, judge: nn.Module, task: Task, c
     velocity, step = dict[Tensor, Tensor | None](), count(1)
 
     def loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        t, s = teacher(x).float(), network(x).float()
+        t, s = task.logits(teacher(x)).float(), task.logits(network(x)).float()
         with torch.autocast(x.device.type, enabled=False):
             gain = judge_gain(judge, t, s.detach(), y)  # equivalent: F is fixed anyway, as gradients are asked of D alone
             for p, gradient in zip(params, torch.autograd.grad(-gain, params), strict=True):
@@ -135,28 +134,32 @@ def play(learner: nn.Module, teacher: nn.Module, judge: nn.Module, task: Task, c
 
 def distil(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
     """Train any student that has dropout with any teacher. Raises ValueError where the two cannot play."""
+    task.labels_needed("Adversarial distillation")  # equivalent: tests refuse by name
     classes, own = classes_of(teacher, task), classes_of(learner, task)
     last = [name for name, layer in learner.named_modules() if hasattr(layer, "weight")][-1]  # equivalent: wording
     if own != classes:
         raise ValueError(f"student: {last} tells {own} classes apart, the teacher {classes}; logits are compared one by one (Eq. 6)")
     if not any(isinstance(layer, nn.Dropout | nn.Dropout2d) and layer.p for layer in learner.modules()):
         raise ValueError(f"student: no dropout in any layer up to {last}, the generator's only noise (§3.1); add nn.Dropout to its blocks")
-    if task.train.labels.max() >= classes:
-        raise ValueError(f"teacher: tells {classes} classes apart, but there are labels up to {int(task.train.labels.max())}")
+    if (highest := max(int(y.max()) for _, y in task.train.chunks())) >= classes:
+        raise ValueError(f"teacher: tells {classes} classes apart, but there are labels up to {highest}")
     return play(learner, teacher, discriminator(classes, config), task, config)
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """`model` is the teacher; returns the trained student, in which dropout is off."""
     return distil(student(task, config, classes_of(model, task)), model, task, config)
 
 
+@on_copies
 def control_hinton(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same student on the same batches, distilled by fixed distance: L_S / 2 + T^2 L_KD (Eq. 4)."""
     fixed = hinton.Config(temperature=config.temperature, hard_weight=0.5, lr=config.lr)
     return hinton.distil(student(task, config, classes_of(model, task)), model, task, fixed)
 
 
+@on_copies
 def control_alone(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same student from the same weights on the same batches, without a teacher."""
     return fit(student(task, config, classes_of(model, task)), task, lr=config.lr)

@@ -26,12 +26,12 @@ import torch.nn.functional as F
 from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 
-from methods.distillation.hinton_distillation import classes_of, soft_loss
+from methods.distillation.hinton_distillation import soft_loss
 from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
 from methods.kit.measure import multiply_adds
-from methods.kit.task import Split, Task
+from methods.kit.task import Split, Task, classes_of, numbers, on_copies
 from methods.kit.train import fit
 
 
@@ -57,9 +57,18 @@ def reference(task: Task) -> nn.Module:
     return nets.trained("vgg_wide", task.name)
 
 
-def student(classes: int) -> nn.Module:
+def student(classes: int, colours: int = 3) -> nn.Module:
     """Thinner and deeper than the teacher, from random weights."""
-    return nets.vgg(THIN, classes)
+    return nets.vgg(THIN, classes, colours)
+
+
+def student_of(teacher: nn.Module, task: Task) -> nn.Module:
+    """The student for the teacher's classes and the task's images."""
+    image = task.train.first(1).images
+    return student(classes_of(teacher, task), image.shape[1]).to(image)
+
+
+Logits = Callable[[Any], Tensor]  # reads them in what a network answers
 
 
 class Layer(NamedTuple):
@@ -91,18 +100,20 @@ def up_to(model: nn.Module, name: str, x: Tensor) -> Tensor:
 
 
 def layers(model: nn.Module, image: Tensor) -> tuple[dict[str, Layer], int]:
-    """What answers with maps behind a non-linearity, by name; and the network's depth in layers."""
+    """What answers behind a non-linearity, by name; and the network's depth in layers."""
     acts, found, latest = list[nn.Module](), dict[str, Layer](), None
 
     def watch(name: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], y: Any) -> None:
             nonlocal latest
+            if not isinstance(y, Tensor):  # of attention, for instance
+                return
             kind = type(layer).__module__.rpartition(".")[2]  # equivalent: a layer knows its module, too
             if kind == "activation":
                 acts.append(layer)
             if kind == "activation" or (kind == "pooling" and inputs[0] is latest):
                 latest = y
-            if y is latest and y.ndim == 4:
+            if y is latest:
                 found.setdefault(name, Layer(len(acts), y.shape[1:], acts[-1]))
 
         return hook
@@ -114,7 +125,7 @@ def layers(model: nn.Module, image: Tensor) -> tuple[dict[str, Layer], int]:
     return found, len(acts) + 1  # the last layer has no non-linearity
 
 
-def passed_by(model: nn.Module, name: str, image: Tensor) -> bool:
+def passed_by(model: nn.Module, name: str, image: Tensor, logits: Logits) -> bool:
     """Whether the image still reaches the output of a frozen network, on a shortcut, when the layer lets nothing through."""
 
     def shut(layer: nn.Module, inputs: object, y: Tensor) -> Tensor:
@@ -122,10 +133,12 @@ def passed_by(model: nn.Module, name: str, image: Tensor) -> bool:
         return y.detach()
 
     handle = model.get_submodule(name).register_forward_hook(shut)
-    return model(image.detach().requires_grad_()).requires_grad  # equivalent: nobody else needs the image
+    return logits(model(image.detach().requires_grad_())).requires_grad  # equivalent: nobody else needs the image
 
 
-def middle(model: nn.Module, image: Tensor, named: str = "", hint: Layer | None = None) -> tuple[str, Layer]:
+def middle(
+    model: nn.Module, image: Tensor, named: str = "", hint: Layer | None = None, logits: Logits = numbers
+) -> tuple[str, Layer]:
     """The middle layer of the network (§2.2), or the named one; where it is to follow a hint, its maps must not be smaller.
 
     Raises ValueError with the reason against every layer that might have been it.
@@ -134,15 +147,16 @@ def middle(model: nn.Module, image: Tensor, named: str = "", hint: Layer | None 
     found, depth = layers(probe, image)
     names = [name for name in found if named in ("", name)]
     reasons = {} if names else {named or "network": "no maps behind a non-linearity module"}
+    reasons |= {name: "answers without maps" for name in names if len(found[name].shape) != 3}
 
     def rank(name: str) -> tuple[Any, ...]:
         place, shape, _ = found[name]  # of two the lower one, for more freedom (§2.2), with its pooling
         return shape[1:] if hint else (), abs(2 * place - depth), place, -names.index(name)
 
-    for name in sorted(names, key=rank):
+    for name in sorted(set(names) - set(reasons), key=rank):
         if hint and min(kernel(hint, found[name])) < 1:
             reasons[name] = f"maps of {tuple(found[name].shape[1:])} are smaller than the hint's {tuple(hint.shape[1:])}"
-        elif passed_by(probe, name, image):
+        elif passed_by(probe, name, image, logits):
             reasons[name] = "a shortcut leads past it"
         else:
             return name, found[name]
@@ -175,10 +189,10 @@ def loss(z: Tensor, v: Tensor, y: Tensor, weight: float, temperature: float) -> 
 
 def follow_hints(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
     """min over W_Guided and W_r of L_HT (lines 1-5), without labels. Returns the regressor, which has done its work."""
-    image = task.train.images[:1]  # equivalent: one image or two
-    h, hint = middle(teacher, image, config.hint)
-    g, guided = middle(learner, image, config.guided, hint)
-    pair = nn.ModuleList([learner, regressor(hint, guided)])  # layers above the guided one get no gradient and do not move
+    image = task.train.first(1).images  # equivalent: one image or two
+    h, hint = middle(teacher, image, config.hint, logits=task.logits)
+    g, guided = middle(learner, image, config.guided, hint, task.logits)
+    pair = nn.ModuleList([learner, regressor(hint, guided).to(image)])  # layers above the guided one get no gradient and do not move
     places = hint.shape[1:].numel()
 
     def error(m: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -191,6 +205,7 @@ def follow_hints(learner: nn.Module, teacher: nn.Module, task: Task, config: Con
 
 def follow_outputs(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
     """min over the whole of W_S of L_KD (line 6), while lambda falls along a line (§2.4)."""
+    task.labels_needed("A FitNet")  # equivalent: tests refuse by name
     weight = config.first
 
     def anneal(progress: float) -> None:
@@ -198,7 +213,7 @@ def follow_outputs(learner: nn.Module, teacher: nn.Module, task: Task, config: C
         weight = config.first + progress * (config.last - config.first)
 
     def error(m: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        z, v = m(x).float(), teacher(x).float()  # equivalent: they are float32 in exact claims
+        z, v = task.logits(m(x)), task.logits(teacher(x))  # equivalent: they are float32 in exact claims
         return loss(z, v, y, weight, config.temperature)
 
     return fit(learner, task, error, lr=config.lr, after_step=anneal)
@@ -216,19 +231,22 @@ def distil(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -
     return follow_outputs(learner, teacher, task.with_steps(task.steps - steps), config)
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """`model` is the teacher; returns the trained student."""
-    return distil(student(classes_of(model, task)), model, task, config)
+    return distil(student_of(model, task), model, task, config)
 
 
+@on_copies
 def control_distillation(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The second stage alone: the same student from the same random weights, distilled for all of the steps."""
-    return follow_outputs(student(classes_of(model, task)), frozen(model, task), task, config)
+    return follow_outputs(student_of(model, task), frozen(model, task), task, config)
 
 
+@on_copies
 def control_alone(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same student from the same random weights for all of the steps, without a teacher."""
-    return fit(student(classes_of(model, task)), task, lr=config.lr)
+    return fit(student_of(model, task), task, lr=config.lr)
 
 
 def claim_hint_loss(lab: Lab) -> float:
@@ -471,7 +489,7 @@ def claim_student_is_thin_and_deep(lab: Lab) -> float:
 
 def unpredicted(lab: Lab, model: nn.Module) -> float:
     """Share of the hint's variance on test images that the best linear map of the guided layer, fitted on training images, leaves."""
-    image = lab.task.train.images[:1]
+    image = lab.task.train.first(1).images
     h, hint = middle(lab.reference, image, lab.config.hint)
     g, _ = middle(model, image, lab.config.guided, hint)
 
@@ -480,7 +498,7 @@ def unpredicted(lab: Lab, model: nn.Module) -> float:
         y = up_to(network.eval(), name, x.to(lab.task.device)).double().cpu()
         return y.movedim(1, 3).flatten(0, 2)
 
-    part = (lab.task.train.images[:128], lab.task.test.images[:128])
+    part = (lab.task.train.first(128).images, lab.task.test.images[:128])
     (v, v_test), (u, u_test) = ([places(network, name, x) for x in part] for network, name in ((model, g), (lab.reference, h)))
     answer = torch.linalg.lstsq(v - v.mean(0), u - u.mean(0)).solution
     left = u_test - u.mean(0) - (v_test - v.mean(0)) @ answer

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
-from methods.kit.task import Split, Task
+from methods.kit.task import Split, Task, classes_of, on_copies
 from methods.kit.train import fit
 
 
@@ -46,14 +46,9 @@ def reference(task: Task) -> nn.Module:
 
 
 def student(task: Task, config: Config, classes: int) -> nn.Module:
-    """The small network, untrained unless the config says otherwise."""
-    return nets.trained("resnet8", task.name) if config.student == "labels" else nets.resnet(8, classes)
-
-
-def classes_of(teacher: nn.Module, task: Task) -> int:
-    """How many classes the teacher tells apart; the images it teaches with may lack some (§3)."""
-    with torch.no_grad():
-        return teacher.to(task.device).eval()(task.train.images[:1].to(task.device)).shape[1]  # equivalent: one image or two, and the CPU
+    """The small network, untrained unless the config says otherwise; for images of the task's colours and floating type."""
+    image = task.train.first(1).images
+    return (nets.trained("resnet8", task.name) if config.student == "labels" else nets.resnet(8, classes, colours=image.shape[1])).to(image)
 
 
 def soft_loss(z: Tensor, v: Tensor, temperature: float) -> Tensor:
@@ -73,15 +68,18 @@ def loss(z: Tensor, v: Tensor, y: Tensor, config: Config) -> Tensor:
 
 def distil(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
     """Train any student for the task's budget with any teacher, which is frozen. Logits are compared in float32."""
+    task.labels_needed("Hinton's distillation")  # equivalent: tests refuse by name
     teacher.to(task.device).eval().requires_grad_(False)  # equivalent: on the CPU .to() moves nothing
-    return fit(learner, task, lambda m, x, y: loss(m(x).float(), teacher(x).float(), y, config), lr=config.lr)
+    return fit(learner, task, lambda m, x, y: loss(task.logits(m(x)), task.logits(teacher(x)), y, config), lr=config.lr)
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """`model` is the teacher; returns the trained student."""
     return distil(student(task, config, classes_of(model, task)), model, task, config)
 
 
+@on_copies
 def control_alone(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same student from the same weights on the same batches, without a teacher."""
     return fit(student(task, config, classes_of(model, task)), task, lr=config.lr)

@@ -31,7 +31,7 @@ from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import fresh, name_the_kept, responses
 from methods.kit.surgery import widths
-from methods.kit.task import Split, Task
+from methods.kit.task import Split, Task, numbers, on_copies
 from methods.kit.train import fit
 
 
@@ -56,6 +56,7 @@ SIZES: dict[Any, tuple[str, ...]] = LAYERS | dict.fromkeys(NORMS, ("num_features
 READS = (tp.prune_conv_in_channels, tp.prune_linear_in_channels)
 IDEMPOTENT = (nn.ReLU, nn.ReLU6, nn.Hardtanh)  # phi(I phi(v)) = phi(v), §2.4
 Change = tuple[str, int, Tensor]  # a layer, its outputs (0) or inputs (1), and which old one each new one of these repeats
+Logits = Callable[[Any], Tensor]  # reads them in what a network answers
 New = Callable[[Any, int, Tensor], None]  # what becomes of the copies in one layer: (layer, axis, which old one each repeats)
 
 
@@ -114,7 +115,7 @@ def resize(layer: Any, axis: int, source: Tensor) -> None:
 
 
 @torch.no_grad()
-def wider(model: nn.Module, image: Tensor, changes: list[Change], new: New) -> nn.Module:
+def wider(model: nn.Module, image: Tensor, changes: list[Change], new: New, logits: Logits = numbers) -> nn.Module:
     """Net2WiderNet for one set of channels, in a copy of the network; `new` may change what is new.
 
     Raises ValueError if the network would compute something else.
@@ -122,9 +123,9 @@ def wider(model: nn.Module, image: Tensor, changes: list[Change], new: New) -> n
     grown = copy.deepcopy(model)
     for name, axis, source in changes:
         resize(grown.get_submodule(name), axis, source)
-    before, after = model.eval()(image), None  # equivalent: tracing does it
+    before, after = logits(model.eval()(image)), None  # equivalent: tracing does it
     with suppress(RuntimeError):  # sizes may be written into the network's code
-        after = grown.eval()(image)  # equivalent: tracing does it
+        after = logits(grown.eval()(image))  # equivalent: tracing does it
     enough = 1e-3 * float(before.abs().max())  # equivalent: any small number
     if after is None or after.shape != before.shape or not torch.allclose(after, before, 0, enough):  # equivalent: allclose is symmetric
         raise ValueError("with copies of its channels the network would compute something else")
@@ -133,7 +134,9 @@ def wider(model: nn.Module, image: Tensor, changes: list[Change], new: New) -> n
     return grown
 
 
-def widened(model: nn.Module, image: Tensor, factor: float, chance: torch.Generator, new: New) -> nn.Module:
+def widened(
+    model: nn.Module, image: Tensor, factor: float, chance: torch.Generator, new: New, logits: Logits = numbers
+) -> nn.Module:
     """Net2WiderNet for every layer whose channels can be copied, coupled ones with the same g. Names the others."""
     done, kept = set[str](), dict[str, str]()
     for name, layer in model.named_modules():
@@ -141,7 +144,7 @@ def widened(model: nn.Module, image: Tensor, factor: float, chance: torch.Genera
             n = len(layer.weight)
             try:
                 changes = coupled(model, image, name, mapping(n, round(factor * n), chance))
-                model = wider(model, image, changes, new)
+                model = wider(model, image, changes, new, logits)
                 done |= {changed for changed, axis, _ in changes if not axis}
             except ValueError as reason:
                 kept[name] = str(reason)  # equivalent: wording
@@ -215,7 +218,7 @@ def grow(model: nn.Module, task: Task, config: Config, new: New | None = None) -
     model, chance = model.to(task.device), torch.Generator().manual_seed(task.seed)  # equivalent: on the CPU, another seed
     images = torch.cat([x for x, _ in islice(task.batches(), config.batches)])
     if config.widen > 1:
-        model = widened(model, images[:1], config.widen, chance, new or partial(noisy, share=config.noise, chance=chance))
+        model = widened(model, images[:1], config.widen, chance, new or partial(noisy, share=config.noise, chance=chance), task.logits)
     if config.added:
         found, kept = places(model, images[:1])
         name_the_kept("Net2DeeperNet needs an idempotent activation that is a module", found, kept)
@@ -223,11 +226,13 @@ def grow(model: nn.Module, task: Task, config: Config, new: New | None = None) -
     return model.eval()
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Grow the network and train all of it on the labels, at a lower rate than one with random weights."""
     return fit(grow(model, task, config), task, share=config.share, lr=config.lower * config.rate)
 
 
+@on_copies
 def control_alone(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same large network from random weights, at their rate."""
     return fit(fresh(like), task, share=config.share, lr=config.rate)
@@ -245,6 +250,7 @@ def padded(layer: Any, axis: int, source: Tensor) -> None:
             old.transpose(0, axis)[again] = new.transpose(0, axis)[again]
 
 
+@on_copies
 def control_random_pad(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """As large, but with random channels in place of the copies, §3.2; what it gains in depth is the method's."""
     return fit(grow(model, task, config, padded), task, share=config.share, lr=config.lower * config.rate)
@@ -314,7 +320,7 @@ def function_change(case: str, dtype: torch.dtype) -> float:
                 n = len(layer.weight)  # three are the outputs
                 as_large &= len(grown.get_submodule(name).weight) == (round(config.widen * n) if n != 3 else n)
         with torch.no_grad():
-            before, after = network.eval()(task.train.images[:9]), grown(task.train.images[:9])
+            before, after = network.eval()(task.train.first(9).images), grown(task.train.first(9).images)
         worst = max(worst, float((before - after).abs().max() / before.abs().max()) if as_large else float("inf"))
     return worst
 

@@ -27,14 +27,14 @@ from scipy.special import log_softmax, rel_entr
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from methods.distillation.hinton_distillation import classes_of, soft_loss, student
+from methods.distillation.hinton_distillation import soft_loss, student
 from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import Layer, disturbed, replaced
 from methods.kit.measure import weight_bits
 from methods.kit.pack import pack
-from methods.kit.task import Split, Task
-from methods.kit.train import cross_entropy, fit
+from methods.kit.task import Split, Task, classes_of, numbers, on_copies
+from methods.kit.train import fit
 
 Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits, images and labels
 
@@ -137,17 +137,14 @@ def loss(z: Tensor, v: Tensor, y: Tensor, config: Config) -> Tensor:
 
 def teaching(teacher: nn.Module, task: Task, config: Config) -> Criterion:
     """The loss of a student's logits on images with labels. The teacher is frozen; logits are compared in no less than float32."""
+    task.labels_needed("Quantized distillation")  # equivalent: tests refuse by name
     teacher.to(task.device).eval().requires_grad_(False)
-    return lambda z, x, y: loss(precise(z), precise(teacher(x)), y, config)
-
-
-def precise(z: Tensor) -> Tensor:
-    return z.to(torch.promote_types(z.dtype, torch.float32))  # equivalent: symmetric
+    return lambda z, x, y: loss(task.logits(z), task.logits(teacher(x)), y, config)
 
 
 def labels(z: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """The loss without a teacher."""
-    return F.cross_entropy(precise(z), y)
+    return F.cross_entropy(numbers(z), y)
 
 
 def projected(learner: nn.Module, task: Task, config: Config, criterion: Criterion) -> nn.Module:
@@ -168,7 +165,7 @@ def points_of(learner: nn.Module, task: Task, config: Config) -> dict[str, nn.Pa
     layers = quantizable(learner)
     learner.to(task.device).zero_grad()
     for x, y in islice(task.batches(), config.gradient_batches):
-        cross_entropy(learner.train(), x, y).backward()
+        task.loss_of(learner.train(), x, y).backward()
     levels = shared_out([float(layer.weight.grad.norm()) for layer in layers.values()], 2**config.bits)
     points = {}
     for (name, layer), count in zip(layers.items(), levels, strict=True):
@@ -224,16 +221,19 @@ def distil(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -
     return ALGORITHMS[config.algorithm](learner, task, config, teaching(teacher, task, config))
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """`model` is the teacher; returns the trained student in few bits."""
     return distil(student(task, config, classes_of(model, task)), model, task, config)
 
 
+@on_copies
 def control_alone(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Quantization-aware training: the same student, algorithm, levels and steps, without a teacher."""
     return ALGORITHMS[config.algorithm](student(task, config, classes_of(model, task)), task, config, labels)
 
 
+@on_copies
 def control_afterwards(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same student distilled in full precision for the same steps, then put on the uniform levels."""
     criterion = teaching(model, task, config)

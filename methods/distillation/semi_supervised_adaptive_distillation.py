@@ -26,12 +26,12 @@ import torch.nn.functional as F
 from scipy.special import entr, expit, log_expit, rel_entr
 from torch import Tensor, nn
 
-from methods.distillation.hinton_distillation import classes_of, soft_loss
+from methods.distillation.hinton_distillation import soft_loss
 from methods.kit import nets
 from methods.kit.detection import apart, average_precision, detections, head, in_mosaics, labels_of, objects, retinanet_loss, targets
 from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
-from methods.kit.task import Split, Task
+from methods.kit.task import Split, Task, classes_of, on_copies
 from methods.kit.train import autocast, fit
 
 
@@ -80,8 +80,11 @@ def reference(task: Task) -> nn.Module:
 
 def student(task: Task, config: Config, classes: int) -> nn.Module:
     """A smaller body under the same head."""
-    body = nets.trained("resnet8", task.name) if config.student == "labels" else nets.resnet(8)
-    return nn.Sequential(OrderedDict(body=body[:-3], head=head(64, classes)))  # type: ignore[index]
+    if classes < 1:
+        raise ValueError(f"teacher: answers {classes + 4} numbers a place, a detector's are a score for each class and four offsets")
+    image = task.train.first(1).images
+    body = nets.trained("resnet8", task.name) if config.student == "labels" else nets.resnet(8, colours=image.shape[1])
+    return nn.Sequential(OrderedDict(body=body[:-3], head=head(64, classes))).to(image)  # type: ignore[index]
 
 
 def label_loss(maps: Tensor, y: Tensor) -> Tensor:
@@ -118,9 +121,9 @@ def loss(maps: Tensor, told: Tensor, y: Tensor, config: Config) -> Tensor:
 
 def agreed(learner: nn.Module, teacher: nn.Module, task: Task) -> None:
     """Raises ValueError where teacher and student do not answer alike, or nothing is labelled."""
-    image = task.train.images[:1].to(task.device)
+    image = task.train.first(1).images.to(task.device)
     with torch.no_grad():
-        told, said = teacher(image).shape, learner.to(task.device).eval()(image).shape  # equivalent: on the CPU .to() moves nothing
+        told, said = (task.logits(model.to(task.device).eval()(image)).shape for model in (teacher, learner))
     if told != said:
         last = [name for name, _ in teacher.named_modules()][-1]
         raise ValueError(f"{last}: answers {tuple(told)}, but a teacher must answer {tuple(said)}: every place's scores and four offsets")
@@ -132,20 +135,23 @@ def distil(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -
     """Train any detector for the task's budget with any teacher, which is frozen. All losses are computed in float32."""
     teacher.to(task.device).eval().requires_grad_(False)  # equivalent: on the CPU .to() moves nothing
     agreed(learner, teacher, task)
-    return fit(learner, task, lambda m, x, y: loss(m(x).float(), teacher(x).float(), y, config), lr=config.lr)
+    return fit(learner, task, lambda m, x, y: loss(task.logits(m(x)), task.logits(teacher(x)), y, config), lr=config.lr)
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """`model` is the teacher; returns the trained student."""
     return distil(student(task, config, classes_of(model, task) - 4), model, task, config)
 
 
+@on_copies
 def control_alone(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same student from the same weights for as many steps with labels alone: every image has them."""
     few, learner = labelled(task), student(task, config, classes_of(model, task) - 4)
     return fit(learner, few, lambda m, x, y: label_loss(m(x).float(), y), lr=config.lr)
 
 
+@on_copies
 def control_plain(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same with a teacher whose scores all count alike."""
     return compress(model, task, replace(config, gamma=0.0))

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from methods.kit.lab import Lab
 from methods.kit.layers import frame
-from methods.kit.task import Task
+from methods.kit.task import Task, on_copies
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 1  # of int32
 
@@ -174,6 +174,7 @@ def observe(model: nn.Module, names: list[str], images: list[Tensor]) -> dict[st
     return seen
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Watch the ranges on a few batches; then give every layer its integers."""
     names, kept = suited(model)
@@ -190,6 +191,7 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     return model
 
 
+@on_copies
 def control_truncating(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same bytes, ranges and multipliers; results are rounded down instead of to the nearest."""
     model = copy.deepcopy(like)

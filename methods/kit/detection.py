@@ -8,7 +8,10 @@ are in sides of the mosaic, boxes are (left, top, right, bottom). Lin et al., Fo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.kit import nets
-from methods.kit.task import Split, Task
+from methods.kit.layout import suited
+from methods.kit.task import Split, Stream, Task, as_it_is, evaluating, numbers
 
 EMPTY, CLUTTER = 0.25, 0.5  # share of cells without an object; deviation of the noise around objects
 SIDE = 3 / 8  # of the anchors
@@ -46,10 +50,10 @@ def objects(labels: Tensor) -> tuple[Tensor, Tensor]:
     return labels[:, None] >> shifts & 4095, LAYOUTS.to(labels.device)[labels & 4095]
 
 
-def mosaics(split: Split, chance: torch.Generator) -> Split:
+def mosaics(split: Split | Stream, chance: torch.Generator) -> Split:
     """Each four images (C, H, W), made smaller and moved, on a canvas (C, 2H, 2W) of noise, or left out."""
     count = len(split) // 4
-    images, layout = split.images[: 4 * count], torch.arange(count) % 4096
+    images, layout = split.images[: 4 * count].float(), torch.arange(count) % 4096
     shown = torch.rand(count, 4, generator=chance) >= EMPTY
     low, high = (2 * (LAYOUTS[layout] - CELLS)).flatten(0, 1).chunk(2, 1)  # in the cell
     side, centre = high - low, low + high - 1  # affine_grid measures from -1 to 1
@@ -63,12 +67,24 @@ def mosaics(split: Split, chance: torch.Generator) -> Split:
 
 
 def in_mosaics(task: Task) -> Task:
-    """The task as detection, whatever the seed the same; a batch is an eighth as many mosaics, at least one."""
+    """The task as detection, whatever the seed the same; a batch is an eighth as many mosaics, at least one.
+
+    Raises ValueError where images have no classes, `DataError` where they are streamed.
+    """
+    task.labels_needed("A detector's mosaic")
     chance = torch.Generator().manual_seed(0)
     train, validation, test = (mosaics(split, chance) for split in (task.train, task.validation, task.test))
     batch = max(1, task.batch // 8)
     shifted = False  # it would leave the boxes behind
-    return replace(task, train=train, validation=validation, test=test, batch=batch, augmented=shifted, score=average_precision)
+    return replace(
+        task,
+        train=train,
+        validation=validation,
+        test=test,
+        batch=batch,
+        augmented=shifted,
+        score=partial(average_precision, outputs=task.outputs),
+    )
 
 
 def head(channels: int, classes: int) -> nn.Sequential:
@@ -123,14 +139,12 @@ def detections(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @torch.no_grad()
-def average_precision(model: nn.Module, split: Split) -> float:
+def average_precision(model: nn.Module, split: Split | Stream, outputs: Callable[[Any], Tensor] = as_it_is) -> float:
     """Mean over classes: precision at the rank of each object found, overlapping by half or more, summed over the number of objects."""
-    mode, device = model.training, next((p.device for p in model.parameters()), torch.device("cpu"))
-    model.eval()
-    parts = [detections(model(x.to(device)).float().cpu()) for x, _ in split.chunks()]
-    model.train(mode)
-    scores, classes, boxes = (torch.cat(part) for part in zip(*parts, strict=True))
-    true, places = objects(split.labels)
+    with evaluating(model):
+        parts = [(*detections(numbers(model(suited(model, x)), outputs).cpu()), y) for x, y in split.chunks()]
+    scores, classes, boxes, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+    true, places = objects(labels)
     overlap, which = (iou(boxes, places) * (classes[:, :, None] == true[:, None])).max(2)
     which += 4 * torch.arange(len(true))[:, None]  # objects of all images, numbered
     precisions = []

@@ -56,9 +56,7 @@ def onnx(model: nn.Module, images: Tensor) -> bytes:
     with _quiet(model, "written as ONNX"), torch.no_grad():
         written = torch.onnx.export(model.eval(), (images,), dynamo=True, verbose=False)
         assert written is not None
-        file = io.BytesIO()
-        written.save(file)
-        return file.getvalue()
+        return bytes(written.model_proto.SerializeToString())
 
 
 def run_onnx(file: bytes, images: Tensor) -> Tensor:

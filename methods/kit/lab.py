@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from functools import cached_property
 from types import ModuleType
@@ -80,7 +81,7 @@ class Lab:
             with torch.enable_grad():  # the claim that asks first may run without
                 network = build(like)
             if not isinstance(network, nn.Module):
-                verb = getattr(self.method, "compress" if name == "method" else f"control_{name}")
+                verb = inspect.unwrap(getattr(self.method, "compress" if name == "method" else f"control_{name}"))
                 place = f"{verb.__code__.co_filename}:{verb.__code__.co_firstlineno}"
                 raise ReturnError(f"{place}: {verb.__name__} returned {type(network).__name__}, no network; return the one that ships")
             self._networks[name] = network.eval()

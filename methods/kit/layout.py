@@ -69,10 +69,13 @@ def _unwatched(model: nn.Module) -> nn.Module:
     return twin
 
 
-def fitting(model: nn.Module, images: Tensor) -> Tensor:
-    """The images in the floating type that the network computes in: that of its first parameter of two or more dimensions."""
-    types = (value.dtype for value in model.parameters() if value.ndim > 1 and value.is_floating_point())
-    return images.to(next(types, images.dtype)) if images.is_floating_point() else images
+def suited(model: nn.Module, images: Tensor) -> Tensor:
+    """Images on a network's device and in the floating type that it computes in: that of its first weight of two or more dimensions,
+    or of its first parameter; as they are where it has none."""
+    known = [p for p in model.parameters() if p.is_floating_point()]
+    like = next((p for p in known if p.ndim > 1), known[0] if known else None)
+    device = next((tensor.device for tensor in (*known, *model.buffers())), images.device)
+    return images.to(device, like.dtype if like is not None and images.is_floating_point() else images.dtype)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from methods.kit import pack as packing
 from methods.kit import products
 from methods.kit.layers import refuse_reparametrized, unmasked
-from methods.kit.layout import fitting, laid_out
+from methods.kit.layout import laid_out, suited
 from methods.kit.task import Task
 
 
@@ -57,7 +57,7 @@ def measure(
     Raises ValueError when the file, read back, is not the network, and naming the layer where a weight is computed from others.
     """
     stats = measured(model, task, reference, pack=pack, unpack=unpack)
-    if reference is not None and (more := grown(stats, reference, task.test.images[:1].to(task.device))):
+    if reference is not None and (more := grown(stats, reference, task.test.first(1).images)):
         logging.getLogger(__name__).warning("more than what it was made from: %s", more)
     return stats
 
@@ -73,8 +73,8 @@ def measured(
     """As `measure`, without a word about what is larger or slower."""
     model = unmasked(model)
     refuse_reparametrized(model)
-    stored = list(numbers(model))  # with the number that stands for zero
-    images = fitting(model, task.test.images[:16].to(task.device))
+    stored = list(counted(model))  # with the number that stands for zero
+    images = suited(model, task.test.first(16).images)
     with judged(model):
         multiply_adds, bit_operations = executed_work(model, images)
         return Stats(
@@ -97,7 +97,7 @@ def grown(stats: Stats, reference: nn.Module, image: Tensor) -> str:
     state = {value.data_ptr(): value.nbytes for value in reference.state_dict().values() if isinstance(value, Tensor)}
     ratios = {
         "multiply-adds": stats.multiply_adds / max(multiply_adds(reference, image), 1),
-        "parameters": stats.parameters / max(sum(number.numel() for number, _ in numbers(reference)), 1),
+        "parameters": stats.parameters / max(sum(number.numel() for number, _ in counted(reference)), 1),
         "bytes": stats.file_bytes / max(sum(state.values()), 1),
     }
     more = {name: ratio for name, ratio in ratios.items() if ratio > GROWN}
@@ -120,7 +120,7 @@ def judged(*models: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def numbers(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
+def counted(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
     """The tensors that count as parameters, a shared one once, each with its zero: `weight_zero` beside a stored integer weight."""
     seen, buffers = set[tuple[int, int]](), dict(model.named_buffers())
     for name, value in (*model.named_parameters(), *buffers.items()):
@@ -139,14 +139,17 @@ def weight_bits(model: nn.Module) -> float:
 
 
 def round_trip(
-    model: nn.Module, images: Tensor, pack: Callable[[nn.Module], bytes], unpack: Callable[[bytes, nn.Module], nn.Module]
+    model: nn.Module,
+    images: Tensor,
+    pack: Callable[[nn.Module], bytes],
+    unpack: Callable[[bytes, nn.Module], nn.Module],
 ) -> bytes:
     """The network's file, after checking that a network read from it answers the same.
 
     What else the network holds is blanked before: nothing may travel beside the file. Only buffers that are not saved stay, for
     the constructor makes them (tables of positions, masks of attention), unless they are called weight or bias.
     """
-    file, images = pack(model), fitting(model, images)
+    file, images = pack(model), suited(model, images)
     blank = copy.deepcopy(model)
     state, plain, beside = {id(value) for value in (*blank.parameters(), *blank.buffers())}, vars(nn.Module()), list[str]()
     with torch.no_grad():
@@ -262,7 +265,7 @@ def _counting(model: nn.Module) -> Iterator[_Work]:
 def executed_work(model: nn.Module, images: Tensor) -> tuple[float, float]:
     """Multiply-adds and bit operations for one image: the mean over `images` (N, C, H, W), each run alone."""
     with _counting(model) as work:
-        for image in fitting(model, images).split(1):
+        for image in suited(model, images).split(1):
             work.place = 0
             model(image)
     plain, bits = work.totals()
@@ -283,7 +286,7 @@ def multiply_adds(model: nn.Module, image: Tensor) -> float:
         total += work
 
     with judged(model), products.in_the_open(), products.Counting(add):
-        model(fitting(model, image))
+        model(suited(model, image))
     return total
 
 
@@ -315,7 +318,7 @@ def latency(model: nn.Module, reference: nn.Module, images: Tensor, pairs: int =
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    mine, others = fitting(model, images), fitting(reference, images)
+    mine, others = suited(model, images), suited(reference, images)
     with one_thread(), judged(model, reference), laid_out(model, mine[:1]) as ours, laid_out(reference, others[:1]) as theirs:
         mine, others = mine.to(memory_format=ours), others.to(memory_format=theirs)
         for network, batch in ((model, mine), (reference, others)):

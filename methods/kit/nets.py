@@ -52,12 +52,12 @@ def head(channels: int, classes: int) -> list[tuple[str, nn.Module]]:
     return [("pool", nn.AdaptiveAvgPool2d(1)), ("flatten", nn.Flatten()), ("fc", nn.Linear(channels, classes))]
 
 
-def resnet(depth: int, classes: int = 10, width: int = 16) -> nn.Sequential:
+def resnet(depth: int, classes: int = 10, width: int = 16, colours: int = 3) -> nn.Sequential:
     """CIFAR ResNet of 6n + 2 layers: three stages of n blocks with `width`, 2 `width` and 4 `width` channels."""
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1:
         raise ValueError(f"resnet: depth must be 6n + 2 with n >= 1, got {depth}")
-    layers: list[tuple[str, nn.Module]] = [("stem", conv_bn(3, width))]
+    layers: list[tuple[str, nn.Module]] = [("stem", conv_bn(colours, width))]
     inputs = width
     for stage, outputs in enumerate((width, 2 * width, 4 * width), 1):
         for block in range(blocks):
@@ -72,10 +72,10 @@ VGG16: Plan = [64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512
 VGG19: Plan = [64, 64, "pool", 128, 128, "pool", *[256] * 4, "pool", *[512] * 4, "pool", *[512] * 4]
 
 
-def vgg(plan: Plan, classes: int = 10) -> nn.Sequential:
+def vgg(plan: Plan, classes: int = 10, colours: int = 3) -> nn.Sequential:
     """VGG with batch norm: a number is a 3x3 convolution with so many channels, "pool" halves the map."""
     layers: list[tuple[str, nn.Module]] = []
-    inputs = 3
+    inputs = colours
     for place, step in enumerate(plan, 1):
         if isinstance(step, str):
             layers.append((f"{step}{place}", nn.MaxPool2d(2)))

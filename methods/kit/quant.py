@@ -146,11 +146,11 @@ def rebuilt(network: fx.GraphModule) -> fx.GraphModule:
 
 def bias_of(layer: Layer) -> Tensor:
     """The layer's bias, zeros where it has none."""
-    return torch.zeros(len(layer.weight), device=layer.weight.device) if layer.bias is None else layer.bias.detach()
+    return layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias.detach()
 
 
 def set_bias(layer: Layer, bias: Tensor) -> None:
-    layer.bias = nn.Parameter(bias)
+    layer.bias = nn.Parameter(bias.to(layer.weight))
 
 
 def set_weight(layer: Layer, weight: Tensor) -> None:

@@ -8,20 +8,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from methods.kit.layout import laid_out
+from methods.kit.layout import laid_out, suited
+from methods.kit.progress import told
 from methods.kit.task import Task
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
-
-
-def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The ordinary loss: mean over the batch, in float32 whatever the forward pass ran in."""
-    return F.cross_entropy(model(x).float(), y)
 
 
 def autocast(device: str) -> torch.autocast:
@@ -67,7 +62,7 @@ def rehearsal() -> Iterator[list[int]]:
 def fit(
     model: nn.Module,
     task: Task,
-    loss: Loss = cross_entropy,
+    loss: Loss | None = None,
     *,
     share: float = 1.0,
     lr: float = 0.02,
@@ -77,9 +72,11 @@ def fit(
 ) -> nn.Module:
     """Train `model` in place for a `share` of the task's steps and return it in evaluation mode.
 
-    SGD with Nesterov momentum 0.9 and a rate of `lr` times `schedule`. `params` limits what is trained (default:
+    SGD with Nesterov momentum 0.9 and a rate of `lr` times `schedule`; `loss(model, x, y)` is the task's own unless another is given.
+    Images come on the task's device and in the model's floating type; where a training takes longer, the log says every five seconds
+    how far it is. `params` limits what is trained (default:
     everything). `after_step(progress)` runs after every step with progress in (0, 1], to project weights or anneal
-    something. Same task, same seed, same result.
+    something. Same task, same seed, same result. Raises ValueError where nothing can be trained, or only in float16.
     """
     if (sizes := _rehearsed.get()) is not None:
         sizes.append(sum(p.numel() for p in model.parameters()))
@@ -87,14 +84,17 @@ def fit(
     chosen = [p for p in (model.parameters() if params is None else params) if p.requires_grad]
     if not chosen:
         raise ValueError("fit: nothing to train (no parameter requires a gradient)")
+    if any(p.dtype == torch.float16 for p in chosen):
+        raise ValueError("fit: weights are float16, in which small gradients vanish; train model.float() or model.bfloat16()")
     total = max(1, round(share * task.steps))
+    loss = loss or task.loss_of
     velocity: dict[Tensor, Tensor | None] = {}
     torch.manual_seed(task.seed)
-    with laid_out(model.to(task.device), task.train.images[:1].to(task.device)) as layout:
+    with laid_out(model.to(task.device), suited(model, task.train.first(1).images)) as layout:
         model.train()
-        for step, (x, y) in enumerate(task.batches(share), 1):
+        for step, (x, y) in enumerate(told(task.batches(share), "training", total), 1):
             with autocast(task.device):
-                value = loss(model, x.to(memory_format=layout), y)
+                value = loss(model, suited(model, x).to(memory_format=layout), y)
             for p in chosen:
                 p.grad = None
             value.backward()
@@ -110,7 +110,7 @@ def minimise(loss: Callable[[int], Tensor], params: list[Tensor], steps: int, lr
         return
     means, squares = ([torch.zeros_like(p) for p in params] for _ in range(2))
     counts: list[Tensor] = [torch.zeros(()) for _ in params]
-    for step in range(steps):
+    for step in told(range(steps), "searching", steps):
         gradients = list(torch.autograd.grad(loss(step), params))
         with torch.no_grad():
             adam(

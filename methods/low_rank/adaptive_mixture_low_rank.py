@@ -26,7 +26,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import Layer, fresh, name_the_kept, replaceable, replaced, truncated_svd
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import trained
-from methods.kit.task import Task
+from methods.kit.task import Task, on_copies
 from methods.kit.train import fit
 
 
@@ -102,6 +102,7 @@ def plan(model: nn.Module, config: Config) -> tuple[dict[str, Layer], dict[str, 
     return replaceable(model, why_not, (nn.Conv2d, nn.Linear))
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Replace every layer, then train everything: factors, gates, batch norm."""
     layers, kept = plan(model, config)
@@ -109,6 +110,7 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     return fit(replaced(model, {name: mixture(layer, config) for name, layer in layers.items()}), task, lr=config.rate)
 
 
+@on_copies
 def control_low_rank(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same layers as one product, of as many multiply-adds and the same start; the same training."""
     layers = plan(model, config)[0]
@@ -259,7 +261,7 @@ def claim_trains_everything_together(lab: Lab) -> float:
 @torch.no_grad()
 def claim_gates_tell_inputs_apart(lab: Lab) -> float:
     """Accuracy of the network less its accuracy when every gate stays at its mean over training images."""
-    fixed, images = copy.deepcopy(lab.compressed), lab.task.train.images[:256].to(lab.task.device)
+    fixed, images = copy.deepcopy(lab.compressed), lab.task.train.first(256).images.to(lab.task.device)
     gates = {name: part for name, part in fixed.named_modules() if isinstance(part, Mixture)}
     means = {}
     for name, part in gates.items():

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import combinations, pairwise, product
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,8 +36,8 @@ from methods.kit.lab import Lab
 from methods.kit.layers import filled, geometry, name_the_kept, patches, replaceable, replaced, responses, run, truncated_svd
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count, trained
-from methods.kit.task import Split, Task
-from methods.kit.train import cross_entropy, fit
+from methods.kit.task import Split, Task, on_copies
+from methods.kit.train import fit
 
 Metric = tuple[Tensor, Tensor]  # weighs patches (C d e, C d e) and output channels (F)
 Blocks = tuple[Tensor, Tensor, Tensor]  # of all clusters: (G, H, K1, C/G) in, (G, H, K2, K1 or 1, d e), (G, H, F/H, K2) out
@@ -81,7 +80,7 @@ def frobenius(layer: nn.Conv2d, *_: object) -> Metric:
 
 def covariance(layer: nn.Conv2d, model: nn.Module, task: Task, config: Config) -> Metric:
     """|| Sigma^1/2 W_F ||_F^2 = E || W x ||^2 over what images feed the layer (§3.1); not centred, as no bias takes up a mean."""
-    seen, images = list[Tensor](), task.train.images[: config.images].to(task.device)
+    seen, images = list[Tensor](), task.train.first(config.images).images.to(task.device)
     names = [name for name, part in model.named_modules() if part is layer]
     run(model, images, lambda _, x, y: seen.append(patches(layer, x).flatten(0, 1).float()), names)
     return weighed(seen[0].T @ seen[0], torch.ones_like(layer.weight[:, 0, 0, 0]))
@@ -89,9 +88,10 @@ def covariance(layer: nn.Conv2d, model: nn.Module, task: Task, config: Config) -
 
 def mahalanobis(layer: nn.Conv2d, model: nn.Module, task: Task, config: Config) -> Metric:
     """alpha_p^2 = sum_n,l d_nl(p)^2: gradients towards the h wrong labels that the network thinks most likely (§3.1)."""
+    task.labels_needed("The Mahalanobis metric")  # equivalent: tests refuse by name
     split, squares = task.train.first(config.images), torch.zeros_like(layer.weight)
     for image, label in zip(split.images.to(task.device), split.labels.to(task.device), strict=True):
-        logits = model.eval()(image[None])
+        logits = task.logits(model.eval()(image[None]))
         for mistake in logits[0].index_fill(0, label, -torch.inf).topk(config.wrong).indices:
             squares += torch.autograd.grad(F.cross_entropy(logits, mistake[None]), layer.weight, retain_graph=True)[0].square()
     return weighed(squares.flatten(1).mean(0).diag(), squares.flatten(1).mean(1))
@@ -254,7 +254,7 @@ def cascade(model: nn.Module, task: Task, config: Config, approximate: Callable[
     """From the bottom up: approximate a layer, fix all that runs up to it, statistics too, and tune what runs after it (§3.5, §4)."""
     layers, kept = plan(model, config)
     parts, ran = [name for name, part in model.named_modules() if list(part.parameters(recurse=False))], list[str]()
-    run(model, task.train.images[:1].to(task.device), lambda name, x, y: ran.append(name), parts)  # equivalent: on a CPU
+    run(model, task.train.first(1).images.to(task.device), lambda name, x, y: ran.append(name), parts)  # equivalent: on a CPU
     names, idle = [name for name in ran if name in layers], {name: "never runs" for name in layers if name not in ran}
     name_the_kept("biclustering needs a convolution of many channels", names, kept | idle)  # equivalent: tests refuse by name
     done = list[nn.Module]()
@@ -262,7 +262,7 @@ def cascade(model: nn.Module, task: Task, config: Config, approximate: Callable[
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         for part in done:
             part.eval()
-        return cross_entropy(model, x, y)
+        return task.loss_of(model, x, y)
 
     model.requires_grad_(True)  # equivalent: unless someone has frozen it
     for place, name in enumerate(names):
@@ -276,11 +276,13 @@ def cascade(model: nn.Module, task: Task, config: Config, approximate: Callable[
     return model.eval().requires_grad_(True)
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Colours for the first layer, blocks for the others, each from the weights and under the metric that tuning left (§4)."""
     return cascade(model, task, config, partial(approximated, task=task, config=config))
 
 
+@on_copies
 def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """A truncated SVD of every flattened kernel at the multiply-adds of its blocks, without clusters or metric; tuned alike."""
 
@@ -356,9 +358,10 @@ def claim_dropped_spectrum(lab: Lab) -> float:
     return worst
 
 
-def some_task(images: Tensor, labels: Tensor | None = None) -> Any:
+def some_task(images: Tensor, labels: Tensor | None = None) -> Task:
     """What a metric sees of a task."""
-    return SimpleNamespace(train=Split(images, torch.zeros(len(images)).long() if labels is None else labels), device="cpu")
+    part = Split(images, torch.zeros(len(images)).long() if labels is None else labels)
+    return Task("toy", part, part, part, steps=1)
 
 
 @torch.no_grad()

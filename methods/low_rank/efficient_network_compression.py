@@ -33,7 +33,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import name_the_kept, replaceable, replaced, share_that_costs
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import trained
-from methods.kit.task import Split, Task
+from methods.kit.task import Split, Task, on_copies
 from methods.kit.train import fit
 from methods.low_rank.jaderberg_low_rank import scheme2, work
 
@@ -126,8 +126,7 @@ def at_share(pairs: Pairs, share: float) -> Ranks:
 
 def with_few(task: Task, config: Config) -> Task:
     """The task with some of its validation images, picked at random."""
-    pick = torch.randperm(len(task.validation), generator=torch.Generator().manual_seed(task.seed))[: config.images]
-    return replace(task, validation=Split(task.validation.images[pick], task.validation.labels[pick]))
+    return replace(task, validation=task.validation.sample(config.images, task.seed))
 
 
 def energy(pair: nn.Sequential) -> Array:
@@ -138,8 +137,8 @@ def energy(pair: nn.Sequential) -> Array:
 
 def measured(model: nn.Module, pairs: Pairs, task: Task, config: Config) -> Curves:
     """y_m(r): the accuracy with only this layer at rank r over that of the uncut network, monotone cubic between a few ranks."""
-    if not (whole := task.score(model, task.validation)):
-        raise ValueError("ENC measures how accuracy falls, but the network gets no validation image right")
+    if (whole := task.score(model, task.validation)) <= 0:
+        raise ValueError(f"ENC measures how accuracy falls, but the network's on validation images is {whole:g}")
     curves = {}
     for name, pair in pairs.items():
         full = pair[0].out_channels
@@ -200,7 +199,7 @@ def best_in_box(y_p: Curves, y_m: Curves, low: Ranks, high: Ranks, cost: Cost, c
 
 def rank_sets(model: nn.Module, pairs: Pairs, task: Task, config: Config) -> list[Ranks]:
     """ENC-Map's one set of ranks where the space is 0, else the best in the box from ENC-Map at C_t - delta_s to C_t + delta_s."""
-    cost = linear_cost(model, pairs, task.train.images[:1].to(task.device))  # equivalent: twice the cost of two images
+    cost = linear_cost(model, pairs, task.train.first(1).images.to(task.device))  # equivalent: twice the cost of two images
     y_p = {name: energy(pair) for name, pair in pairs.items()}
     least = at_share(pairs, min(config.profile))
     if (lowest := cost.of(least) / cost.original) > config.budget:
@@ -214,6 +213,7 @@ def rank_sets(model: nn.Module, pairs: Pairs, task: Task, config: Config) -> lis
     return found
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Factor every layer, find ranks for the budget, keep the set that does best on held-out images, cut, fine-tune."""
     pairs, kept = split(model)
@@ -229,9 +229,10 @@ def uniform(pairs: Pairs, cost: Cost, goal: float) -> Ranks:
     return at_share(pairs, share_that_costs(goal, lambda share: cost.of(at_share(pairs, share))))
 
 
+@on_copies
 def control_uniform(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same factors, all at one share of their largest ranks, at the multiply-adds of `like`; the same fine-tuning."""
-    pairs, image = split(model)[0], task.train.images[:1].to(task.device)
+    pairs, image = split(model)[0], task.train.first(1).images.to(task.device)
     ranks = uniform(pairs, linear_cost(model, pairs, image), multiply_adds(like, image))
     return fit(cut(model, pairs, ranks), task, lr=config.rate)
 
@@ -332,7 +333,8 @@ def claim_first_layer_keeps_its_rank(lab: Lab) -> float:
 def claim_cost_is_linear(lab: Lab) -> float:
     """Largest difference of the cost from executed multiply-adds, and of a rank's from D (I + O) H W at each run of a layer."""
     model, task, pairs, cost = toy()
-    chance, image, worst = np.random.default_rng(0), task.train.images[:1], abs(cost.original - multiply_adds(model, task.train.images[:1]))
+    chance, image = np.random.default_rng(0), task.train.first(1).images
+    worst = abs(cost.original - multiply_adds(model, image))
     for _ in range(5):
         ranks = {name: int(chance.integers(1, pair[0].out_channels + 1)) for name, pair in pairs.items()}
         worst = max(worst, abs(cost.of(ranks) - multiply_adds(cut(model, pairs, ranks), image)))
@@ -444,7 +446,7 @@ def claim_meets_the_budget(lab: Lab) -> float:
     worst = 0.0
     for budget in (0.45, 0.6, 0.8):
         for ranks in rank_sets(model, pairs, task, Config(budget=budget, profile=(0.1, 0.3), best=5)):
-            done = multiply_adds(cut(model, pairs, ranks), task.train.images[:1])
+            done = multiply_adds(cut(model, pairs, ranks), task.train.first(1).images)
             worst = max(worst, abs(done / cost.original / budget - 1))
     return worst
 
@@ -474,7 +476,7 @@ def claim_three_ways_to_choose(lab: Lab) -> float:
 def uncut(lab: Lab) -> Case:
     """The lab's network, in pairs."""
     model, pairs = lab.reference, split(lab.reference)[0]
-    return Case(model, lab.task, pairs, linear_cost(model, pairs, lab.task.train.images[:1].to(lab.task.device)))
+    return Case(model, lab.task, pairs, linear_cost(model, pairs, lab.task.train.first(1).images.to(lab.task.device)))
 
 
 @lru_cache(maxsize=4)

@@ -26,7 +26,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import filled, geometry, name_the_kept, patches, replaceable, replaced, responses, run, truncated_svd
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import trained
-from methods.kit.task import Split, Task
+from methods.kit.task import Split, Task, on_copies
 from methods.kit.train import fit
 from methods.low_rank import jaderberg_low_rank as jaderberg
 
@@ -123,9 +123,10 @@ def from_responses(model: nn.Module, groups: Mapping[str, int], images: Tensor) 
     return small
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Choose groups by the size of maps, approximate one layer after the other, train the whole network."""
-    images = task.train.images[: config.images].to(task.device)  # equivalent: there already
+    images = task.train.first(config.images).images.to(task.device)  # equivalent: there already
     groups, kept = plan(model, images[:1], config.groups)  # equivalent: images are alike in size
     name_the_kept("filter groups need a convolution behind the first with a kernel to save on", groups, kept)
     return fit(from_responses(model, groups, images), task, lr=config.rate)
@@ -133,17 +134,19 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
 
 def as_cheap(model: nn.Module, task: Task, config: Config, build: jaderberg.Build) -> nn.Module:
     """The same layers in another decomposition of their kernels, of as many multiply-adds."""
-    groups = plan(model, task.train.images[:1].to(task.device), config.groups)[0]
+    groups = plan(model, task.train.first(1).images.to(task.device), config.groups)[0]
     layers = {name: model.get_submodule(name) for name in groups}
     ranks = {name: max(1, round(work(layer, groups[name]) / jaderberg.work(layer, build))) for name, layer in layers.items()}
     return replaced(model, {name: build(layer, ranks[name]) for name, layer in layers.items()})
 
 
+@on_copies
 def control_jaderberg(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Columns and rows across all channels (scheme 2), as many multiply-adds, the same training."""
     return fit(as_cheap(model, task, config, jaderberg.scheme2), task, lr=config.rate)
 
 
+@on_copies
 def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Truncated SVDs: fewer maps instead of groups of them, as many multiply-adds, the same training."""
     return fit(as_cheap(model, task, config, truncated_svd), task, lr=config.rate)
@@ -300,7 +303,7 @@ def from_kernels(model: nn.Module, groups: Mapping[str, int]) -> nn.Module:
 @torch.no_grad()
 def untrained(lab: Lab) -> dict[str, nn.Module]:
     """The pairs before training: "kernels" alone, responses of each layer "apart", and "responses" layer after layer."""
-    model, images = lab.reference, lab.task.train.images[: lab.config.images].to(lab.task.device)
+    model, images = lab.reference, lab.task.train.first(lab.config.images).images.to(lab.task.device)
     groups, apart = plan(model, images[:1], lab.config.groups)[0], dict[str, nn.Module]()
 
     def alone(name: str, x: Tensor, y: Tensor) -> None:

@@ -17,8 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import tensorly as tl
@@ -31,7 +29,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import along, filled, name_the_kept, ranks_at, replaced, responses, run, truncated_svd
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import trained
-from methods.kit.task import Task
+from methods.kit.task import Split, Task, on_copies
 from methods.kit.train import minimise
 
 Build = Callable[[nn.Conv2d, int], nn.Sequential]
@@ -121,7 +119,7 @@ def reconstruct(factors: nn.Sequential, x: Tensor, target: Tensor, config: Confi
 
 def fit_to_data(small: nn.Module, model: nn.Module, names: Iterable[str], task: Task, config: Config) -> nn.Module:
     """Layer after layer: aim at the original answer from what the layers approximated so far feed (§2.2.2)."""
-    images = task.train.images[: config.images].to(task.device)
+    images = task.train.first(config.images).images.to(task.device)
     targets = responses(model, images, names)
     run(small, images, lambda name, x, y: reconstruct(small.get_submodule(name), x, targets[name], config, task.seed), names)
     return small
@@ -135,17 +133,20 @@ def expand(model: nn.Module, config: Config) -> tuple[nn.Module, dict[str, int]]
     return replaced(model, {name: build(model.get_submodule(name), rank) for name, rank in ranks.items()}), ranks
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Expand every layer by its kernel, then fit one after the other to the original outputs; the rest stays frozen (§3)."""
     small, ranks = expand(model, config)
     return fit_to_data(small, model, ranks, task, config)
 
 
+@on_copies
 def control_filter(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same factors as they come from the kernels."""
     return expand(model, config)[0]
 
 
+@on_copies
 def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same layers as truncated SVDs of the flattened kernels, of as many multiply-adds; the same fit to data."""
     build, narrow = SCHEMES[config.scheme], {}
@@ -270,7 +271,7 @@ def claim_ignores_what_data_never_show(lab: Lab) -> float:
     images = torch.einsum("cs,nshw->nchw", torch.randn(6, 2), torch.randn(64, 2, 6, 6))
     factors = scheme2(layer, 6)  # two dimensions of three rows each: an exact answer exists
     start = float((factors(images) - layer(images)).norm())
-    task: Any = SimpleNamespace(train=SimpleNamespace(images=images), device="cpu", seed=0)
+    task = Task("toy", *[Split(images, torch.zeros(64).long())] * 3, steps=1)
     small = fit_to_data(replaced(model, {"1": factors}), model, ["1"], task, Config(iterations=20, batch=64, lr=0.03))
     return float((small[1](images) - layer(images)).norm()) / start
 
@@ -292,7 +293,7 @@ def claim_makes_up_for_earlier_layers(lab: Lab) -> float:
     def fit_apart(name: str, x: Tensor, y: Tensor) -> None:
         reconstruct(apart.get_submodule(name), x, y, lab.config, task.seed)
 
-    run(lab.reference, task.train.images[: lab.config.images].to(task.device), fit_apart, names)
+    run(lab.reference, task.train.first(lab.config.images).images.to(task.device), fit_apart, names)
     images = task.test.images[:256].to(task.device)
     wanted = lab.reference(images)
     return float((lab.compressed(images) - wanted).norm() / (apart(images) - wanted).norm())

@@ -33,7 +33,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import Layer, filled, fresh, geometry, name_the_kept, replaceable, replaced, share_that_costs
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count, trained
-from methods.kit.task import Task
+from methods.kit.task import Task, on_copies
 from methods.kit.train import fit
 
 Matrix = np.ndarray[Any, Any]
@@ -150,6 +150,7 @@ def decomposed(model: nn.Module, ranks: dict[str, Ranks], build: Callable[[Layer
     return replaced(model, {name: build(model.get_submodule(name), chosen) for name, chosen in ranks.items()})
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Choose ranks, decompose every layer at once, fine-tune the whole network."""
     ranks, kept = plan(model)
@@ -157,9 +158,10 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     return fit(decomposed(model, ranks), task, lr=config.rate)
 
 
+@on_copies
 def control_uniform(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same layers at one share of their full ranks, chosen so that the multiply-adds are those of `like`; same steps."""
-    image, chosen = task.train.images[:1].to(task.device), plan(model)[0]
+    image, chosen = task.train.first(1).images.to(task.device), plan(model)[0]
     weights = {name: model.get_submodule(name).weight for name in chosen}
 
     def ranks(share: float) -> dict[str, Ranks]:
@@ -173,6 +175,7 @@ def control_uniform(model: nn.Module, task: Task, config: Config, like: nn.Modul
     return fit(decomposed(model, ranks(share)), task, lr=config.rate)
 
 
+@on_copies
 def control_scratch(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same factors from random weights, trained for the same steps at a rate for random weights."""
     return fit(fresh(like), task, lr=0.1)

@@ -33,7 +33,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import along, filled, name_the_kept, ranks_at, replaced
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count, trained
-from methods.kit.task import Task
+from methods.kit.task import Task, on_copies
 from methods.kit.train import fit
 from methods.low_rank import jaderberg_low_rank as jaderberg
 
@@ -187,6 +187,7 @@ def one_after_another(model: nn.Module, ranks: Mapping[str, int], build: Build, 
     return model
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Decompose a layer, fine-tune the network, and so on from the second convolution to the last."""
     ranks, kept = plan(model, config.speedup)
@@ -197,6 +198,7 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
 BOLD = 3e-3  # rate at which the controls' factors gain most; those of the method do not survive it
 
 
+@on_copies
 def control_jaderberg(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same layers as columns and rows of as many multiply-adds; the same steps, at a rate that these bear and gain by."""
 

@@ -30,7 +30,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import Layer, filled, name_the_kept, replaceable
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import trained
-from methods.kit.task import Split, Task
+from methods.kit.task import Split, Task, on_copies
 from methods.kit.train import fit
 from methods.low_rank.kim_tucker import Ranks, decomposed, evbmf_rank, tucker2, work
 
@@ -124,6 +124,7 @@ def plan(model: nn.Module, layers: dict[str, bool], config: Config) -> tuple[dic
     return ranks, kept
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Choose ranks, weaken them, decompose, fine-tune the whole network; again until no rank moves or the stages are over."""
     layers, others = decomposable(model)
@@ -144,6 +145,7 @@ def ranks_of(model: nn.Module, names: Iterable[str]) -> dict[str, Ranks]:
     return {name: (shapes[name][1] if len(chain) == 3 else None, shapes[name][0]) for name, chain in chains.items()}
 
 
+@on_copies
 def control_one_shot(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same layers at the same final ranks, decomposed at once; the same number of steps of fine-tuning."""
     return fit(decomposed(model, ranks_of(like, decomposable(model)[0])), task, lr=config.rate)

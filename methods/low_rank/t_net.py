@@ -33,7 +33,7 @@ from torch.func import functional_call
 from methods.kit.lab import Lab
 from methods.kit.layers import fresh, name_the_kept, replaceable, share_that_costs
 from methods.kit.nets import conv_bn, count, head
-from methods.kit.task import Task
+from methods.kit.task import Task, on_copies
 from methods.kit.train import fit
 
 Place = tuple[int, ...]  # of a layer, one index for each position mode
@@ -88,7 +88,7 @@ def hourglasses(classes: int, colours: int = 3, width: int = 32, stacks: int = 2
 
 def reference(task: Task) -> nn.Module:
     """A fully convolutional network, regular like the paper's, with kernels of its own, trained for as many steps."""
-    return fit(hourglasses(task.classes, task.train.images.shape[1]), task, lr=Config().lr)
+    return fit(hourglasses(10, task.train.first(1).images.shape[1]), task, lr=Config().lr)
 
 
 def balanced(parts: Sequence[Tensor], gain: Tensor) -> list[Tensor]:
@@ -204,6 +204,7 @@ class Tied(nn.Module):
         return answer
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Tie all layers of one shape and train the factors, with what else there is, from the first step."""
     names, kept = plan(model)
@@ -211,6 +212,7 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     return fit(Tied(fresh(model), {tuple(names): config}), task, lr=config.lr)
 
 
+@on_copies
 def control_layerwise(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Tucker layer by layer with as many parameters as `like`, all ranks alike but for a step to meet them; same start, same training."""
     names = plan(model)[0]

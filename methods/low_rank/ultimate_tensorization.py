@@ -33,7 +33,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import Layer, fresh, geometry, name_the_kept, replaceable, replaced, truncated_svd
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import conv_bn, count, on_meta, trained
-from methods.kit.task import Split, Task
+from methods.kit.task import Split, Task, on_copies
 from methods.kit.train import fit
 from methods.low_rank.kim_tucker import factored
 
@@ -159,6 +159,7 @@ def from_noise(model: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
     return fresh(replaced(model, behind))
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Give every layer the train of its reshaped weight; train the network from noise."""
     trains, kept = plan(model, config)
@@ -181,16 +182,19 @@ def plain_modes(layer: Layer) -> Modes:
     return [(layer.weight.shape[1], 1), (1, layer.weight.shape[0])]
 
 
+@on_copies
 def control_plain(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Trains of the weights as they stand (panel 10)."""
     return of_equal_size(model, task, config, lambda layer, rank: train_of(layer, plain_modes(layer), rank))
 
 
+@on_copies
 def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Low-rank matrices: the layers that a truncated SVD leaves."""
     return of_equal_size(model, task, config, lambda layer, rank: factored(layer, (None, rank)))
 
 
+@on_copies
 def control_tucker(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Tucker-2 layers with R3 = R4 (Tucker-1 for matrices)."""
     return of_equal_size(model, task, config, lambda layer, rank: factored(layer, (rank if layer.weight[0, 0].numel() > 1 else None, rank)))

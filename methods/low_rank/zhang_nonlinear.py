@@ -18,7 +18,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import filled, geometry, name_the_kept, replaceable, replaced, responses, run, truncated_svd
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import Residual, conv_bn, trained
-from methods.kit.task import Task
+from methods.kit.task import Split, Task, on_copies
 from methods.low_rank.jaderberg_low_rank import scheme2
 
 Factors = tuple[Tensor, Tensor, Tensor]  # P (d, d'), Q^T (d', d) and b (d): y ~ P Q^T y + b
@@ -146,7 +145,7 @@ def plan(network: nn.Module, task: Task, config: Config, rule: Rule = select) ->
         unit[name], whole[name] = area * (share * weight[0].numel() + len(weight)), area * weight.numel()
 
     layers, kept = replaceable(network, why_not)
-    run(network, task.train.images[: config.images].to(task.device), note, layers)  # equivalent: on the CPU already
+    run(network, task.train.first(config.images).images.to(task.device), note, layers)  # equivalent: on the CPU already
     chosen = rule({name: energies(y) for name, y in answers.items()}, unit, whole, config.speedup)
     kept |= {name: f"a rank of {rank} saves nothing" for name, rank in chosen.items() if unit[name] * rank >= whole[name]}
     ranks = {name: (rank, between(layers[name], rank, share)) for name, rank in chosen.items() if name not in kept}
@@ -176,10 +175,11 @@ def rebuild(model: nn.Module, task: Task, config: Config, rule: Rule = select, f
         parts[name] = thinned(chain, approximation(seen, answers[name], rank, config.penalties if name in nonlinear else ()))
         return feed(parts[name], x, y)
 
-    run(network, task.train.images[: config.images].to(task.device), approximate, ranks)  # equivalent: on the CPU already
+    run(network, task.train.first(config.images).images.to(task.device), approximate, ranks)  # equivalent: on the CPU already
     return replaced(network, parts).eval()
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Asymmetric reconstruction with ranks by PCA energy."""
     return rebuild(model, task, config)
@@ -191,6 +191,7 @@ def renewed(small: nn.Module, network: nn.Module) -> list[str]:
     return [name for name in every if isinstance(small.get_submodule(name), nn.Sequential)]
 
 
+@on_copies
 def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same layers as truncated SVDs of their weights, of as many multiply-adds; no data."""
     network, parts = quant.fold_batch_norm(model)[0], dict[str, nn.Module]()
@@ -201,16 +202,19 @@ def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -
     return replaced(network, parts)
 
 
+@on_copies
 def control_linear(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same without the ReLU in the aim."""
     return rebuild(model, task, replace(config, penalties=()))
 
 
+@on_copies
 def control_symmetric(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same with every layer fitted to what the original network feeds it."""
     return rebuild(model, task, config, feed=lambda part, x, y: y)
 
 
+@on_copies
 def control_square(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same multiply-adds without columns and rows."""
     return rebuild(model, task, replace(config, spatial=0.0))
@@ -295,8 +299,8 @@ def claim_rounds_lower_relaxed_error(lab: Lab) -> float:
     return max(worst, *(before / after for before, after in itertools.pairwise(Config().penalties)))
 
 
-def images_only(images: Tensor) -> Any:
-    return SimpleNamespace(train=SimpleNamespace(images=images), device="cpu", seed=0)
+def images_only(images: Tensor) -> Task:
+    return Task("toy", *[Split(images, torch.zeros(len(images)).long())] * 3, steps=1)
 
 
 @torch.no_grad()

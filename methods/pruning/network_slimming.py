@@ -28,8 +28,8 @@ from methods.kit.lab import Lab
 from methods.kit.layers import name_the_kept
 from methods.kit.measure import multiply_adds
 from methods.kit.surgery import free_channels, norm_after, remove_channels, widths
-from methods.kit.task import Split, Task
-from methods.kit.train import cross_entropy, fit
+from methods.kit.task import Split, Task, on_copies
+from methods.kit.train import fit
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def scale_norm(model: nn.Module) -> Tensor:
 
 def train_sparse(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """L = sum l(f(x, W), y) + lambda sum |gamma|  (Eq. 1)."""
-    return fit(model, task, lambda m, x, y: cross_entropy(m, x, y) + config.penalty * scale_norm(m), share=config.sparse_share)
+    return fit(model, task, lambda m, x, y: task.loss_of(m, x, y) + config.penalty * scale_norm(m), share=config.sparse_share)
 
 
 def norms_to_slim(model: nn.Module, image: Tensor, exclude: Iterable[str] = ()) -> dict[str, str]:
@@ -88,24 +88,27 @@ def below_threshold(gammas: dict[str, Tensor], cut: float) -> dict[str, list[int
     return cuts
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Train with the penalty, cut under one threshold, fine-tune. Returns a really thinner network."""
-    image = task.train.images[:1].to(task.device)  # equivalent: the graph is the same for two images, and on the CPU
+    image = task.train.first(1).images.to(task.device)  # equivalent: the graph is the same for two images, and on the CPU
     norms = norms_to_slim(model, image, task.exclude)
     model = train_sparse(model, task, config)
     model = remove_channels(model, image, below_threshold(scales(model, norms), config.cut), norms)
     return fit(model, task, share=1 - config.sparse_share)
 
 
+@on_copies
 def control_random(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Random channels to the same widths: the same steps before the cut (without the penalty) and after it."""
-    image = task.train.images[:1].to(task.device)
+    image = task.train.first(1).images.to(task.device)
     model = fit(model, task, share=config.sparse_share)
     goal, chance, free = widths(like), torch.Generator().manual_seed(task.seed), free_channels(model, image)[0]
     cuts = {name: torch.randperm(now, generator=chance)[goal[name] :].tolist() for name, now in free.items() if goal[name] < now}
     return fit(remove_channels(model, image, cuts, free), task, share=1 - config.sparse_share)
 
 
+@on_copies
 def control_unpenalised(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same cut by |gamma| and the same steps, but trained without the penalty: the same number of channels goes."""
     return compress(model, task, replace(config, penalty=0.0))

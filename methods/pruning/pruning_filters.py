@@ -30,7 +30,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import name_the_kept
 from methods.kit.measure import multiply_adds
 from methods.kit.surgery import free_channels, remove_channels, widths
-from methods.kit.task import Split, Task
+from methods.kit.task import Split, Task, on_copies
 from methods.kit.train import fit
 
 
@@ -74,7 +74,7 @@ def thinned(model: nn.Module, image: Tensor, cuts: dict[str, float], free: Colle
 
 def shares(model: nn.Module, task: Task, config: Config) -> dict[str, float]:
     """Each layer's share: `cut`, or half of it, or none where that alone, without training, costs too much accuracy, §3.2."""
-    image = task.train.images[:1].to(task.device)  # equivalent: the graph is the same for two images, and on the CPU
+    image = task.train.first(1).images.to(task.device)  # equivalent: the graph is the same for two images, and on the CPU
     free, kept = free_channels(model, image, task.exclude)
     whole, cuts = task.score(model, task.validation), {}
     for name in free:
@@ -88,20 +88,22 @@ def shares(model: nn.Module, task: Task, config: Config) -> dict[str, float]:
     return cuts
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Cut the smallest filters of all layers at once (§3.3), then retrain once (§3.4)."""
     cuts = shares(model, task, config)
-    return fit(thinned(model, task.train.images[:1].to(task.device), cuts, cuts), task, lr=config.rate)
+    return fit(thinned(model, task.train.first(1).images.to(task.device), cuts, cuts), task, lr=config.rate)
 
 
 def pruned_at_random(model: nn.Module, task: Task, like: nn.Module, seed: int) -> nn.Module:
     """As many random filters of each layer as `like` has lost."""
-    image = task.train.images[:1].to(task.device)
+    image = task.train.first(1).images.to(task.device)
     goal, chance, free = widths(like), torch.Generator().manual_seed(seed), free_channels(model, image)[0]
     cuts = {name: torch.randperm(now, generator=chance)[goal[name] :].tolist() for name, now in free.items() if goal[name] < now}
     return remove_channels(model, image, cuts, free)
 
 
+@on_copies
 def control_random(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Random filters of the same layers, as many, and the same training (§4.4)."""
     return fit(pruned_at_random(model, task, like, task.seed), task, lr=config.rate)
@@ -232,12 +234,12 @@ def _only_cut(lab: Lab) -> nn.Module:
     """The method's network before its training. Its widths say what was planned, which takes longer to find out than to train."""
     whole, left = widths(lab.reference), widths(lab.compressed)
     cuts = {name: (whole[name] - left[name] + 0.5) / whole[name] for name in whole if left[name] < whole[name]}
-    return thinned(lab.reference, lab.task.train.images[:1].to(lab.task.device), cuts)
+    return thinned(lab.reference, lab.task.train.first(1).images.to(lab.task.device), cuts)
 
 
 def claim_smallest_hurt_least(lab: Lab) -> float:
     """Share of the layers that, cut alone and not trained, leave more accuracy than random filters do in the mean of three draws."""
-    model, image, test, better = lab.reference, lab.task.train.images[:1].to(lab.task.device), lab.task.test.first(500), []
+    model, image, test, better = lab.reference, lab.task.train.first(1).images.to(lab.task.device), lab.task.test.first(500), []
     for name in free_channels(model, image)[0]:
         thin = thinned(model, image, {name: lab.config.cut})
         draws = [lab.task.score(pruned_at_random(model, lab.task, thin, seed), test) for seed in range(3)]

@@ -16,7 +16,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from methods.kit import nets, quant
 from methods.kit.lab import Lab
-from methods.kit.task import Task
+from methods.kit.task import Split, Task, on_copies
 from methods.kit.train import minimise
 
 
@@ -99,10 +98,11 @@ def learn_rounding(place: quant.Place, grid: quant.Grid, config: Config, seed: i
     return rectified_sigmoid(v.detach(), config)
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Learn layer by layer which weights to round up, round them, go on with the rounded layer's output (§3.3)."""
     network, _ = quant.fold_batch_norm(model)
-    for place in quant.in_order(network, task.train.images[: config.images].to(task.device)):
+    for place in quant.in_order(network, task.train.first(config.images).images.to(task.device)):
         grid = quant.least_squares_grid(place.layer.weight, config.bits)
         up = learn_rounding(place, grid, config, task.seed)
         hard = (up >= 0.5).float()  # equivalent: a truth value adds as 0 or 1
@@ -110,6 +110,7 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     return network
 
 
+@on_copies
 def control_nearest(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Every weight to the nearest level of the same grid."""
     network, _ = quant.fold_batch_norm(model)
@@ -122,7 +123,7 @@ def control_nearest(model: nn.Module, task: Task, config: Config, like: nn.Modul
 def fractions(lab: Lab) -> list[Tensor]:
     """h(V) of the first two layers as it is before hard rounding."""
     network, _ = quant.fold_batch_norm(lab.reference)
-    places = itertools.islice(quant.in_order(network, lab.task.train.images[: lab.config.images].to(lab.task.device)), 2)
+    places = itertools.islice(quant.in_order(network, lab.task.train.first(lab.config.images).images.to(lab.task.device)), 2)
     return [learn_rounding(p, quant.least_squares_grid(p.layer.weight, lab.config.bits), lab.config, lab.task.seed) for p in places]
 
 
@@ -158,7 +159,7 @@ def claim_smaller_layer_error(lab: Lab) -> float:
 
 
 def small_task(images: Tensor) -> Task:
-    return SimpleNamespace(train=SimpleNamespace(images=images), device="cpu", seed=0)  # type: ignore[return-value]
+    return Task("toy", *[Split(images, torch.zeros(len(images)).long())] * 3, steps=1)
 
 
 def claim_floor_or_ceiling(lab: Lab) -> float:

@@ -30,7 +30,7 @@ from torch import Tensor, fx, nn
 
 from methods.kit import nets, quant
 from methods.kit.lab import Lab
-from methods.kit.task import Task
+from methods.kit.task import Split, Task, on_copies
 
 
 @dataclass(frozen=True)
@@ -195,6 +195,7 @@ def correct_biases(network: fx.GraphModule, inputs: dict[fx.Node, Channels], err
         quant.set_bias(layers[node], quant.bias_of(layers[node]) - quant.response(layers[node], errors[node], channels.mean))
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Equalize, absorb, quantize, correct (§4). Returns the network with 8-bit weights and activations."""
     network, statistics = prepare_network(model)
@@ -206,6 +207,7 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     return network
 
 
+@on_copies
 def control_minmax(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same kinds of grids and data-free ranges (with ReLU in the place of ReLU6), and nothing else."""
     network, statistics = prepare_network(model)
@@ -213,6 +215,7 @@ def control_minmax(model: nn.Module, task: Task, config: Config, like: nn.Module
     return network
 
 
+@on_copies
 def control_equalized(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Equalization alone: biases neither absorbed nor corrected."""
     network, statistics = prepare_network(model)
@@ -235,11 +238,14 @@ def claim_closes_the_gap(lab: Lab) -> float:
 
 
 class _Untouchable:
-    def __getattribute__(self, name: str) -> object:
-        raise AssertionError(f"data-free quantization looked at {name} of the task")
+    def to(self, kind: torch.dtype) -> _Untouchable:
+        return self
+
+    def __getattr__(self, name: str) -> object:
+        raise AssertionError(f"data-free quantization looked at {name} of the data")
 
 
-NO_TASK = cast(Task, _Untouchable())
+NO_TASK = Task("none", *[cast(Split, _Untouchable())] * 3, steps=0)
 
 
 def shaken(*layers: nn.Module) -> nn.Sequential:

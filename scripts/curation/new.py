@@ -429,7 +429,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from methods.kit.lab import Lab
-from methods.kit.task import Task
+from methods.kit.task import Task, on_copies
 
 
 @dataclass(frozen=True)
@@ -437,11 +437,13 @@ class Config:
     """The paper's numbers as defaults, each with its place, such as: cut: float = 0.7  # share of channels, Table 1."""
 
 
+@on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """The paper's algorithm, step by step, on a copy of the network that is yours to change."""
     raise NotImplementedError("$slug: write compress; it returns the network as it would ship")
 
 
+@on_copies
 def control_random(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The naive alternative at the size of `like`, with the same training; name it after what it does."""
     raise NotImplementedError("$slug: write control_random, at the size of `like`")

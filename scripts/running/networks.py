@@ -42,7 +42,7 @@ def task_for(animal: Animal) -> Task:
 
     train, validation, test = (split(count) for count in IMAGES)
     task = Task("own", train, validation, test, steps=STEPS, batch=BATCH, augmented=False, digest="zoo")
-    return replace(task, outputs=animal.outputs) if animal.outputs and hasattr(task, "outputs") else task
+    return replace(task, outputs=animal.outputs) if animal.outputs else task
 
 
 def network(animal: Animal) -> nn.Module:
@@ -102,7 +102,7 @@ def promised(record: Record, model: nn.Module, small: nn.Module, task: Task) -> 
     """What is wrong with a result, "" where nothing is: it answers as the network did, and is smaller where the entry says so."""
     images = task.test.images[:4]
     with torch.no_grad():
-        ours, theirs = (logits(network.eval()(images), task) for network in (small, model))
+        ours, theirs = (task.logits(network.eval()(images)) for network in (small, model))
     if ours.shape != theirs.shape:
         return f"answers {tuple(ours.shape)} where the network answered {tuple(theirs.shape)}"
     if not ours.isfinite().all():
@@ -120,11 +120,6 @@ COSTS: tuple[Callable[[Stats], float], ...] = (
     lambda stats: stats.bits,
     lambda stats: stats.multiply_adds,
 )
-
-
-def logits(answer: Any, task: Task) -> Tensor:
-    found: Tensor = task.outputs(answer) if hasattr(task, "outputs") else answer
-    return found
 
 
 def try_networks(send: Callable[[Any], None], record: Record, some: int | None, export: bool) -> None:

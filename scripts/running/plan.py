@@ -16,7 +16,7 @@ from torch import nn
 
 from catalog import Record
 from methods.kit.changes import changes, grouped, noted
-from methods.kit.measure import multiply_adds, numbers
+from methods.kit.measure import counted, multiply_adds
 from methods.kit.nets import count
 from methods.kit.task import Split, Task
 from methods.kit.train import rehearsal
@@ -92,7 +92,7 @@ def plan(record: Record, model: nn.Module, shape: tuple[int, ...]) -> Plan:
 
 
 def stored(model: nn.Module) -> int:
-    return sum(number.numel() for number, _ in numbers(model))
+    return sum(number.numel() for number, _ in counted(model))
 
 
 def rehearse(send: Callable[[Any], None], record: Record, where: str, shape: tuple[int, ...]) -> None:

@@ -314,11 +314,11 @@ def _expected(record: Record, measured: Measured) -> list[str]:
 def own_network(record: Record, source: Source) -> str:
     """The lines that apply a method to a reader's `model`, with the reader's data loaders."""
     return "\n".join([
-        "import copy", "", "from methods.kit.measure import measure", "from methods.kit.task import Task",
+        "from methods.kit.measure import measure", "from methods.kit.task import Task",
         f"from methods.{record.family} import {record.id}", "",
         "# three DataLoaders of images (N, C, H, W) and labels (N,)", "task = Task.from_loaders(train, validation, test, steps=2000)",
         *([f"task = {record.id}.prepare(task)"] if "prepare" in source.functions else []),
-        f"small = {record.id}.compress(copy.deepcopy(model), task, {record.id}.Config())",
+        f"small = {record.id}.compress(model, task, {record.id}.Config())",
         "print(measure(small, task, model))  # accuracy, parameters, bits, multiply-adds, bytes, latency",
     ])  # fmt: skip
 

@@ -135,7 +135,7 @@ def test_labels_tell_where_each_image_of_a_mosaic_was_drawn() -> None:
     assert 0.62 < sides.min() < 0.64
     assert 0.99 < sides.max() <= 1
     assert 0.2 < (classes == 0).float().mean() < 0.3
-    assert (task.augmented, task.batch, task.steps, task.score) == (False, 8, raw.steps, average_precision)
+    assert (task.augmented, task.batch, task.steps, task.score.func) == (False, 8, raw.steps, average_precision)
     assert in_mosaics(replace(raw, batch=4)).batch == 1
 
 

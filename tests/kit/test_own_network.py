@@ -6,10 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from methods.architecture import mobilenet_v2
-from methods.distillation import hinton_distillation
+from methods.distillation import (
+    conditional_adversarial_distillation,
+    fitnets,
+    hinton_distillation,
+    quantized_distillation,
+    semi_supervised_adaptive_distillation,
+)
+from methods.kit import nets
 from methods.kit.surgery import widths
 from methods.kit.task import Split, Task
 from methods.pruning import network_slimming, pruning_filters
@@ -54,8 +61,54 @@ def test_any_student_learns_from_any_teacher(task: Task) -> None:
     assert learner(task.test.images[:2]).shape == (2, 5)
 
 
-def test_mobilenet_takes_the_task_s_classes_and_colours(task: Task) -> None:
-    grey = Split(task.train.images[:, :1], task.train.labels)
+def test_mobilenet_takes_the_network_s_classes_and_the_task_s_colours(task: Task) -> None:
+    grey, model = Split(task.train.images[:, :1], task.train.labels), Mixed()
+    model.fc2 = nn.Linear(12, 7)  # two classes more than there are labels
     for own in (task, replace(task, train=grey, validation=grey, test=grey)):
-        small = mobilenet_v2.compress(Mixed(), own, mobilenet_v2.Config(width=0.5))
-        assert small(own.test.images[:2]).shape == (2, 5)
+        model.stem = nets.conv_bn(own.train.images.shape[1], 8)
+        small = mobilenet_v2.compress(model, own, mobilenet_v2.Config(width=0.5))
+        assert small(own.test.images[:2]).shape == (2, 7)
+
+
+class Tokens(nn.Module):
+    """A small vision transformer, whose non-linearity is a module or none."""
+
+    def __init__(self, activation: nn.Module | str) -> None:
+        super().__init__()
+        self.patch, self.place = nn.Conv2d(3, 16, 4, 4), nn.Parameter(torch.zeros(1, 16, 16))
+        self.block = nn.TransformerEncoderLayer(16, 2, 32, 0.0, activation, batch_first=True)  # type: ignore[arg-type]
+        self.fc = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.fc(self.block(self.patch(x).flatten(2).transpose(1, 2) + self.place).mean(1))
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("activation", "said"),
+    [("relu", "network: no maps behind a non-linearity module"), (nn.GELU(), "block.activation: answers without maps")],
+)
+def test_transformers_teach_but_give_no_hints(activation: nn.Module | str, said: str, task: Task) -> None:
+    teacher = Tokens(activation)
+    quick = replace(task, steps=1)
+    for method, config in (
+        (hinton_distillation, hinton_distillation.Config()), (quantized_distillation, quantized_distillation.Config()),
+        (conditional_adversarial_distillation, conditional_adversarial_distillation.Config()), (mobilenet_v2, mobilenet_v2.Config()),
+    ):  # fmt: skip
+        assert method.compress(teacher, quick, config)(task.test.images[:2]).shape == (2, 5)
+    with pytest.raises(ValueError, match=said):
+        fitnets.compress(teacher, quick, fitnets.Config())
+
+
+def test_a_network_that_cannot_run_on_the_images_is_told_so(task: Task) -> None:
+    with pytest.raises(ValueError, match=r"Tokens: does not run on images \(1, 3, 32, 32\) \(The size of tensor a"):
+        semi_supervised_adaptive_distillation.compress(
+            Tokens("relu"), semi_supervised_adaptive_distillation.prepare(task), semi_supervised_adaptive_distillation.Config()
+        )
+
+
+def test_a_classifier_is_no_teacher_of_detectors(task: Task) -> None:
+    method = semi_supervised_adaptive_distillation
+    few = nn.Sequential(nets.conv_bn(3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ValueError, match="teacher: answers 3 numbers a place"):
+        method.compress(few, method.prepare(task), method.Config())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.kit import nets, quant
 from methods.kit.pack import weight_codes
-from methods.kit.task import Task
+from methods.kit.task import Split, Task
 from methods.quantization import adaround, data_free_quantization
 
 
@@ -49,7 +48,8 @@ def own() -> nn.Module:
 @pytest.fixture
 def task() -> Task:
     images = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    return cast(Task, SimpleNamespace(train=SimpleNamespace(images=images), device="cpu", seed=0))
+    part = Split(images, torch.zeros(len(images)).long())
+    return Task("toy", part, part, part, steps=1)
 
 
 METHODS = [

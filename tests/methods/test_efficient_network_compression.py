@@ -120,5 +120,5 @@ def test_refuses_budgets_that_no_ranks_meet(change: dict[str, Any], word: str, m
 
 def test_refuses_a_network_that_gets_nothing_right(model: nn.Sequential) -> None:
     model[-1].bias.data[0] = -1e3
-    with pytest.raises(ValueError, match="gets no validation image right"):
+    with pytest.raises(ValueError, match="on validation images is 0"):
         compress(model, made([0]), CONFIG)

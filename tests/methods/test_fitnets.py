@@ -71,8 +71,8 @@ def test_controls_get_the_same_steps_and_start(teacher: Mixed, task: Task, monke
                 steps.append(share)
                 yield batch
 
-    def student(classes: int) -> nn.Module:
-        starts.append(nets.vgg(fitnets.THIN, classes))
+    def student(classes: int, colours: int) -> nn.Module:
+        starts.append(nets.vgg(fitnets.THIN, classes, colours))
         starts[-1].begin = [p.detach().clone() for p in starts[-1].parameters()]
         return starts[-1]
 
@@ -94,7 +94,7 @@ def test_the_control_learns_from_its_teacher(teacher: Mixed, task: Task) -> None
     networks = []
     for build in (
         lambda: fitnets.control_distillation(teacher, task, Config(), teacher),
-        lambda: fitnets.follow_outputs(fitnets.student(5), teacher, task, Config()),
+        lambda: fitnets.follow_outputs(fitnets.student(5), fitnets.frozen(teacher, task), task, Config()),
         lambda: fitnets.control_alone(teacher, task, Config(), teacher),
     ):
         torch.manual_seed(3)
@@ -118,7 +118,7 @@ class Functional(nn.Module):
     ("net", "config", "word"),
     [
         (Functional(), Config(), r"a hint layer, there is none \(network: no maps behind a non-linearity module"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(432, 9), nn.ReLU(), nn.Linear(9, 5)), Config(), "network: no maps behind"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(432, 9), nn.ReLU(), nn.Linear(9, 5)), Config(), "2: answers without maps"),
         (Mixed(), Config(hint="fc1"), "fc1: no maps behind a non-linearity module"),
         (Mixed(), Config(hint="stem.conv"), "stem.conv: no maps"),
         (Mixed(), Config(hint="nowhere"), "nowhere: no maps"),

@@ -75,7 +75,7 @@ def test_controls_start_and_train_alike(make: object, task: Task, monkeypatch: p
     for build in (compress, make):
         Counted.taken.clear()
         torch.manual_seed(0)
-        network = build(teacher, counted, FEW, None) if build is make else build(teacher, counted, FEW)  # type: ignore[operator]
+        network = build(teacher, counted, FEW, teacher) if build is make else build(teacher, counted, FEW)  # type: ignore[operator]
         assert len(Counted.taken) == task.steps
         assert {type(layer) for layer in network.children()} == {LookUp, nn.Flatten}
     assert torch.equal(*starts)
