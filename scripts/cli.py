@@ -357,7 +357,7 @@ def networks(
     with progress() as say:
         for id, event in stream(NETWORKS, [(id, (facts.entries[id], some, export)) for id in ids], jobs):
             if not isinstance(event, table.Tried):
-                bad.append(f"{id}: {event.death} on a network of the zoo")
+                bad.append(f"{id}: {event.death} on a network of the zoo: {event.output.strip()[-500:]}")
                 continue
             found.append(event)
             say(f"{len(found)} tried, {id} on {event.network}")

@@ -31,6 +31,7 @@ from methods.distillation import hinton_distillation as hinton
 from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
+from methods.kit.layout import ask
 from methods.kit.task import Split, Task, classes_of, on_copies
 from methods.kit.train import descend, fit, schedule
 
@@ -121,7 +122,7 @@ def play(learner: nn.Module, teacher: nn.Module, judge: nn.Module, task: Task, c
     velocity, step = dict[Tensor, Tensor | None](), count(1)
 
     def loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        t, s = task.logits(teacher(x)).float(), task.logits(network(x)).float()
+        t, s = task.logits(ask(teacher, x)).float(), task.logits(network(x)).float()
         with torch.autocast(x.device.type, enabled=False):
             gain = judge_gain(judge, t, s.detach(), y)  # equivalent: F is fixed anyway, as gradients are asked of D alone
             for p, gradient in zip(params, torch.autograd.grad(-gain, params), strict=True):

@@ -30,6 +30,7 @@ from methods.distillation.hinton_distillation import soft_loss
 from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
+from methods.kit.layout import ask
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Split, Task, classes_of, numbers, on_copies
 from methods.kit.train import fit
@@ -146,7 +147,7 @@ def middle(
     probe = copy.deepcopy(model).cpu().eval().requires_grad_(False)  # equivalent: on the CPU .cpu() moves nothing
     found, depth = layers(probe, image)
     names = [name for name in found if named in ("", name)]
-    reasons = {} if names else {named or "network": "no maps behind a non-linearity module"}
+    reasons = {} if names else {named or type(model).__name__: "no maps behind a non-linearity module"}
     reasons |= {name: "answers without maps" for name in names if len(found[name].shape) != 3}
 
     def rank(name: str) -> tuple[Any, ...]:
@@ -213,7 +214,7 @@ def follow_outputs(learner: nn.Module, teacher: nn.Module, task: Task, config: C
         weight = config.first + progress * (config.last - config.first)
 
     def error(m: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        z, v = task.logits(m(x)), task.logits(teacher(x))  # equivalent: they are float32 in exact claims
+        z, v = task.logits(m(x)), task.logits(ask(teacher, x))  # equivalent: they are float32 in exact claims
         return loss(z, v, y, weight, config.temperature)
 
     return fit(learner, task, error, lr=config.lr, after_step=anneal)

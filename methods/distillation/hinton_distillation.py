@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
+from methods.kit.layout import ask
 from methods.kit.task import Split, Task, classes_of, on_copies
 from methods.kit.train import fit
 
@@ -70,7 +71,7 @@ def distil(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -
     """Train any student for the task's budget with any teacher, which is frozen. Logits are compared in float32."""
     task.labels_needed("Hinton's distillation")  # equivalent: tests refuse by name
     teacher.to(task.device).eval().requires_grad_(False)  # equivalent: on the CPU .to() moves nothing
-    return fit(learner, task, lambda m, x, y: loss(task.logits(m(x)), task.logits(teacher(x)), y, config), lr=config.lr)
+    return fit(learner, task, lambda m, x, y: loss(task.logits(m(x)), task.logits(ask(teacher, x)), y, config), lr=config.lr)
 
 
 @on_copies

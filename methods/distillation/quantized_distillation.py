@@ -31,6 +31,7 @@ from methods.distillation.hinton_distillation import soft_loss, student
 from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import Layer, disturbed, replaced
+from methods.kit.layout import ask
 from methods.kit.measure import weight_bits
 from methods.kit.pack import pack
 from methods.kit.task import Split, Task, classes_of, numbers, on_copies
@@ -139,7 +140,7 @@ def teaching(teacher: nn.Module, task: Task, config: Config) -> Criterion:
     """The loss of a student's logits on images with labels. The teacher is frozen; logits are compared in no less than float32."""
     task.labels_needed("Quantized distillation")  # equivalent: tests refuse by name
     teacher.to(task.device).eval().requires_grad_(False)
-    return lambda z, x, y: loss(task.logits(z), task.logits(teacher(x)), y, config)
+    return lambda z, x, y: loss(task.logits(z), task.logits(ask(teacher, x)), y, config)
 
 
 def labels(z: Tensor, x: Tensor, y: Tensor) -> Tensor:

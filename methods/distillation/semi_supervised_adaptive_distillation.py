@@ -31,6 +31,7 @@ from methods.kit import nets
 from methods.kit.detection import apart, average_precision, detections, head, in_mosaics, labels_of, objects, retinanet_loss, targets
 from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
+from methods.kit.layout import ask
 from methods.kit.task import Split, Task, classes_of, on_copies
 from methods.kit.train import autocast, fit
 
@@ -135,7 +136,7 @@ def distil(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -
     """Train any detector for the task's budget with any teacher, which is frozen. All losses are computed in float32."""
     teacher.to(task.device).eval().requires_grad_(False)  # equivalent: on the CPU .to() moves nothing
     agreed(learner, teacher, task)
-    return fit(learner, task, lambda m, x, y: loss(task.logits(m(x)), task.logits(teacher(x)), y, config), lr=config.lr)
+    return fit(learner, task, lambda m, x, y: loss(task.logits(m(x)), task.logits(ask(teacher, x)), y, config), lr=config.lr)
 
 
 @on_copies

@@ -30,18 +30,14 @@ class Animal(NamedTuple):
 class LeNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.c1, self.b1, self.c2, self.b2 = (
-            nn.Conv2d(3, 16, 5, padding=2),
-            nn.BatchNorm2d(16),
-            nn.Conv2d(16, 32, 5, padding=2),
-            nn.BatchNorm2d(32),
-        )
-        self.pool, self.f1, self.f2 = nn.MaxPool2d(4), nn.Linear(32 * 2 * 2, 48), nn.Linear(48, CLASSES)
+        self.c1, self.b1, self.a1 = nn.Conv2d(3, 16, 5, padding=2), nn.BatchNorm2d(16), nn.ReLU()
+        self.c2, self.b2, self.a2 = nn.Conv2d(16, 32, 5, padding=2), nn.BatchNorm2d(32), nn.ReLU()
+        self.pool, self.f1, self.a3, self.f2 = nn.MaxPool2d(4), nn.Linear(32 * 2 * 2, 48), nn.ReLU(), nn.Linear(48, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.pool(F.relu(self.b1(self.c1(x))))
-        x = self.pool(F.relu(self.b2(self.c2(x))))
-        return self.f2(F.relu(self.f1(x.view(x.size(0), -1))))
+        x = self.pool(self.a1(self.b1(self.c1(x))))
+        x = self.pool(self.a2(self.b2(self.c2(x))))
+        return self.f2(self.a3(self.f1(x.view(x.size(0), -1))))
 
 
 class VGG(nn.Module):
@@ -419,12 +415,12 @@ def first(answer: Any) -> Tensor:
 
 
 ZOO: dict[str, Animal] = {
-    "lenet": Animal("flattens with view, activations that are no modules", LeNet),
+    "lenet": Animal("flattens with view", LeNet),
     "vgg": Animal("dense layers behind a flattened map, dropout", VGG),
     "resnet": Animal("shortcuts, one ReLU for two places, sums in place", resnet),
     "depthwise": Animal("depthwise convolutions", depthwise),
     "resnext": Animal("bottlenecks, grouped convolutions", resnext),
-    "preactivated": Animal("norm and ReLU before the convolution", preactivated),
+    "preactivated": Animal("norm and ReLU before the convolution; activations that are no modules", preactivated),
     "densenet": Animal("everything is read by all that follows", densenet),
     "inverted": Animal("inverted bottlenecks, ReLU6", inverted),
     "squeezed": Animal("squeeze and excitation, hard activations", squeezed),
