@@ -116,7 +116,7 @@ class LookUp(nn.Module):
     def float_weight(self) -> Tensor:
         points, lines, codes = self.get_buffer("weight_points")[0], self.get_buffer("weight_lines"), self.get_buffer("weight")
         alpha, beta = (line.repeat_interleave(self.bucket)[: codes.numel()].view(codes.shape) for line in lines.unbind(1))
-        return alpha * points[codes.int()] + beta
+        return alpha * points[codes.long()] + beta
 
     def forward(self, x: Tensor) -> Tensor:
         run = self.layer._conv_forward if isinstance(self.layer, nn.Conv2d) else F.linear
