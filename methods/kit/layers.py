@@ -5,36 +5,166 @@ from __future__ import annotations
 import copy
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils.hooks import RemovableHandle
 
 Layer = nn.Conv2d | nn.Linear
+MOST_BYTES = 2**29  # that calibration and statistics hold at once of what images become inside a network; weights come on top
+TURN = 100  # steps for which one part of the images stays in memory, where not all fit
+
+
+def excluded(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a layer, or a part of the network around it, matches one of the patterns (fnmatch, on full names)."""
+    parts = name.split(".")
+    around = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+    return any(fnmatchcase(part, pattern) for part in around for pattern in patterns)
+
+
+def refuse_reparametrized(model: nn.Module) -> None:
+    """Raise ValueError for a layer whose weight is computed from other tensors in every pass, with the line that makes it plain."""
+    for name, layer in model.named_modules():
+        where, found = f"model.get_submodule({name!r})", list[tuple[str, str, str]]()
+        for hook in layer._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm):
+                found.append((hook.name, "weight_norm", f"torch.nn.utils.remove_weight_norm({where}, {hook.name!r})"))
+            elif isinstance(hook, SpectralNorm):
+                found.append((hook.name, "spectral_norm", f"torch.nn.utils.remove_spectral_norm({where}, {hook.name!r})"))
+            elif isinstance(hook, BasePruningMethod):
+                found.append((hook._tensor_name, "a pruning mask", f"torch.nn.utils.prune.remove({where}, {hook._tensor_name!r})"))
+        if parametrize.is_parametrized(layer):
+            for tensor, chain in layer.parametrizations.items():
+                kinds, line = " and ".join(type(part).__name__ for part in chain), "torch.nn.utils.parametrize.remove_parametrizations"
+                found.append((tensor, kinds, f"{line}({where}, {tensor!r})"))
+        for tensor, kind, cure in found:
+            raise ValueError(
+                f"{name or type(layer).__name__}: its {tensor} is computed by {kind} in every pass; make it plain first: {cure}"
+            )
+
+
+def tied(model: nn.Module) -> dict[str, str]:
+    """The layers that share a parameter with another layer, and the reason to leave each alone: {name: reason}."""
+    owners: dict[Any, dict[str, None]] = {}
+    for name, part in model.named_modules():
+        for value in part.parameters(recurse=False):
+            owners.setdefault((value.data_ptr() if value.numel() and not value.is_meta else 0) or id(value), {})[name] = None
+    groups = [list(names) for names in owners.values() if len(names) > 1]
+    return {name: f"shares a weight with {', '.join(other for other in names if other != name)}" for names in groups for name in names}
+
+
+def runs(model: nn.Module, image: Tensor) -> dict[str, int]:
+    """The parts that run in evaluation mode, in this order, and how often; one that only lends its weights does not run."""
+    names, found = {part: name for name, part in model.named_modules()}, dict[str, int]()
+
+    def begins(part: nn.Module, *_: Any) -> None:
+        if part in names:
+            found[names[part]] = found.get(names[part], 0) + 1
+
+    hook = register_module_forward_pre_hook(begins)  # a hook of a part's own would make torch's transformer layers take another path
+    try:
+        with evaluating(model), torch.no_grad():
+            model(image)
+    finally:
+        hook.remove()
+    return found
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The network in evaluation mode; afterwards each part is in the mode in which it was."""
+    modes = {part: part.training for part in model.modules()}
+    try:
+        yield model.eval()
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def plain(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Whether a layer is one of these kinds of torch's, or a subclass that computes the same.
+
+    A subclass is taken at its word where it does not override what computes. Where it does, it may hold nothing but weight and
+    bias (so no mask, no adapter that is zero today), and answer as torch's layer in training and evaluation mode, on even and odd sizes:
+    no proof for code that asks for something else, but all that a library's own spelling of `F.linear` can differ in.
+    """
+    kind: Any = next((kind for kind in kinds if isinstance(layer, kind)), None)
+    if kind is None or type(layer) is kind:
+        return kind is not None
+    ours: Any = type(layer)
+    same = all(getattr(ours, way, None) is getattr(kind, way, None) for way in ("forward", "_conv_forward", "__call__"))
+    if same and "forward" not in vars(layer):
+        return True
+    more = [*layer.children(), *layer.buffers(recurse=False), *(key for key in layer._parameters if key not in ("weight", "bias"))]
+    return not more and _answers_like(copy.deepcopy(layer), kind)
+
+
+@torch.no_grad()
+def _answers_like(layer: Any, kind: Any) -> bool:
+    """Whether the layer answers random inputs as its base class does, which may not raise."""
+    chance, width = torch.Generator().manual_seed(0), layer.weight.shape[1] * getattr(layer, "groups", 1)
+    shapes: list[tuple[int, ...]] = [(2, width), (2, 3, width)]
+    if layer.weight.ndim > 2:
+        least = [dilation * (size - 1) + 1 for dilation, size in zip(layer.dilation, layer.weight.shape[2:], strict=True)]
+        shapes = [(2, width, *(side + more for side in least)) for more in (8, 9)]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            layer = layer.double().cpu()
+            inputs = [torch.randn(shape, generator=chance, dtype=torch.float64) for shape in shapes]
+            return all(torch.allclose(layer.train(mode)(x), kind.forward(layer, x), rtol=1e-4) for mode in (True, False) for x in inputs)
+    except Exception:  # whatever its forward does with an input that is none of its kind
+        return False
 
 
 def replaceable(
-    model: nn.Module, why_not: Callable[[Any, bool], str], kinds: tuple[type[nn.Module], ...] = (nn.Conv2d,)
+    model: nn.Module,
+    why_not: Callable[[Any, bool], str],
+    kinds: tuple[type[nn.Module], ...] = (nn.Conv2d,),
+    *,
+    exclude: Iterable[str] = (),
+    image: Tensor | None = None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The plain, ungrouped layers of these kinds, and why every other layer with a weight stays as it is.
 
     `why_not(layer, first)` answers with a method's own reason against a layer, or ""; `first` says that it is the network's
-    first convolution. Exact types only: a subclass may do anything in its forward. Returns ({name: layer}, {name: reason}).
+    first convolution: the first that runs on `image` (1, C, H, W), without one the first that is registered. What does not run
+    on it stays. So does what matches a pattern of `exclude`, and layers that share a weight with others. Returns
+    ({name: layer}, {name: reason}). Raises ValueError for weights that are computed in every pass.
     """
-    chosen, kept = dict[str, Any](), dict[str, str]()
-    first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
-    for name, layer in model.named_modules():
-        if type(layer) in kinds:
-            reason = "a grouped convolution" if getattr(layer, "groups", 1) > 1 else why_not(layer, layer is first)
-            if reason:
-                kept[name] = reason
-            else:
-                chosen[name] = layer
-        elif isinstance(getattr(layer, "weight", None), Tensor) and layer.weight.ndim > 1:
-            kept[name] = f"no plain {' or '.join(kind.__name__ for kind in kinds)} but {type(layer).__name__}"
+    refuse_reparametrized(model)
+    chosen, kept, layers = dict[str, Any](), dict[str, str](), dict(model.named_modules())
+    ran, ties, exclude = list(layers if image is None else runs(model, image)), tied(model), [*exclude]
+    first = next((layers[name] for name in ran if isinstance(layers[name], nn.Conv2d)), None)
+    out = {part for name, part in model.named_modules(remove_duplicate=False) if excluded(name, exclude)}
+    for name, layer in layers.items():
+        if not isinstance(getattr(layer, "weight", None), Tensor) or layer.weight.ndim < 2:
+            continue
+        if layer in out:
+            reason = "excluded"
+        elif not plain(layer, kinds):
+            reason = f"no plain {' or '.join(kind.__name__ for kind in kinds)} but {type(layer).__name__}"
+        elif name in ties:
+            reason = ties[name]
+        elif name not in ran:
+            reason = "never runs by itself"
+        elif getattr(layer, "groups", 1) > 1:
+            reason = "a grouped convolution"
+        else:
+            reason = why_not(layer, layer is first)
+        if reason:
+            kept[name] = reason
+        else:
+            chosen[name] = layer
     return chosen, kept
 
 
@@ -58,10 +188,19 @@ def replaced(model: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
     return model
 
 
-def ranks_at(model: nn.Module, speedup: float, work: Callable[[nn.Conv2d], int], first: str) -> tuple[dict[str, int], dict[str, str]]:
+def ranks_at(
+    model: nn.Module,
+    speedup: float,
+    work: Callable[[nn.Conv2d], int],
+    first: str,
+    *,
+    exclude: Iterable[str] = (),
+    image: Tensor | None = None,
+) -> tuple[dict[str, int], dict[str, str]]:
     """The rank at which every convolution with columns and rows gets so much cheaper, and why each other layer stays.
 
     `work(layer)` are the multiply-adds for one output position and one unit of rank; `first` says why the first one stays.
+    The rest is as for `replaceable`.
     """
 
     def rank(layer: nn.Conv2d) -> int:
@@ -74,7 +213,7 @@ def ranks_at(model: nn.Module, speedup: float, work: Callable[[nn.Conv2d], int],
             return f"a kernel of {layer.kernel_size[0]}x{layer.kernel_size[1]} has no columns and rows to split into"
         return "" if rank(layer) else f"too narrow to be {speedup:g} times faster"
 
-    layers, kept = replaceable(model, why_not)
+    layers, kept = replaceable(model, why_not, exclude=exclude, image=image)
     return {name: rank(layer) for name, layer in layers.items()}, kept
 
 
@@ -127,36 +266,96 @@ def truncated_svd(layer: Layer, rank: int) -> nn.Sequential:
     return filled(layer, [nn.Conv2d(inputs, rank, **geometry(layer), bias=False), nn.Conv2d(rank, outputs, 1, bias=bias)], weights)
 
 
+class _Enough(Exception):
+    """All that was to be seen has been seen."""
+
+
 @torch.no_grad()
 def run(model: nn.Module, images: Tensor, seen: Callable[[str, Tensor, Tensor], Tensor | None], names: Iterable[str]) -> None:
     """Run the network; `seen` gets each named layer's input and output when it first runs, and may answer with another output.
 
-    What it gets may be overwritten by a later layer that works in place: clone what is to be kept.
+    What it gets may be overwritten by a later layer that works in place: clone what is to be kept. The pass ends with the last
+    named layer. One that does not run, or whose input or output is no tensor, is not seen.
     """
 
     handles = dict[str, RemovableHandle]()
 
     def watch(name: str) -> None:
-        def hook(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
-            handles[name].remove()
-            return seen(name, inputs[0], output)
+        def hook(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor | None:
+            handles.pop(name).remove()
+            tensors = bool(inputs) and isinstance(inputs[0], Tensor) and isinstance(output, Tensor)
+            other = seen(name, inputs[0], output) if tensors else None
+            if not handles:
+                raise _Enough
+            return other
 
         handles[name] = model.get_submodule(name).register_forward_hook(hook)
 
     try:
         for name in names:
             watch(name)
-        model.eval()(images)
+        with evaluating(model):
+            model(images)
+    except _Enough:
+        pass
     finally:
         for handle in handles.values():
             handle.remove()
 
 
+def chunks(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+    """The images in parts so large that a pass without gradients takes some MOST_BYTES: four times what one layer sees and answers."""
+    most = 0
+
+    def note(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal most
+        most = max(most, sum(value.nbytes for value in (*inputs, output) if isinstance(value, Tensor)))
+
+    hook = register_module_forward_hook(note)
+    try:
+        with evaluating(model), torch.no_grad():
+            model(images[:1])
+    finally:
+        hook.remove()
+    return images.split(max(1, MOST_BYTES // max(1, 4 * most)))
+
+
 def responses(model: nn.Module, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
     """What each named layer answers."""
-    found: dict[str, Tensor] = {}
-    run(model, images, lambda name, x, y: found.update({name: y.clone()}), names)
-    return found
+    found, names = dict[str, list[Tensor]](), list(names)
+    for part in chunks(model, images) if names else ():
+        run(model, part, lambda name, x, y: found.setdefault(name, []).append(y.clone()), names)
+    return {name: torch.cat(answers) for name, answers in found.items()}
+
+
+def entering(model: nn.Module, images: Tensor, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """What the named layer sees and answers when it first runs, some images at a time."""
+    for part in chunks(model, images):
+        found = list[tuple[Tensor, Tensor]]()
+        run(model, part, lambda _, x, y: found.append((x.clone(), y.clone())), [name])
+        yield from found
+
+
+Held = TypeVar("Held")
+
+
+def in_parts(images: Tensor, size: int, of: Callable[[Tensor], Held], seed: int) -> Callable[[int], Held]:
+    """What `of` makes of the images, at a step: of all of them where `size` bytes an image are within MOST_BYTES.
+
+    Else of as many at random as are, others after every TURN steps.
+    """
+    most = max(1, MOST_BYTES // max(1, size))
+    held: dict[int, Held] = {}
+
+    def at(step: int) -> Held:
+        turn = step // TURN if most < len(images) else 0
+        if turn not in held:
+            held.clear()
+            order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed + turn))[:most]
+            held[turn] = of(images[order] if most < len(images) else images)
+        return held[turn]
+
+    return at
 
 
 def output_error(model: nn.Module, reference: nn.Module, images: Tensor) -> float:

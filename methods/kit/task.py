@@ -65,6 +65,7 @@ class Task:
     device: str = "cpu"
     digest: str = ""
     augmented: bool = True
+    exclude: tuple[str, ...] = ()  # patterns (fnmatch) of layer names to leave alone: they are not replaced, cut or quantized
     score: Callable[[nn.Module, Split], float] = field(default=accuracy, compare=False)
 
     @property
