@@ -20,6 +20,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils.hooks import RemovableHandle
 
+from methods.kit.task import Task
+
 Layer = nn.Conv2d | nn.Linear
 MOST_BYTES = 2**29  # that calibration and statistics hold at once of what images become inside a network; weights come on top
 TURN = 100  # steps for which one part of the images stays in memory, where not all fit
@@ -126,6 +128,11 @@ def _answers_like(layer: Any, kind: Any) -> bool:
         return False
 
 
+def within(task: Task) -> dict[str, Any]:
+    """What a task has to say of layers, as arguments of `replaceable`: which to leave alone, and an image to see which of them run."""
+    return {"exclude": task.exclude, "image": task.train.images[:1].to(task.device)}
+
+
 def replaceable(
     model: nn.Module,
     why_not: Callable[[Any, bool], str],
@@ -133,8 +140,9 @@ def replaceable(
     *,
     exclude: Iterable[str] = (),
     image: Tensor | None = None,
+    grouped: bool = False,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The plain, ungrouped layers of these kinds, and why every other layer with a weight stays as it is.
+    """The plain layers of these kinds, ungrouped unless `grouped` asks for all, and why every other layer with a weight stays.
 
     `why_not(layer, first)` answers with a method's own reason against a layer, or ""; `first` says that it is the network's
     first convolution: the first that runs on `image` (1, C, H, W), without one the first that is registered. What does not run
@@ -157,7 +165,7 @@ def replaceable(
             reason = ties[name]
         elif name not in ran:
             reason = "never runs by itself"
-        elif getattr(layer, "groups", 1) > 1:
+        elif getattr(layer, "groups", 1) > 1 and not grouped:
             reason = "a grouped convolution"
         else:
             reason = why_not(layer, layer is first)
@@ -214,7 +222,8 @@ def ranks_at(
         return "" if rank(layer) else f"too narrow to be {speedup:g} times faster"
 
     layers, kept = replaceable(model, why_not, exclude=exclude, image=image)
-    return {name: rank(layer) for name, layer in layers.items()}, kept
+    order = layers if image is None else [name for name in runs(model, image) if name in layers]
+    return {name: rank(layers[name]) for name in order}, kept
 
 
 def fresh(model: nn.Module) -> nn.Module:
@@ -328,12 +337,17 @@ def responses(model: nn.Module, images: Tensor, names: Iterable[str]) -> dict[st
     return {name: torch.cat(answers) for name, answers in found.items()}
 
 
-def entering(model: nn.Module, images: Tensor, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """What the named layer sees and answers when it first runs, some images at a time."""
-    for part in chunks(model, images):
+def entering(model: nn.Module, parts: Iterable[Tensor], name: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """What the named layer sees and answers when it first runs, one part of the images (`chunks`) at a time."""
+    for part in parts:
         found = list[tuple[Tensor, Tensor]]()
         run(model, part, lambda _, x, y: found.append((x.clone(), y.clone())), [name])
         yield from found
+
+
+def small_enough(x: Tensor, size: int) -> tuple[Tensor, ...]:
+    """A tensor in parts along its first dimension, so large that `size` bytes for each row, three times over, are within MOST_BYTES."""
+    return x.split(max(1, MOST_BYTES // max(1, 3 * size)))
 
 
 Held = TypeVar("Held")

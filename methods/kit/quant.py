@@ -406,15 +406,16 @@ def in_order(network: fx.GraphModule, images: Tensor, seed: int = 0) -> Iterator
     for node in layer_nodes(network):
         name, what = str(node.target), operation(network, next(iter(node.users))) if len(node.users) == 1 else None
         activation = F.relu if what in RELU else F.relu6 if what in RELU6 else _same
-        sample = [value for pair in layers.entering(before, images[:1], name) for value in (pair[0], *pair)]
+        sample = [value for pair in layers.entering(before, [images[:1]], name) for value in (pair[0], *pair)]
         parts = layers.in_parts(images, sum(value.nbytes for value in sample), partial(_fed, before, network, name, activation), seed)
         yield replace(parts(0), parts=parts)
 
 
 def _fed(before: fx.GraphModule, after: fx.GraphModule, name: str, activation: Callable[[Tensor], Tensor], images: Tensor) -> Place:
     """The place of this name on some images."""
-    original, answers = (torch.cat(values) for values in zip(*layers.entering(before, images, name), strict=True))
-    inputs = torch.cat([x for x, _ in layers.entering(after, images, name)])
+    parts = layers.chunks(before, images)
+    original, answers = (torch.cat(values) for values in zip(*layers.entering(before, parts, name), strict=True))
+    inputs = torch.cat([x for x, _ in layers.entering(after, parts, name)])
     return Place(name, cast(Layer, after.get_submodule(name)), activation, original, inputs, activation(answers))
 
 

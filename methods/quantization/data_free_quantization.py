@@ -401,7 +401,7 @@ def claim_eight_bits_without_data(lab: Lab) -> float:
         steps = (place.layer.weight / place.layer.weight_scale).round()
         if not torch.equal(steps * place.layer.weight_scale, place.layer.weight):
             return math.inf
-        levels += [int(steps.max() - steps.min()) + 1, len(place.inputs.unique()) if place.inputs is not images else 0]
+        levels += [int(steps.max() - steps.min()) + 1, 0 if torch.equal(place.inputs, images) else len(place.inputs.unique())]
     return max(levels)
 
 
