@@ -66,7 +66,10 @@ def tied(model: nn.Module) -> dict[str, str]:
 
 
 def runs(model: nn.Module, image: Tensor) -> dict[str, int]:
-    """The parts that run in evaluation mode, in this order, and how often; one that only lends its weights does not run."""
+    """The parts that run in evaluation mode, in this order, and how often; one that only lends its weights does not run.
+
+    Raises ValueError where the network does not run on the image (1, C, H, W).
+    """
     names, found = {part: name for name, part in model.named_modules()}, dict[str, int]()
 
     def begins(part: nn.Module, *_: Any) -> None:
@@ -77,6 +80,8 @@ def runs(model: nn.Module, image: Tensor) -> dict[str, int]:
     try:
         with evaluating(model), torch.no_grad():
             model(image)
+    except Exception as problem:  # whatever its forward raises
+        raise ValueError(f"{type(model).__name__}: does not run on an image of {tuple(image.shape)} ({problem})") from problem
     finally:
         hook.remove()
     return found
@@ -97,7 +102,7 @@ def plain(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
     """Whether a layer is one of these kinds of torch's, or a subclass that computes the same.
 
     A subclass is taken at its word where it does not override what computes. Where it does, it may hold nothing but weight and
-    bias (so no mask, no adapter that is zero today), and answer as torch's layer in training and evaluation mode, on even and odd sizes:
+    bias (so no mask, no adapter that is zero today), and answer as torch's layer in training and evaluation mode, on several sizes:
     no proof for code that asks for something else, but all that a library's own spelling of `F.linear` can differ in.
     """
     kind: Any = next((kind for kind in kinds if isinstance(layer, kind)), None)
@@ -118,12 +123,13 @@ def _answers_like(layer: Any, kind: Any) -> bool:
     shapes: list[tuple[int, ...]] = [(2, width), (2, 3, width)]
     if layer.weight.ndim > 2:
         least = [dilation * (size - 1) + 1 for dilation, size in zip(layer.dilation, layer.weight.shape[2:], strict=True)]
-        shapes = [(2, width, *(side + more for side in least)) for more in (8, 9)]
+        shapes = [(2, width, *(side + more for side in least)) for more in range(8, 9 + max(layer.stride))]
     try:
         with torch.random.fork_rng(devices=[]):
-            layer = layer.double().cpu()
+            layer, base = layer.double().cpu(), copy.deepcopy(layer).double().cpu()
+            base.__class__ = kind
             inputs = [torch.randn(shape, generator=chance, dtype=torch.float64) for shape in shapes]
-            return all(torch.allclose(layer.train(mode)(x), kind.forward(layer, x), rtol=1e-4) for mode in (True, False) for x in inputs)
+            return all(torch.allclose(layer.train(mode)(x), base(x), rtol=1e-4) for mode in (True, False) for x in inputs)
     except Exception:  # whatever its forward does with an input that is none of its kind
         return False
 

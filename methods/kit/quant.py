@@ -104,7 +104,7 @@ class _Tracer(fx.Tracer):
 def _graph(model: nn.Module) -> tuple[fx.Graph, dict[nn.Module, str]]:
     """The graph of a network in which modules that cannot be traced are leaves, and why each of those cannot."""
     leaves = dict[nn.Module, str]()
-    whole = {part for part in model.modules() if is_norm(part) or layers.plain(part, LAYERS)}  # asked now: tracing changes every call
+    whole = {part for part in model.modules() if is_norm(part) or isinstance(part, LAYERS)}
     while True:
         tracer = _Tracer(whole | set(leaves))
         try:
@@ -138,8 +138,8 @@ def trace(model: nn.Module, exclude: Iterable[str] = (), image: Tensor | None = 
         weights = {key: value for key, value in part.named_parameters(recurse=False) if value.ndim > 1}
         if not layers.plain(part, LAYERS):
             raw = {f"{name}.{key}".lstrip("."): "a parameter that belongs to no layer" for key in weights}
-            own = {name: f"is no convolution or linear layer but {type(part).__name__}"} if weights else {}
-            reasons |= own if type(part).__module__.startswith("torch.nn") else raw
+            own = {name: f"no plain convolution or linear layer but {type(part).__name__}"} if weights else {}
+            reasons |= own if isinstance(part, LAYERS) or type(part).__module__.startswith("torch.nn") else raw
         elif part in out:
             reasons[name] = "excluded"
         elif name in ties:

@@ -119,7 +119,7 @@ def old_weight_norm(layer: nn.Module) -> nn.Module:
     [
         (Shared(), "Shared: has no convolution or linear layer to quantize .twice: runs 2 times"),
         (Branching(), "Branching: torch.fx cannot trace it"),
-        (nn.Sequential(nn.ConvTranspose2d(3, 3, 2)), "Sequential: .*0: is no convolution or linear layer but ConvTranspose2d"),
+        (nn.Sequential(nn.ConvTranspose2d(3, 3, 2)), "Sequential: .*0: no plain convolution or linear layer but ConvTranspose2d"),
         (nn.Sequential(nn.ReLU()), "Sequential: has no convolution or linear layer"),
         (nn.Sequential(tie(nn.Conv2d(3, 3, 1, bias=False), CONV), CONV), "0: shares a weight with 1; 1: shares"),
         (
