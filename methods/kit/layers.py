@@ -319,7 +319,7 @@ def run(model: nn.Module, images: Tensor, seen: Callable[[str, Tensor, Tensor], 
 
 
 def chunks(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
-    """The images in parts so large that a pass without gradients takes some MOST_BYTES: four times what one layer sees and answers."""
+    """The images in parts so large that a pass without gradients takes some half of MOST_BYTES: four times what one layer sees and answers."""
     most = 0
 
     def note(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -332,7 +332,7 @@ def chunks(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
             model(images[:1])
     finally:
         hook.remove()
-    return images.split(max(1, MOST_BYTES // max(1, 4 * most)))
+    return images.split(max(1, MOST_BYTES // max(1, 8 * most)))
 
 
 def responses(model: nn.Module, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
@@ -349,6 +349,19 @@ def entering(model: nn.Module, parts: Iterable[Tensor], name: str) -> Iterator[t
         found = list[tuple[Tensor, Tensor]]()
         run(model, part, lambda _, x, y: found.append((x.clone(), y.clone())), [name])
         yield from found
+
+
+def gathered(model: nn.Module, images: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """What the named layer sees and answers for all of the images; no more than that and one pass is ever in memory."""
+    found, start = list[Tensor](), 0
+    for part in chunks(model, images):
+        for values in entering(model, [part], name):
+            each = [len(value) // len(part) for value in values]  # rows that an image makes
+            found = found or [value.new_empty(len(images) * rows, *value.shape[1:]) for value, rows in zip(values, each, strict=True)]
+            for whole, value, rows in zip(found, values, each, strict=True):
+                whole[start * rows : start * rows + len(value)] = value
+        start += len(part)
+    return found[0], found[1]
 
 
 def small_enough(x: Tensor, size: int) -> tuple[Tensor, ...]:

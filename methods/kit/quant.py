@@ -413,9 +413,8 @@ def in_order(network: fx.GraphModule, images: Tensor, seed: int = 0) -> Iterator
 
 def _fed(before: fx.GraphModule, after: fx.GraphModule, name: str, activation: Callable[[Tensor], Tensor], images: Tensor) -> Place:
     """The place of this name on some images."""
-    parts = layers.chunks(before, images)
-    original, answers = (torch.cat(values) for values in zip(*layers.entering(before, parts, name), strict=True))
-    inputs = torch.cat([x for x, _ in layers.entering(after, parts, name)])
+    inputs, _ = layers.gathered(after, images, name)
+    original, answers = layers.gathered(before, images, name)
     return Place(name, cast(Layer, after.get_submodule(name)), activation, original, inputs, activation(answers))
 
 

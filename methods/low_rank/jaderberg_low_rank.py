@@ -30,9 +30,8 @@ from torch import Tensor, nn
 from methods.kit.lab import Lab
 from methods.kit.layers import (
     along,
-    chunks,
-    entering,
     filled,
+    gathered,
     in_parts,
     name_the_kept,
     ranks_at,
@@ -142,9 +141,7 @@ def fit_to_data(small: nn.Module, model: nn.Module, names: Iterable[str], task: 
     for name in names:
 
         def pairs(some: Tensor, name: str = name) -> tuple[Tensor, Tensor]:
-            parts = chunks(model, some)
-            x, target = ([pair[place] for pair in entering(net, parts, name)] for place, net in enumerate((small, model)))
-            return torch.cat(x), torch.cat(target)
+            return gathered(small, some, name)[0], gathered(model, some, name)[1]
 
         size = sum(value.nbytes for value in pairs(images[:1]))
         reconstruct(small.get_submodule(name), in_parts(images, size, pairs, task.seed), config, task.seed)

@@ -399,8 +399,9 @@ def claim_one_layer_after_another(lab: Lab) -> float:
     seen, images = list[int](), list[Tensor]()
 
     def watch(net: nn.Module, inputs: tuple[Tensor]) -> None:
-        seen.append(sum(isinstance(part, nn.Sequential) for part in net))
-        images.append(inputs[0])
+        if net.training:
+            seen.append(sum(isinstance(part, nn.Sequential) for part in net))
+            images.append(inputs[0])
 
     model.register_forward_pre_hook(watch)
     batch = [(torch.randn(40, 3, 9, 9), torch.randint(4, (40,)))]

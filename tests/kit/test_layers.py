@@ -153,7 +153,7 @@ def test_images_in_parts_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images, seen = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)), torch.randn(20, 3, 12, 12), list[int]()
     whole = layers.responses(model, images, ["0", "1"])
     model.register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))
-    monkeypatch.setattr(layers, "MOST_BYTES", 4 * 7 * 4 * (8 * 100 + 3 * 144))
+    monkeypatch.setattr(layers, "MOST_BYTES", 8 * 7 * 4 * (3 * 144 + 8 * 100))
     assert [len(part) for part in layers.chunks(model, images)] == [7, 7, 6]
     seen.clear()
     parts = layers.responses(model, images, ["0", "1"])
