@@ -319,7 +319,7 @@ def run(model: nn.Module, images: Tensor, seen: Callable[[str, Tensor, Tensor], 
 
 
 def chunks(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
-    """The images in parts so large that a pass without gradients takes some half of MOST_BYTES: four times what one layer sees and answers."""
+    """The images in parts so large that four times what one layer sees and answers, a pass without gradients, is half of MOST_BYTES."""
     most = 0
 
     def note(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -375,9 +375,9 @@ Held = TypeVar("Held")
 def in_parts(images: Tensor, size: int, of: Callable[[Tensor], Held], seed: int) -> Callable[[int], Held]:
     """What `of` makes of the images, at a step: of all of them where `size` bytes an image are within MOST_BYTES.
 
-    Else of as many at random as are, others after every TURN steps.
+    Else of as many at random as take half of that, for learning takes memory too; of others after every TURN steps.
     """
-    most = max(1, MOST_BYTES // max(1, size))
+    most = len(images) if len(images) * size <= MOST_BYTES else max(1, MOST_BYTES // (2 * size))
     held: dict[int, Held] = {}
 
     def at(step: int) -> Held:

@@ -400,15 +400,17 @@ class Place:
 def in_order(network: fx.GraphModule, images: Tensor, seed: int = 0) -> Iterator[Place]:
     """Every layer in the order in which it runs; whoever takes it may change its weight before asking for the next.
 
-    A place holds as many images as `layers.in_parts` allows, and these are fed anew for each.
+    Where not all images fit into memory, the place itself is that of the first one: `at` has more.
     """
     before = copy.deepcopy(network)
     for node in layer_nodes(network):
         name, what = str(node.target), operation(network, next(iter(node.users))) if len(node.users) == 1 else None
         activation = F.relu if what in RELU else F.relu6 if what in RELU6 else _same
-        sample = [value for pair in layers.entering(before, [images[:1]], name) for value in (pair[0], *pair)]
-        parts = layers.in_parts(images, sum(value.nbytes for value in sample), partial(_fed, before, network, name, activation), seed)
-        yield replace(parts(0), parts=parts)
+        feed = partial(_fed, before, network, name, activation)
+        one = feed(images[:1])
+        size = one.original.nbytes + one.inputs.nbytes + one.target.nbytes
+        parts = layers.in_parts(images, size, feed, seed)
+        yield replace(parts(0) if len(images) * size <= layers.MOST_BYTES else one, parts=parts)
 
 
 def _fed(before: fx.GraphModule, after: fx.GraphModule, name: str, activation: Callable[[Tensor], Tensor], images: Tensor) -> Place:
