@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from methods.kit import layers
 from methods.kit.task import Task
+from methods.low_rank import denton_linear_structure, filter_group_approximation, zhang_nonlinear
 from tests.helpers import noise
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -131,3 +133,48 @@ def test_weights_computed_in_every_pass_are_refused(method: tuple[Any, Any], mod
         ValueError, match=r"last: its weight is computed by _WeightNorm .*remove_parametrizations\(model.get_submodule\('last'\)"
     ):
         module.compress(model, task, config)
+
+
+def test_images_in_parts_give_the_same(model: Net, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics of parts of the images add up to those of all."""
+    whole = {
+        "covariance": denton_linear_structure.covariance(model.last, model, task, denton_linear_structure.Config(images=24))[0],
+        "responses": filter_group_approximation.from_responses(model, {"left": 2, "last": 4}, task.train.images)(task.test.images),
+    }
+    sizes = list[int]()
+    monkeypatch.setattr(layers, "MOST_BYTES", 8 * 5 * 4 * 2 * 24 * 36)
+    model.left.register_forward_pre_hook(lambda _, x: sizes.append(len(x[0])))
+    assert torch.allclose(
+        denton_linear_structure.covariance(model.last, model, task, denton_linear_structure.Config(images=24))[0],
+        whole["covariance"],
+        atol=1e-4,
+    )
+    small = filter_group_approximation.from_responses(model, {"left": 2, "last": 4}, task.train.images)
+    assert torch.allclose(small(task.test.images), whole["responses"], atol=1e-3)
+    assert max(sizes) == 5
+    zhang = zhang_nonlinear.compress(model, task, zhang_nonlinear.Config(speedup=2, images=24, places=8, penalties=()))
+    assert zhang(task.test.images).shape == (8, 5)
+
+
+class Tokens(nn.Module):
+    """Dense layers on tokens (N, T, C) and on maps (N, H, W, C), batch norm over tokens behind one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.mix, self.norm = nn.Conv2d(3, 32, 2, 2), nn.Linear(32, 48), nn.BatchNorm1d(36)
+        self.back, self.wide, self.fc = nn.Linear(48, 32), nn.Linear(32, 40), nn.Linear(40, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).permute(0, 2, 3, 1)
+        y = self.norm(self.mix(x.flatten(1, 2))).relu()
+        x = x + self.back(y.unflatten(1, (6, 6)))
+        return self.fc(self.wide(x.mean((1, 2))).relu())
+
+
+@pytest.mark.parametrize("name", ["low_rank.adaptive_mixture_low_rank", "low_rank.ultimate_tensorization", "frameworks.gemmlowp"])
+def test_dense_layers_on_tokens(name: str, task: Task) -> None:
+    torch.manual_seed(0)
+    module, model = importlib.import_module(f"methods.{name}"), Tokens()
+    small = module.compress(model, task, replace(module.Config(), **SETTINGS[name]))
+    assert small(task.test.images).shape == (8, 5)
+    assert not any(same_kind(small.get_submodule(layer), model.get_submodule(layer)) for layer in ("mix", "back", "wide"))
