@@ -79,7 +79,7 @@ def runs(model: nn.Module, image: Tensor) -> dict[str, int]:
     hook = register_module_forward_pre_hook(begins)  # a hook of a part's own would make torch's transformer layers take another path
     try:
         with evaluating(model), torch.no_grad():
-            model(image)
+            model(image.to(next((value for value in model.parameters() if value.is_floating_point()), image)))  # its device and type
     except Exception as problem:  # whatever its forward raises
         raise ValueError(f"{type(model).__name__}: does not run on an image of {tuple(image.shape)} ({problem})") from problem
     finally:

@@ -130,7 +130,7 @@ def test_replaceable_says_why_not() -> None:
     assert layers.replaceable(model, lambda *_: "", image=image, exclude=["twice"])[1]["alias"] == "excluded", "under each of its names"
     assert model.training
     assert not model.block.training
-    assert layers.runs(model, image)["alias"] == 2
+    assert layers.runs(model.double(), image)["alias"] == 2
 
 
 def test_a_network_that_does_not_run_is_refused_in_a_line() -> None:
