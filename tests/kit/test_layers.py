@@ -82,6 +82,12 @@ def test_plain_is_what_computes_the_same(layer: nn.Module, is_plain: bool) -> No
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_layer_with_a_forward_of_its_own_is_not_plain() -> None:
+    layer = nn.Linear(4, 3)
+    layer.forward = lambda x: x  # type: ignore[method-assign, assignment]
+    assert not layers.plain(layer, (nn.Linear,))
+
+
 @pytest.mark.parametrize(
     ("name", "patterns", "out"),
     [
