@@ -353,7 +353,7 @@ def claim_follows_algorithm(lab: Lab) -> float:
 
 def claim_norm_undoes_itself(lab: Lab) -> float:
     """Largest change of the outputs by deepening while batch norm goes by the images that growing saw, over the largest output."""
-    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 3))
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 3)).eval()
     task = toy(network)
     x = task.train.images
     deep = grow(network, task, Config(1.0, added=2, every=2))  # behind the last activation

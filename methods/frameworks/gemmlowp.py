@@ -14,20 +14,21 @@ weight range of a layer is widened until its bias fits into 32 bits beside the s
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import random
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import islice, product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.kit.lab import Lab
-from methods.kit.layers import frame
+from methods.kit.layers import chunks, frame, name_the_kept, replaceable, replaced, within
+from methods.kit.layout import evaluating
 from methods.kit.task import Task, on_copies
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 1  # of int32
@@ -138,23 +139,17 @@ class Integer(nn.Module):
         return ((result.to(x.dtype) - zero_out) * scale_out).unflatten(2, columns.shape[4:])
 
 
-def suited(model: nn.Module) -> tuple[list[str], dict[str, str]]:
+def suited(model: nn.Module, **given: Any) -> tuple[list[str], dict[str, str]]:
     """Layers that can compute in integers, and the reason why each other layer with a weight matrix stays in floats."""
-    names: list[str] = []
-    kept: dict[str, str] = {}
-    for name, layer in model.named_modules():
-        weight = getattr(layer, "weight", None)
-        if not isinstance(weight, Tensor) or weight.ndim < 2:
-            continue
-        if type(layer) not in (nn.Conv2d, nn.Linear):
-            kept[name] = f"{type(layer).__name__} is no plain Conv2d or Linear"
-        elif isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
-            kept[name] = f"pads with {layer.padding_mode}, not with zeros"
-        elif weight[0].numel() >= HIGHEST // 255**2:  # equivalent: all outputs have as many
-            kept[name] = f"sums of {weight[0].numel()} products overflow 32 bits"
-        else:
-            names.append(name)
-    return names, kept
+
+    def why_not(layer: nn.Conv2d | nn.Linear, first: bool) -> str:
+        if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
+            return f"pads with {layer.padding_mode}, not with zeros"
+        products = layer.weight[0].numel()  # equivalent: all outputs have as many
+        return f"sums of {products} products overflow 32 bits" if products >= HIGHEST // 255**2 else ""
+
+    names, kept = replaceable(model, why_not, (nn.Conv2d, nn.Linear), grouped=True, **given)
+    return list(names), kept
 
 
 def observe(model: nn.Module, names: list[str], images: list[Tensor]) -> dict[str, list[float]]:
@@ -167,7 +162,7 @@ def observe(model: nn.Module, names: list[str], images: list[Tensor]) -> dict[st
 
     handles = [model.get_submodule(name).register_forward_hook(partial(note, name), with_kwargs=True) for name in names]
     with torch.no_grad():
-        for x in images:
+        for x in (part for batch in images for part in chunks(model, batch)):
             model(x)
     for handle in handles:
         handle.remove()
@@ -177,18 +172,11 @@ def observe(model: nn.Module, names: list[str], images: list[Tensor]) -> dict[st
 @on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Watch the ranges on a few batches; then give every layer its integers."""
-    names, kept = suited(model)
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in kept.items())
-    if not names:
-        raise ValueError(f"gemmlowp needs a convolution or a dense layer, there is none ({reasons or 'no layer with a weight matrix'})")
-    seen = observe(model.eval(), names, [x for x, _ in islice(task.batches(), config.batches)])
-    unused = "".join(f"; {name}: never runs" for name in names if name not in seen)
-    logging.getLogger(__name__).info("left in floats: %s%s", reasons, unused)
-    built = {model.get_submodule(name): Integer(model.get_submodule(name), ranges) for name, ranges in seen.items()}
-    for name, layer in list(model.named_modules(remove_duplicate=False)):
-        if layer in built:
-            model.set_submodule(name, built[layer])  # a shared layer under each of its names
-    return model
+    names, kept = suited(model, **within(task))
+    name_the_kept("gemmlowp needs a convolution or a dense layer", names, kept)
+    with evaluating(model):
+        seen = observe(model, names, [x for x, _ in islice(task.batches(), config.batches)])
+    return replaced(model, {name: Integer(model.get_submodule(name), ranges) for name, ranges in seen.items()}).eval()
 
 
 @on_copies

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.kit import nets
-from methods.kit.layout import suited
-from methods.kit.task import Split, Stream, Task, as_it_is, evaluating, numbers
+from methods.kit.layout import evaluating, suited
+from methods.kit.task import Split, Stream, Task, as_it_is, numbers
 
 EMPTY, CLUTTER = 0.25, 0.5  # share of cells without an object; deviation of the noise around objects
 SIDE = 3 / 8  # of the anchors

@@ -7,39 +7,23 @@ import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils.hooks import RemovableHandle
 
+from methods.kit.layout import evaluating
+from methods.kit.task import Task
+
 Layer = nn.Conv2d | nn.Linear
-
-
-def replaceable(
-    model: nn.Module, why_not: Callable[[Any, bool], str], kinds: tuple[type[nn.Module], ...] = (nn.Conv2d,)
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The plain, ungrouped layers of these kinds, and why every other layer with a weight stays as it is.
-
-    `why_not(layer, first)` answers with a method's own reason against a layer, or ""; `first` says that it is the network's
-    first convolution. Exact types only: a subclass may do anything in its forward. Returns ({name: layer}, {name: reason}).
-    """
-    chosen, kept = dict[str, Any](), dict[str, str]()
-    first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
-    for name, layer in model.named_modules():
-        if type(layer) in kinds:
-            reason = "a grouped convolution" if getattr(layer, "groups", 1) > 1 else why_not(layer, layer is first)
-            if reason:
-                kept[name] = reason
-            else:
-                chosen[name] = layer
-        elif isinstance(getattr(layer, "weight", None), Tensor) and layer.weight.ndim > 1:
-            kept[name] = f"no plain {' or '.join(kind.__name__ for kind in kinds)} but {type(layer).__name__}"
-    return chosen, kept
+MOST_BYTES = 2**29  # that calibration and statistics hold at once of what images become inside a network; weights come on top
+TURN = 100  # steps for which one part of the images stays in memory, where not all fit
 
 
 def excluded(name: str, patterns: Iterable[str]) -> bool:
@@ -47,6 +31,122 @@ def excluded(name: str, patterns: Iterable[str]) -> bool:
     parts = name.split(".")
     around = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
     return any(fnmatchcase(part, pattern) for part in around for pattern in patterns)
+
+
+def tied(model: nn.Module) -> dict[str, str]:
+    """The layers that share a parameter with another layer, and the reason to leave each alone: {name: reason}."""
+    owners: dict[Any, dict[str, None]] = {}
+    for name, part in model.named_modules():
+        for value in part.parameters(recurse=False):
+            owners.setdefault((value.data_ptr() if value.numel() and not value.is_meta else 0) or id(value), {})[name] = None
+    groups = [list(names) for names in owners.values() if len(names) > 1]
+    return {name: f"shares a weight with {', '.join(other for other in names if other != name)}" for names in groups for name in names}
+
+
+def runs(model: nn.Module, image: Tensor) -> dict[str, int]:
+    """The parts that run in evaluation mode, in this order, and how often; one that only lends its weights does not run.
+
+    Raises ValueError where the network does not run on the image (1, C, H, W).
+    """
+    names, found = {part: name for name, part in model.named_modules()}, dict[str, int]()
+
+    def begins(part: nn.Module, *_: Any) -> None:
+        if part in names:
+            found[names[part]] = found.get(names[part], 0) + 1
+
+    hook = register_module_forward_pre_hook(begins)  # a hook of a part's own would make torch's transformer layers take another path
+    try:
+        with evaluating(model), torch.no_grad():
+            model(image.to(next((value for value in model.parameters() if value.is_floating_point()), image)))  # its device and type
+    except Exception as problem:  # whatever its forward raises
+        raise ValueError(f"{type(model).__name__}: does not run on an image of {tuple(image.shape)} ({problem})") from problem
+    finally:
+        hook.remove()
+    return found
+
+
+def plain(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Whether a layer is one of these kinds of torch's, or a subclass that computes the same.
+
+    A subclass is taken at its word where it does not override what computes. Where it does, it may hold nothing but weight and
+    bias (so no mask, no adapter that is zero today), and answer as torch's layer in training and evaluation mode, on several sizes:
+    no proof for code that asks for something else, but all that a library's own spelling of `F.linear` can differ in.
+    """
+    kind: Any = next((kind for kind in kinds if isinstance(layer, kind)), None)
+    if kind is None or "forward" in vars(layer):  # somebody has put another one into this layer alone
+        return False
+    ours: Any = type(layer)
+    same = all(getattr(ours, way, None) is getattr(kind, way, None) for way in ("forward", "_conv_forward", "__call__"))
+    if same:
+        return True
+    more = [*layer.children(), *layer.buffers(recurse=False), *(key for key in layer._parameters if key not in ("weight", "bias"))]
+    return not more and _answers_like(copy.deepcopy(layer), kind)
+
+
+@torch.no_grad()
+def _answers_like(layer: Any, kind: Any) -> bool:
+    """Whether the layer answers random inputs as its base class does, which may not raise."""
+    chance, width = torch.Generator().manual_seed(0), layer.weight.shape[1] * getattr(layer, "groups", 1)
+    shapes: list[tuple[int, ...]] = [(2, width), (2, 3, width)]
+    if layer.weight.ndim > 2:
+        least = [dilation * (size - 1) + 1 for dilation, size in zip(layer.dilation, layer.weight.shape[2:], strict=True)]
+        shapes = [(2, width, *(side + more for side in least)) for more in range(8, 9 + max(layer.stride))]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            layer, base = layer.double().cpu(), copy.deepcopy(layer).double().cpu()
+            base.__class__ = kind
+            inputs = [torch.randn(shape, generator=chance, dtype=torch.float64) for shape in shapes]
+            return all(torch.allclose(layer.train(mode)(x), base(x), rtol=1e-4) for mode in (True, False) for x in inputs)
+    except Exception:  # whatever its forward does with an input that is none of its kind
+        return False
+
+
+def within(task: Task) -> dict[str, Any]:
+    """What a task has to say of layers, as arguments of `replaceable`: which to leave alone, and an image to see which of them run."""
+    return {"exclude": task.exclude, "image": task.train.images[:1].to(task.device)}
+
+
+def replaceable(
+    model: nn.Module,
+    why_not: Callable[[Any, bool], str],
+    kinds: tuple[type[nn.Module], ...] = (nn.Conv2d,),
+    *,
+    exclude: Iterable[str] = (),
+    image: Tensor | None = None,
+    grouped: bool = False,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The plain layers of these kinds, ungrouped unless `grouped` asks for all, and why every other layer with a weight stays.
+
+    `why_not(layer, first)` answers with a method's own reason against a layer, or ""; `first` says that it is the network's
+    first convolution: the first that runs on `image` (1, C, H, W), without one the first that is registered. What does not run
+    on it stays. So does what matches a pattern of `exclude`, and layers that share a weight with others. Returns
+    ({name: layer}, {name: reason}). Raises ValueError for weights that are computed in every pass.
+    """
+    refuse_reparametrized(model)
+    chosen, kept, layers = dict[str, Any](), dict[str, str](), dict(model.named_modules())
+    ran, ties, exclude = list(layers if image is None else runs(model, image)), tied(model), [*exclude]
+    first = next((layers[name] for name in ran if isinstance(layers[name], nn.Conv2d)), None)
+    out = {part for name, part in model.named_modules(remove_duplicate=False) if excluded(name, exclude)}
+    for name, layer in layers.items():
+        if not isinstance(getattr(layer, "weight", None), Tensor) or layer.weight.ndim < 2:
+            continue
+        if layer in out:
+            reason = "excluded"
+        elif not plain(layer, kinds):
+            reason = f"no plain {' or '.join(kind.__name__ for kind in kinds)} but {type(layer).__name__}"
+        elif name in ties:
+            reason = ties[name]
+        elif name not in ran:
+            reason = "never runs by itself"
+        elif getattr(layer, "groups", 1) > 1 and not grouped:
+            reason = "a grouped convolution"
+        else:
+            reason = why_not(layer, layer is first)
+        if reason:
+            kept[name] = reason
+        else:
+            chosen[name] = layer
+    return chosen, kept
 
 
 def name_the_kept(needs: str, chosen: Iterable[str], kept: Mapping[str, str]) -> None:
@@ -69,10 +169,19 @@ def replaced(model: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
     return model
 
 
-def ranks_at(model: nn.Module, speedup: float, work: Callable[[nn.Conv2d], int], first: str) -> tuple[dict[str, int], dict[str, str]]:
+def ranks_at(
+    model: nn.Module,
+    speedup: float,
+    work: Callable[[nn.Conv2d], int],
+    first: str,
+    *,
+    exclude: Iterable[str] = (),
+    image: Tensor | None = None,
+) -> tuple[dict[str, int], dict[str, str]]:
     """The rank at which every convolution with columns and rows gets so much cheaper, and why each other layer stays.
 
     `work(layer)` are the multiply-adds for one output position and one unit of rank; `first` says why the first one stays.
+    The rest is as for `replaceable`.
     """
 
     def rank(layer: nn.Conv2d) -> int:
@@ -85,8 +194,9 @@ def ranks_at(model: nn.Module, speedup: float, work: Callable[[nn.Conv2d], int],
             return f"a kernel of {layer.kernel_size[0]}x{layer.kernel_size[1]} has no columns and rows to split into"
         return "" if rank(layer) else f"too narrow to be {speedup:g} times faster"
 
-    layers, kept = replaceable(model, why_not)
-    return {name: rank(layer) for name, layer in layers.items()}, kept
+    layers, kept = replaceable(model, why_not, exclude=exclude, image=image)
+    order = layers if image is None else [name for name in runs(model, image) if name in layers]
+    return {name: rank(layers[name]) for name in order}, kept
 
 
 def reparametrized(model: nn.Module) -> Iterator[tuple[str, str, str, str]]:
@@ -175,36 +285,114 @@ def truncated_svd(layer: Layer, rank: int) -> nn.Sequential:
     return filled(layer, [nn.Conv2d(inputs, rank, **geometry(layer), bias=False), nn.Conv2d(rank, outputs, 1, bias=bias)], weights)
 
 
+class _Enough(Exception):
+    """All that was to be seen has been seen."""
+
+
 @torch.no_grad()
 def run(model: nn.Module, images: Tensor, seen: Callable[[str, Tensor, Tensor], Tensor | None], names: Iterable[str]) -> None:
     """Run the network; `seen` gets each named layer's input and output when it first runs, and may answer with another output.
 
-    What it gets may be overwritten by a later layer that works in place: clone what is to be kept.
+    What it gets may be overwritten by a later layer that works in place: clone what is to be kept. The pass ends with the last
+    named layer. One that does not run, or whose input or output is no tensor, is not seen.
     """
 
     handles = dict[str, RemovableHandle]()
 
     def watch(name: str) -> None:
-        def hook(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
-            handles[name].remove()
-            return seen(name, inputs[0], output)
+        def hook(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor | None:
+            handles.pop(name).remove()
+            tensors = bool(inputs) and isinstance(inputs[0], Tensor) and isinstance(output, Tensor)
+            other = seen(name, inputs[0], output) if tensors else None
+            if not handles:
+                raise _Enough
+            return other
 
         handles[name] = model.get_submodule(name).register_forward_hook(hook)
 
     try:
         for name in names:
             watch(name)
-        model.eval()(images)
+        with evaluating(model):
+            model(images)
+    except _Enough:
+        pass
     finally:
         for handle in handles.values():
             handle.remove()
 
 
+def chunks(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+    """The images in parts so large that four times what one layer sees and answers, a pass without gradients, is half of MOST_BYTES."""
+    most = 0
+
+    def note(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal most
+        most = max(most, sum(value.nbytes for value in (*inputs, output) if isinstance(value, Tensor)))
+
+    hook = register_module_forward_hook(note)
+    try:
+        with evaluating(model), torch.no_grad():
+            model(images[:1])
+    finally:
+        hook.remove()
+    return images.split(max(1, MOST_BYTES // max(1, 8 * most)))
+
+
 def responses(model: nn.Module, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
     """What each named layer answers."""
-    found: dict[str, Tensor] = {}
-    run(model, images, lambda name, x, y: found.update({name: y.clone()}), names)
-    return found
+    found, names = dict[str, list[Tensor]](), list(names)
+    for part in chunks(model, images) if names else ():
+        run(model, part, lambda name, x, y: found.setdefault(name, []).append(y.clone()), names)
+    return {name: torch.cat(answers) for name, answers in found.items()}
+
+
+def entering(model: nn.Module, parts: Iterable[Tensor], name: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """What the named layer sees and answers when it first runs, one part of the images (`chunks`) at a time."""
+    for part in parts:
+        found = list[tuple[Tensor, Tensor]]()
+        run(model, part, lambda _, x, y: found.append((x.clone(), y.clone())), [name])
+        yield from found
+
+
+def gathered(model: nn.Module, images: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """What the named layer sees and answers for all of the images; no more than that and one pass is ever in memory."""
+    found, start = list[Tensor](), 0
+    for part in chunks(model, images):
+        for values in entering(model, [part], name):
+            each = [len(value) // len(part) for value in values]  # rows that an image makes
+            found = found or [value.new_empty(len(images) * rows, *value.shape[1:]) for value, rows in zip(values, each, strict=True)]
+            for whole, value, rows in zip(found, values, each, strict=True):
+                whole[start * rows : start * rows + len(value)] = value
+        start += len(part)
+    return found[0], found[1]
+
+
+def small_enough(x: Tensor, size: int) -> tuple[Tensor, ...]:
+    """A tensor in parts along its first dimension, so large that `size` bytes for each row, three times over, are within MOST_BYTES."""
+    return x.split(max(1, MOST_BYTES // max(1, 3 * size)))
+
+
+Held = TypeVar("Held")
+
+
+def in_parts(images: Tensor, size: int, of: Callable[[Tensor], Held], seed: int) -> Callable[[int], Held]:
+    """What `of` makes of the images, at a step: of all of them where `size` bytes an image are within MOST_BYTES.
+
+    Else of as many at random as take half of that, for learning takes memory too; of others after every TURN steps.
+    """
+    most = len(images) if len(images) * size <= MOST_BYTES else max(1, MOST_BYTES // (2 * size))
+    held: dict[int, Held] = {}
+
+    def at(step: int) -> Held:
+        turn = step // TURN if most < len(images) else 0
+        if turn not in held:
+            held.clear()
+            order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed + turn))[:most]
+            held[turn] = of(images[order] if most < len(images) else images)
+        return held[turn]
+
+    return at
 
 
 def output_error(model: nn.Module, reference: nn.Module, images: Tensor) -> float:

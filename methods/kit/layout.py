@@ -80,6 +80,19 @@ def suited(model: nn.Module, images: Tensor) -> Tensor:
 
 
 @contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Networks in evaluation mode; afterwards each of their parts is in the mode in which it was."""
+    modes = {part: part.training for model in models for part in model.modules() if hasattr(part, "training")}
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+@contextmanager
 def laid_out(model: nn.Module, image: Tensor) -> Iterator[torch.memory_format]:
     """Lay a network out as `memory_format` says, for as long as it learns or runs there; its images are the caller's to lay out.
 

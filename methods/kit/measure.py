@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from methods.kit import pack as packing
 from methods.kit import products
 from methods.kit.layers import refuse_reparametrized, unmasked
-from methods.kit.layout import laid_out, suited
+from methods.kit.layout import evaluating, laid_out, suited
 from methods.kit.task import Task
 
 
@@ -75,7 +75,7 @@ def measured(
     refuse_reparametrized(model)
     stored = list(counted(model))  # with the number that stands for zero
     images = suited(model, task.test.first(16).images)
-    with judged(model):
+    with evaluating(model), torch.no_grad():
         multiply_adds, bit_operations = executed_work(model, images)
         return Stats(
             accuracy=task.score(model, task.test),
@@ -104,20 +104,6 @@ def grown(stats: Stats, reference: nn.Module, image: Tensor) -> str:
     if stats.latency > SLOWER:
         more["time"] = stats.latency
     return ", ".join(f"{ratio:.2f} times the {name}" for name, ratio in more.items())
-
-
-@contextmanager
-def judged(*models: nn.Module) -> Iterator[None]:
-    """Networks in evaluation mode and without gradients; every part's mode is put back."""
-    modes = {part: part.training for model in models for part in model.modules() if hasattr(part, "training")}
-    try:
-        for model in models:
-            model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 def counted(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
@@ -256,7 +242,7 @@ def _counting(model: nn.Module) -> Iterator[_Work]:
     work = _Work({weight.data_ptr(): max(1, coded.bits) for weight, coded, _ in codes.values()})
     _COUNTING.append(work)
     try:
-        with judged(model), products.in_the_open(), products.Counting(work.add):
+        with evaluating(model), torch.no_grad(), products.in_the_open(), products.Counting(work.add):
             yield work
     finally:
         _COUNTING.remove(work)
@@ -285,7 +271,7 @@ def multiply_adds(model: nn.Module, image: Tensor) -> float:
         nonlocal total
         total += work
 
-    with judged(model), products.in_the_open(), products.Counting(add):
+    with evaluating(model), torch.no_grad(), products.in_the_open(), products.Counting(add):
         model(suited(model, image))
     return total
 
@@ -319,7 +305,13 @@ def latency(model: nn.Module, reference: nn.Module, images: Tensor, pairs: int =
         return time.perf_counter() - start
 
     mine, others = suited(model, images), suited(reference, images)
-    with one_thread(), judged(model, reference), laid_out(model, mine[:1]) as ours, laid_out(reference, others[:1]) as theirs:
+    with (
+        one_thread(),
+        evaluating(model, reference),
+        torch.no_grad(),
+        laid_out(model, mine[:1]) as ours,
+        laid_out(reference, others[:1]) as theirs,
+    ):
         mine, others = mine.to(memory_format=ours), others.to(memory_format=theirs)
         for network, batch in ((model, mine), (reference, others)):
             network(batch)

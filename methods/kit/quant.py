@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
+
+from methods.kit import layers
+from methods.kit.layout import evaluating
 
 Layer: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -22,6 +28,20 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 RELU = {nn.ReLU, F.relu, torch.relu, "relu", "relu_"}
 RELU6 = {nn.ReLU6, F.relu6}
 FLATTEN = {nn.Flatten, torch.flatten, "flatten"}
+SHAPELESS = {
+    nn.GELU,
+    nn.SiLU,
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.LeakyReLU,
+    nn.Hardswish,
+    F.gelu,
+    F.silu,
+    torch.sigmoid,
+    torch.tanh,
+    "sigmoid",
+    "tanh",
+}
 ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}
 PASS = {  # whatever these do to the positions of a channel, a channel times s > 0, or plus a constant, comes out the same way
     nn.Identity, nn.Dropout, nn.Dropout2d, F.dropout, nn.Flatten, torch.flatten, "flatten",
@@ -35,55 +55,167 @@ def operation(network: fx.GraphModule, node: fx.Node) -> Any:
 
 
 def layer_nodes(network: fx.GraphModule) -> dict[fx.Node, Layer]:
-    """The convolutions and linear layers in the order in which they run."""
-    found = {}
+    """The convolutions and linear layers that can be quantized, in the order in which they run."""
+    found, left = {}, kept(network)
     for node in network.graph.nodes:
-        if node.op == "call_module" and isinstance(layer := network.get_submodule(node.target), LAYERS):
+        if node.op == "call_module" and node.target not in left and isinstance(layer := network.get_submodule(node.target), LAYERS):
             found[node] = layer
     return found
 
 
-def trace(model: nn.Module) -> fx.GraphModule:
-    """A copy of the network as a graph, in evaluation mode.
+def kept(network: fx.GraphModule) -> dict[str, str]:
+    """What stays in floats, and why: {name: reason}."""
+    return network.meta.get("kept", {})
 
-    Raises ValueError for a network that cannot be traced, has no layer to quantize, runs a layer twice, or holds
-    weights outside of convolutions and linear layers.
+
+def leave(network: fx.GraphModule, reasons: Mapping[str, str]) -> None:
+    """Leave these layers in floats, too."""
+    network.meta["kept"] = kept(network) | dict(reasons)
+
+
+def name_the_kept(needs: str, network: fx.GraphModule) -> None:
+    """Log what stays in floats and why. Raises ValueError, beginning with `needs`, where nothing else is there."""
+    layers.name_the_kept(needs, map(str, layer_nodes(network)), kept(network))
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is batch norm and computes what torch's does."""
+    return isinstance(module, NORMS) and type(module).forward is nn.BatchNorm2d.forward
+
+
+class _Tracer(fx.Tracer):
+    """Goes into every module but torch's own and `leaves`; `culprit` is the innermost module in which it failed."""
+
+    def __init__(self, leaves: set[nn.Module]) -> None:
+        super().__init__()
+        self.leaves, self.culprit = leaves, cast(nn.Module | None, None)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return m in self.leaves or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            if self.culprit is None and not self.is_leaf_module(m, self.path_of_module(m)):
+                self.culprit = m
+            raise
+
+
+def _graph(model: nn.Module) -> tuple[fx.Graph, dict[nn.Module, str]]:
+    """The graph of a network in which modules that cannot be traced are leaves, and why each of those cannot."""
+    leaves = dict[nn.Module, str]()
+    whole = {part for part in model.modules() if is_norm(part) or isinstance(part, LAYERS)}
+    while True:
+        tracer = _Tracer(whole | set(leaves))
+        try:
+            return tracer.trace(model), leaves
+        except Exception as problem:  # whatever a forward raises when it is fed a proxy
+            if tracer.culprit is None:
+                line = f"{type(model).__name__}: torch.fx cannot trace it ({problem}); forward must not branch on values"
+                raise ValueError(line) from problem
+            leaves[tracer.culprit] = f"torch.fx cannot trace it ({problem})"
+
+
+def trace(model: nn.Module, exclude: Iterable[str] = (), image: Tensor | None = None) -> fx.GraphModule:
+    """A copy of the network as a graph, in evaluation mode, that knows what stays in floats (`kept`).
+
+    That is: what matches a pattern of `exclude`, layers that share a weight, run several times or never, weights of anything
+    but convolutions and linear layers, and whatever is inside of a module that cannot be traced. Raises ValueError for
+    a network whose own forward cannot be traced, that answers an `image` (1, C, H, W) otherwise than its graph does, that
+    computes weights in every pass, or that has no layer to quantize.
     """
-    try:
-        network = fx.symbolic_trace(copy.deepcopy(model).eval())
-    except Exception as problem:  # whatever the network's own forward raises when it is fed a proxy
-        raise ValueError(f"{type(model).__name__}: torch.fx cannot trace it ({problem}); forward must not branch on values") from problem
-    nodes = layer_nodes(network)
-    names = [str(node.target) for node in nodes]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{name}: runs {names.count(name)} times; a shared layer cannot be quantized for each of its inputs")
-    for name, weight in network.named_parameters():
-        place = name.rpartition(".")[0]
-        if weight.ndim > 1 and place not in names:
-            kind = type(network.get_submodule(place)).__name__
-            raise ValueError(f"{name}: is a weight of {kind}; only convolutions and linear layers can be quantized")
-    if not nodes:
-        raise ValueError(f"{type(model).__name__}: has no convolution or linear layer to quantize")
+    layers.refuse_reparametrized(model)
+    root, kind, exclude = copy.deepcopy(model).eval(), type(model).__name__, [*exclude]
+    graph, opaque = _graph(root)
+    network, reasons = fx.GraphModule(root, graph, kind).eval(), dict[str, str]()
+    calls, ties = Counter(str(node.target) for node in graph.nodes if node.op == "call_module"), layers.tied(root)
+    out = {part for name, part in root.named_modules(remove_duplicate=False) if layers.excluded(name, exclude)}
+    around = dict[str, str]()
+    for name, part in root.named_modules():
+        parent = around.get(name.rpartition(".")[0])
+        if parent or (name in calls and list(part.children())):
+            around[name] = parent or name  # a leaf of the graph with layers of its own
+        weights = {key: value for key, value in part.named_parameters(recurse=False) if value.ndim > 1}
+        if not layers.plain(part, LAYERS):
+            raw = {f"{name}.{key}".lstrip("."): "a parameter that belongs to no layer" for key in weights}
+            own = {name: f"no plain convolution or linear layer but {type(part).__name__}"} if weights else {}
+            reasons |= own if isinstance(part, LAYERS) or type(part).__module__.startswith("torch.nn") else raw
+        elif part in out:
+            reasons[name] = "excluded"
+        elif name in ties:
+            reasons[name] = ties[name]
+        elif name not in calls:
+            reasons[name] = f"inside of {parent}, which is not taken apart" if parent else "never runs by itself"
+        elif calls[name] > 1:
+            reasons[name] = f"runs {calls[name]} times, on inputs of as many kinds"
+    reasons |= {name: opaque[part] for name, part in root.named_modules() if part in opaque}
+    leave(network, reasons)
+    if not layer_nodes(network):
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "nothing has weights"
+        raise ValueError(f"{kind}: has no convolution or linear layer to quantize ({why})")
+    if image is not None:
+        with evaluating(model), torch.no_grad():
+            ours, theirs = ([value for value in tree_leaves(net(image)) if isinstance(value, Tensor)] for net in (network, model))
+        if not all(torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True) for one, other in zip(ours, theirs, strict=True)):
+            raise ValueError(f"{kind}: torch.fx traces it to another function; forward must not ask what type its input is of")
     return network
 
 
-def fold_batch_norm(model: nn.Module) -> tuple[fx.GraphModule, dict[str, tuple[Tensor, Tensor]]]:
+def dimensions(network: fx.GraphModule) -> dict[fx.Node, int]:
+    """How many dimensions each node's answer has, where the graph alone says it for sure."""
+    found = dict[fx.Node, int]()
+    for node in network.graph.nodes:
+        module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+        what, sources = operation(network, node), [found.get(source) for source in node.all_input_nodes]
+        known = sources[0] if sources else None
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            found[node] = module.weight.ndim
+        elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            found[node] = 4 if isinstance(module, nn.BatchNorm2d) else 5
+        elif what in FLATTEN and channelwise(network, node):
+            found[node] = 2
+        elif what in ("view", "reshape", torch.reshape) and not node.kwargs:
+            sizes = node.args[1] if len(node.args) == 2 and isinstance(node.args[1], tuple | list) else node.args[1:]
+            found[node] = len(sizes)
+        elif what in ("mean", torch.mean) and known and len(node.args) == 2 and isinstance(node.args[1], tuple | list) and not node.kwargs:
+            found[node] = known - len(node.args[1])
+        elif what in ADD and all(sources):
+            found[node] = max(value or 0 for value in sources)
+        elif known and (what in (PASS - FLATTEN) | RELU | RELU6 | SHAPELESS or isinstance(module, nn.Linear | nn.BatchNorm1d)):
+            found[node] = known
+    return found
+
+
+def fold_batch_norm(
+    model: nn.Module, exclude: Iterable[str] = (), image: Tensor | None = None
+) -> tuple[fx.GraphModule, dict[str, tuple[Tensor, Tensor]]]:
     """The network with every batch norm folded into the layer that it follows, and what it said of that layer's output.
 
     Returns the graph and {layer: (mean, deviation)} of each output channel before the activation: batch norm's shift
-    and the size of its scale. Batch norms that follow no layer of their own stay. Raises ValueError as `trace` does.
+    and the size of its scale. Batch norms that follow no layer of their own stay, and so do those that keep no statistics, that are
+    excluded, and that may not normalise the layer's channels: it is dimension 1 that they do, and a linear layer's channels
+    are the last one, which is the same for vectors (N, C) only. Raises ValueError as `trace` does.
     """
-    network = trace(model)
-    layers, statistics = layer_nodes(network), {}
+    exclude = [*exclude]
+    network = trace(model, exclude, image)
+    parts, ranks, statistics = layer_nodes(network), dimensions(network), {}
     for node in list(network.graph.nodes):
-        norm = network.get_submodule(node.target) if node.op == "call_module" else None
-        if not isinstance(norm, NORMS) or node.args[0] not in layers or len(node.args[0].users) > 1:
+        norm: Any = network.get_submodule(node.target) if node.op == "call_module" else None
+        source = node.args[0] if node.args else None
+        if norm is None or not is_norm(norm) or source not in parts or len(source.users) > 1:
             continue
-        if norm.running_mean is None or norm.running_var is None:
-            raise ValueError(f"{node.target}: keeps no running mean and variance; only such batch norm can be folded")
-        source = node.args[0]
-        layer, deviation = layers[source], (norm.running_var + norm.eps).sqrt()
+        name, layer = str(node.target), parts[source]
+        if isinstance(layer, nn.Linear) and ranks.get(source) != 2:
+            reason = f"normalises dimension 1, which need not be the channels of {source.target}"
+        elif norm.running_mean is None or norm.running_var is None:
+            reason = "keeps no running mean and variance"
+        else:
+            reason = "excluded" if layers.excluded(name, exclude) else ""
+        if reason:
+            leave(network, {name: reason})
+            continue
+        deviation = (norm.running_var + norm.eps).sqrt()
         gamma = norm.weight.detach() if norm.affine else torch.ones_like(deviation)
         beta = norm.bias.detach() if norm.affine else torch.zeros_like(deviation)
         set_bias(layer, (bias_of(layer) - norm.running_mean) * gamma / deviation + beta)
@@ -99,13 +231,13 @@ def neighbours(network: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
 
     A linear layer behind a convolution counts only where maps are flattened channel by channel in between.
     """
-    layers, found = layer_nodes(network), []
-    for first in layers:
-        node, flat, maps = first, False, not isinstance(layers[first], nn.Linear)
+    parts, found = layer_nodes(network), []
+    for first in parts:
+        node, flat, maps = first, False, not isinstance(parts[first], nn.Linear)
         while len(node.users) == 1:
             node = next(iter(node.users))
-            if node in layers:
-                second, channels = layers[node], len(layers[first].weight)
+            if node in parts:
+                second, channels = parts[node], len(parts[first].weight)
                 if isinstance(second, nn.Linear):
                     fits = flat == maps and second.in_features % channels == 0 and (maps or second.in_features == channels)
                 else:
@@ -259,34 +391,34 @@ class Place:
     original: Tensor  # its input in the network as it was
     inputs: Tensor  # its input in the network quantized so far
     target: Tensor  # activation(layer(original))
+    parts: Callable[[int], Place] | None = None
+
+    def at(self, step: int) -> Place:
+        """The place as it is fed at a step: other images after every TURN steps where they do not all fit into memory."""
+        return self.parts(step) if self.parts else self
 
 
-def in_order(network: fx.GraphModule, images: Tensor) -> Iterator[Place]:
+def in_order(network: fx.GraphModule, images: Tensor, seed: int = 0) -> Iterator[Place]:
     """Every layer in the order in which it runs; whoever takes it may change its weight before asking for the next.
 
-    The graph is walked once with two values a node: of the network as it was, and with the changes made so far.
+    Where not all images fit into memory, the place itself is that of the first one: `at` has more.
     """
-    layers = layer_nodes(network)
-    last = {source: node for node in network.graph.nodes for source in node.all_input_nodes}
-    before, after = fx.Interpreter(network), fx.Interpreter(network)
-    for node in network.graph.nodes:
-        if node.op == "placeholder":
-            before.env[node] = after.env[node] = images
-            continue
-        if node.op == "output":
-            return
-        with torch.no_grad():
-            before.env[node] = before.run_node(node)
-        if node in layers:
-            what = operation(network, next(iter(node.users))) if len(node.users) == 1 else None
-            activation, source = F.relu if what in RELU else F.relu6 if what in RELU6 else _same, node.all_input_nodes[0]
-            target = activation(before.env[node])
-            yield Place(str(node.target), layers[node], activation, before.env[source], after.env[source], target)
-        with torch.no_grad():
-            after.env[node] = after.run_node(node)
-        for source in node.all_input_nodes:
-            if last[source] is node:
-                del before.env[source], after.env[source]
+    before = copy.deepcopy(network)
+    for node in layer_nodes(network):
+        name, what = str(node.target), operation(network, next(iter(node.users))) if len(node.users) == 1 else None
+        activation = F.relu if what in RELU else F.relu6 if what in RELU6 else _same
+        feed = partial(_fed, before, network, name, activation)
+        one = feed(images[:1])
+        size = one.original.nbytes + one.inputs.nbytes + one.target.nbytes
+        parts = layers.in_parts(images, size, feed, seed)
+        yield replace(parts(0) if len(images) * size <= layers.MOST_BYTES else one, parts=parts)
+
+
+def _fed(before: fx.GraphModule, after: fx.GraphModule, name: str, activation: Callable[[Tensor], Tensor], images: Tensor) -> Place:
+    """The place of this name on some images."""
+    inputs, _ = layers.gathered(after, images, name)
+    original, answers = layers.gathered(before, images, name)
+    return Place(name, cast(Layer, after.get_submodule(name)), activation, original, inputs, activation(answers))
 
 
 def _same(x: Tensor) -> Tensor:

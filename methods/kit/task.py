@@ -7,7 +7,6 @@ import hashlib
 import io
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial, wraps
 from itertools import chain, islice
@@ -20,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.kit.batches import BATCHES, CURE, DataError, find
-from methods.kit.layout import laid_out, suited
+from methods.kit.layout import evaluating, laid_out, suited
 from methods.kit.progress import told
 
 MEAN = (0.4914, 0.4822, 0.4465)  # of CIFAR-10's training images, per colour
@@ -162,18 +161,6 @@ def part_of(answer: Any) -> str:
     if named or not isinstance(answer, tuple | list):
         return f"y.{'logits' if 'logits' in named or not named else named[0]}"
     return "y[0]"
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The network in evaluation mode, for as long as this lasts; then each of its modules has its own mode again."""
-    modes = {part: part.training for part in model.modules()}
-    model.eval()
-    try:
-        yield model
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 def accuracy(model: nn.Module, split: Split | Stream, outputs: Callable[[Any], Tensor] = as_it_is) -> float:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.kit.lab import Lab
-from methods.kit.layers import Layer, fresh, name_the_kept, replaceable, replaced, truncated_svd
+from methods.kit.layers import Layer, fresh, name_the_kept, replaceable, replaced, truncated_svd, within
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import trained
 from methods.kit.task import Task, on_copies
@@ -90,7 +90,7 @@ def mixture(layer: Layer, config: Config) -> Mixture:
     return made
 
 
-def plan(model: nn.Module, config: Config) -> tuple[dict[str, Layer], dict[str, str]]:
+def plan(model: nn.Module, config: Config, **given: Any) -> tuple[dict[str, Layer], dict[str, str]]:
     """The layers that become mixtures, and the reason why each other layer stays as it is."""
 
     def why_not(layer: Layer, first: bool) -> str:
@@ -99,13 +99,13 @@ def plan(model: nn.Module, config: Config) -> tuple[dict[str, Layer], dict[str, 
         few = f"too narrow for {config.components} products at {config.share:g} of its multiply-adds"
         return "" if width(layer, config) else few
 
-    return replaceable(model, why_not, (nn.Conv2d, nn.Linear))
+    return replaceable(model, why_not, (nn.Conv2d, nn.Linear), **given)
 
 
 @on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Replace every layer, then train everything: factors, gates, batch norm."""
-    layers, kept = plan(model, config)
+    layers, kept = plan(model, config, **within(task))
     name_the_kept("a mixture of low-rank products needs a wide layer behind the first convolution", layers, kept)
     return fit(replaced(model, {name: mixture(layer, config) for name, layer in layers.items()}), task, lr=config.rate)
 
@@ -113,7 +113,7 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
 @on_copies
 def control_low_rank(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same layers as one product, of as many multiply-adds and the same start; the same training."""
-    layers = plan(model, config)[0]
+    layers = plan(model, config, **within(task))[0]
     ranks = {name: config.components * width(layer, config) for name, layer in layers.items()}
     return fit(replaced(model, {name: truncated_svd(layer, ranks[name]) for name, layer in layers.items()}), task, lr=config.rate)
 

@@ -30,7 +30,7 @@ from scipy.interpolate import pchip_interpolate
 from torch import nn
 
 from methods.kit.lab import Lab
-from methods.kit.layers import name_the_kept, replaceable, replaced, share_that_costs
+from methods.kit.layers import name_the_kept, replaceable, replaced, share_that_costs, within
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import trained
 from methods.kit.task import Split, Task, on_copies
@@ -71,9 +71,9 @@ def spectrum(pair: Any) -> Array:
     return values
 
 
-def split(model: nn.Module) -> tuple[Pairs, dict[str, str]]:
+def split(model: nn.Module, **given: Any) -> tuple[Pairs, dict[str, str]]:
     """Each layer as D x 1 and 1 x D at its largest rank (supplement §2), and the reason why each other layer stays as it is."""
-    layers, kept = replaceable(model, lambda layer, first: "the first convolution keeps its rank" if first else "")
+    layers, kept = replaceable(model, lambda layer, first: "the first convolution keeps its rank" if first else "", **given)
     pairs = {}
     for name, layer in layers.items():
         # r_max = I O D / (I + O), where both factors cost what the layer does (supplement §3)
@@ -216,7 +216,7 @@ def rank_sets(model: nn.Module, pairs: Pairs, task: Task, config: Config) -> lis
 @on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Factor every layer, find ranks for the budget, keep the set that does best on held-out images, cut, fine-tune."""
-    pairs, kept = split(model)
+    pairs, kept = split(model, **within(task))
     name_the_kept("ENC needs a convolution behind the first", pairs, kept)
     task = with_few(task, config)
     found = rank_sets(model, pairs, task, config)
@@ -232,7 +232,7 @@ def uniform(pairs: Pairs, cost: Cost, goal: float) -> Ranks:
 @on_copies
 def control_uniform(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same factors, all at one share of their largest ranks, at the multiply-adds of `like`; the same fine-tuning."""
-    pairs, image = split(model)[0], task.train.first(1).images.to(task.device)
+    pairs, image = split(model, **within(task))[0], task.train.first(1).images.to(task.device)
     ranks = uniform(pairs, linear_cost(model, pairs, image), multiply_adds(like, image))
     return fit(cut(model, pairs, ranks), task, lr=config.rate)
 

@@ -13,7 +13,7 @@ outputs. The first convolution, grouped and dense layers, and what would not get
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -23,7 +23,20 @@ import torch
 from torch import Tensor, nn
 
 from methods.kit.lab import Lab
-from methods.kit.layers import filled, geometry, name_the_kept, patches, replaceable, replaced, responses, run, truncated_svd
+from methods.kit.layers import (
+    chunks,
+    entering,
+    filled,
+    geometry,
+    name_the_kept,
+    patches,
+    replaceable,
+    replaced,
+    responses,
+    run,
+    small_enough,
+    truncated_svd,
+)  # fmt: skip
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import trained
 from methods.kit.task import Split, Task, on_copies
@@ -61,16 +74,23 @@ def maps_of(layer: nn.Conv2d, groups: int) -> int:
     return min(layer.in_channels // groups, layer.out_channels)  # equivalent: symmetric
 
 
-def moments(layer: nn.Conv2d, groups: int, before: Tensor, after: Tensor) -> Moments:
-    """Of the patches x that the layer saw and of the patches z that it sees now, group by group."""
-    count, sums = 0, [torch.zeros((), dtype=torch.float64, device=before.device)] * 4
-    for images in zip(before.split(AT_ONCE), after.split(AT_ONCE), strict=True):
+def moments(layer: nn.Conv2d, groups: int, fed: Iterable[tuple[Tensor, Tensor]]) -> Moments:
+    """Of the patches x of what the layer saw and z of what it sees now, some images after others, group by group."""
+    count, sums = 0, [torch.zeros((), dtype=torch.float64, device=layer.weight.device)] * 4
+    for images in (pair for before, after in fed for pair in zip(*(few(layer, groups, part) for part in (before, after)), strict=True)):
         x, z = (patches(layer, part).mT.unflatten(1, (groups, -1)).double() for part in images)  # (images, g, d, places)
         count += len(x) * x.shape[3]
         parts = x.sum(3), z.sum(3), z @ z.mT, x @ z.mT  # equivalent: a sum
         sums = [total + part.sum(0) for total, part in zip(sums, parts, strict=True)]
     x, z, zz, xz = (total / count for total in sums)
     return x, z, zz - z[:, :, None] * z[:, None], xz - x[:, :, None] * z[:, None]
+
+
+def few(layer: nn.Conv2d, groups: int, x: Tensor) -> tuple[Tensor, ...]:
+    """Inputs in parts of at most AT_ONCE images, fewer where their patches and covariances take too much memory."""
+    inside, places = layer.weight[0].numel(), layer(x[:1])[0, 0].numel()
+    least = min(len(part) for part in small_enough(x, 8 * inside * (places + inside // groups))[:1])
+    return x.split(min(AT_ONCE, least))
 
 
 @torch.no_grad()
@@ -93,12 +113,12 @@ def work(layer: nn.Conv2d, groups: int) -> int:
     return groups * maps_of(layer, groups) * (layer.weight[0].numel() // groups + layer.out_channels)
 
 
-def plan(model: nn.Module, image: Tensor, groups: tuple[int, ...]) -> tuple[dict[str, int], dict[str, str]]:
+def plan(model: nn.Module, image: Tensor, groups: tuple[int, ...], exclude: Iterable[str] = ()) -> tuple[dict[str, int], dict[str, str]]:
     """The number of groups of every layer that gets cheaper, and the reason why each other layer stays as it is."""
-    layers, kept = replaceable(model, lambda layer, first: "sees raw pixels, which make no groups" if first else "")
+    raw = "sees raw pixels, which make no groups"
+    layers, kept = replaceable(model, lambda layer, first: raw if first else "", exclude=exclude, image=image)
     maps = {name: answer[0, 0].numel() for name, answer in responses(model, image, layers).items()}
     sizes, chosen = sorted({*maps.values()}, reverse=True), dict[str, int]()
-    kept |= dict.fromkeys(layers.keys() - maps, "does not run")
     for name, size in maps.items():
         layer, most = layers[name], groups[min(sizes.index(size), len(groups) - 1)]  # equivalent: symmetric
         count = max(number for number in range(1, most + 1) if layer.in_channels % number == 0)
@@ -111,15 +131,12 @@ def plan(model: nn.Module, image: Tensor, groups: tuple[int, ...]) -> tuple[dict
 
 def from_responses(model: nn.Module, groups: Mapping[str, int], images: Tensor) -> nn.Module:
     """Layer after layer: the best pair for the original responses from what the layers approximated so far feed."""
-    chains, before = {name: nn.Sequential(model.get_submodule(name)) for name in groups}, dict[str, Tensor]()
-    run(model, images, lambda name, x, y: before.update({name: x.clone()}), groups)
-
-    def solve(name: str, z: Tensor, y: Tensor) -> Tensor:
-        layer = chains[name].pop(0)
-        chains[name].extend(paired(layer, groups[name], moments(layer, groups[name], before.pop(name), z)))
-        return chains[name](z)  # type: ignore[no-any-return]
-
-    run(small := replaced(model, chains), images, solve, groups)
+    parts, small = chunks(model, images), model
+    for name, number in groups.items():
+        layer: Any = model.get_submodule(name)
+        before, after = (entering(net, parts, name) for net in (model, small))
+        seen = moments(layer, number, ((x, z) for (x, _), (z, _) in zip(before, after, strict=True)))
+        small = replaced(small, {name: paired(layer, number, seen)})
     return small
 
 
@@ -127,14 +144,14 @@ def from_responses(model: nn.Module, groups: Mapping[str, int], images: Tensor) 
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Choose groups by the size of maps, approximate one layer after the other, train the whole network."""
     images = task.train.first(config.images).images.to(task.device)  # equivalent: there already
-    groups, kept = plan(model, images[:1], config.groups)  # equivalent: images are alike in size
+    groups, kept = plan(model, images[:1], config.groups, task.exclude)  # equivalent: images are alike in size
     name_the_kept("filter groups need a convolution behind the first with a kernel to save on", groups, kept)
     return fit(from_responses(model, groups, images), task, lr=config.rate)
 
 
 def as_cheap(model: nn.Module, task: Task, config: Config, build: jaderberg.Build) -> nn.Module:
     """The same layers in another decomposition of their kernels, of as many multiply-adds."""
-    groups = plan(model, task.train.first(1).images.to(task.device), config.groups)[0]
+    groups = plan(model, task.train.first(1).images.to(task.device), config.groups, task.exclude)[0]
     layers = {name: model.get_submodule(name) for name in groups}
     ranks = {name: max(1, round(work(layer, groups[name]) / jaderberg.work(layer, build))) for name, layer in layers.items()}
     return replaced(model, {name: build(layer, ranks[name]) for name, layer in layers.items()})
@@ -160,7 +177,7 @@ def claim_best_pair_of_a_group(lab: Lab) -> float:
     for layer, groups in ((nn.Conv2d(6, 7, 3, stride=2, padding=1).double(), 3), (nn.Conv2d(4, 5, 2, dilation=2).double(), 2)):
         x = torch.randn(40, layer.in_channels, 6, 6).double() + 0.5
         z = torch.relu(x + 0.7 * torch.randn_like(x))
-        pair, size = paired(layer, groups, moments(layer, groups, x, z)), layer.in_channels // groups
+        pair, size = paired(layer, groups, moments(layer, groups, [(x, z)])), layer.in_channels // groups
         total = (pair(z) - layer(x)).mean((0, 2, 3)).abs().max()  # biases put the means where they were
         worst = max(worst, float(total))
         for group in range(groups):
@@ -246,7 +263,7 @@ def claim_exact_where_rank_allows(lab: Lab) -> float:
         if layer.out_channels > maps:
             layer.weight.copy_(low.transpose(0, 1).reshape(layer.weight.shape))
         wanted = layer(images)
-        for moment in (white(layer, groups), moments(layer, groups, seen, seen)):
+        for moment in (white(layer, groups), moments(layer, groups, [(seen, seen)])):
             pair = paired(layer, groups, moment)
             worst = max(worst, float((pair(images) - wanted).abs().max() / wanted.abs().max()))
     return worst
@@ -308,7 +325,7 @@ def untrained(lab: Lab) -> dict[str, nn.Module]:
 
     def alone(name: str, x: Tensor, y: Tensor) -> None:
         layer = model.get_submodule(name)
-        apart[name] = paired(layer, groups[name], moments(layer, groups[name], x, x))
+        apart[name] = paired(layer, groups[name], moments(layer, groups[name], [(x, x)]))
 
     run(model, images, alone, groups)
     return {"kernels": from_kernels(model, groups), "apart": replaced(model, apart), "responses": from_responses(model, groups, images)}

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import tensorly as tl
@@ -26,7 +27,19 @@ from tensorly.decomposition import parafac
 from torch import Tensor, nn
 
 from methods.kit.lab import Lab
-from methods.kit.layers import along, filled, name_the_kept, ranks_at, replaced, responses, run, truncated_svd
+from methods.kit.layers import (
+    along,
+    filled,
+    gathered,
+    in_parts,
+    name_the_kept,
+    ranks_at,
+    replaced,
+    responses,
+    run,
+    truncated_svd,
+    within,
+)  # fmt: skip
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import trained
 from methods.kit.task import Split, Task, on_copies
@@ -99,36 +112,45 @@ def work(layer: nn.Conv2d, build: Build) -> int:
     return {scheme1: columns + c * e + c * n, scheme2: columns + n * e, truncated_svd: c * d * e + n}[build]
 
 
-def plan(model: nn.Module, build: Build, speedup: float) -> tuple[dict[str, int], dict[str, str]]:
+def plan(model: nn.Module, build: Build, speedup: float, **given: Any) -> tuple[dict[str, int], dict[str, str]]:
     """The rank of every layer that gets so much cheaper, and the reason why each other layer stays as it is."""
-    return ranks_at(model, speedup, partial(work, build=build), "sees raw pixels, which separable filters approximate badly (§3)")
+    reason = "sees raw pixels, which separable filters approximate badly (§3)"
+    return ranks_at(model, speedup, partial(work, build=build), reason, **given)
 
 
-def reconstruct(factors: nn.Sequential, x: Tensor, target: Tensor, config: Config, seed: int) -> Tensor:
-    """min over the factors of sum_i || Phi_l(x_i) - factors(x_i) ||^2 by back-propagation, without labels (§2.2.2)."""
+def reconstruct(factors: nn.Sequential, pairs: Callable[[int], tuple[Tensor, Tensor]], config: Config, seed: int) -> None:
+    """min over the factors of sum_i || Phi_l(x_i) - factors(x_i) ||^2 by back-propagation, without labels (§2.2.2).
+
+    `pairs(step)` are what enters and what the layer should answer, x_i and Phi_l(x_i).
+    """
     chance = torch.Generator().manual_seed(seed)  # equivalent: other batches of the same images
 
     def loss(step: int) -> Tensor:
+        x, target = pairs(step)
         pick = torch.randint(len(x), (config.batch,), generator=chance)
         return F.mse_loss(factors(x[pick]), target[pick])  # equivalent: symmetric
 
     with torch.enable_grad():
         minimise(loss, [part.weight for part in factors], config.iterations, config.lr)
-    return factors(x)
 
 
 def fit_to_data(small: nn.Module, model: nn.Module, names: Iterable[str], task: Task, config: Config) -> nn.Module:
     """Layer after layer: aim at the original answer from what the layers approximated so far feed (§2.2.2)."""
     images = task.train.first(config.images).images.to(task.device)
-    targets = responses(model, images, names)
-    run(small, images, lambda name, x, y: reconstruct(small.get_submodule(name), x, targets[name], config, task.seed), names)
-    return small
+    for name in names:
+
+        def pairs(some: Tensor, name: str = name) -> tuple[Tensor, Tensor]:
+            return gathered(small, some, name)[0], gathered(model, some, name)[1]
+
+        size = sum(value.nbytes for value in pairs(images[:1]))
+        reconstruct(small.get_submodule(name), in_parts(images, size, pairs, task.seed), config, task.seed)
+    return small.eval()
 
 
-def expand(model: nn.Module, config: Config) -> tuple[nn.Module, dict[str, int]]:
+def expand(model: nn.Module, config: Config, **given: Any) -> tuple[nn.Module, dict[str, int]]:
     """The network with the factors that come closest to its kernels (§2.2.1), and their ranks."""
     build = SCHEMES[config.scheme]
-    ranks, kept = plan(model, build, config.speedup)
+    ranks, kept = plan(model, build, config.speedup, **given)
     name_the_kept("low-rank expansions need a convolution with columns and rows behind the first", ranks, kept)
     return replaced(model, {name: build(model.get_submodule(name), rank) for name, rank in ranks.items()}), ranks
 
@@ -136,21 +158,21 @@ def expand(model: nn.Module, config: Config) -> tuple[nn.Module, dict[str, int]]
 @on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Expand every layer by its kernel, then fit one after the other to the original outputs; the rest stays frozen (§3)."""
-    small, ranks = expand(model, config)
+    small, ranks = expand(model, config, **within(task))
     return fit_to_data(small, model, ranks, task, config)
 
 
 @on_copies
 def control_filter(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same factors as they come from the kernels."""
-    return expand(model, config)[0]
+    return expand(model, config, **within(task))[0]
 
 
 @on_copies
 def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same layers as truncated SVDs of the flattened kernels, of as many multiply-adds; the same fit to data."""
     build, narrow = SCHEMES[config.scheme], {}
-    for name, rank in plan(model, build, config.speedup)[0].items():
+    for name, rank in plan(model, build, config.speedup, **within(task))[0].items():
         layer = model.get_submodule(name)
         narrow[name] = truncated_svd(layer, max(1, round(rank * work(layer, build) / work(layer, truncated_svd))))
     return fit_to_data(replaced(model, narrow), model, narrow, task, config)
@@ -291,7 +313,7 @@ def claim_makes_up_for_earlier_layers(lab: Lab) -> float:
     task, (apart, names) = lab.task, expand(lab.reference, lab.config)
 
     def fit_apart(name: str, x: Tensor, y: Tensor) -> None:
-        reconstruct(apart.get_submodule(name), x, y, lab.config, task.seed)
+        reconstruct(apart.get_submodule(name), lambda step: (x, y), lab.config, task.seed)
 
     run(lab.reference, task.train.first(lab.config.images).images.to(task.device), fit_apart, names)
     images = task.test.images[:256].to(task.device)

@@ -30,7 +30,7 @@ from tensorly.decomposition import partial_tucker
 from torch import nn
 
 from methods.kit.lab import Lab
-from methods.kit.layers import Layer, filled, fresh, geometry, name_the_kept, replaceable, replaced, share_that_costs
+from methods.kit.layers import Layer, filled, fresh, geometry, name_the_kept, replaceable, replaced, share_that_costs, within
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count, trained
 from methods.kit.task import Task, on_copies
@@ -112,7 +112,7 @@ def choose_ranks(layer: Layer, first: bool) -> tuple[Ranks, str]:
     return ranks, f"ranks {ranks} save nothing" if work(layer, ranks) >= layer.weight.numel() else ""
 
 
-def plan(model: nn.Module) -> tuple[dict[str, Ranks], dict[str, str]]:
+def plan(model: nn.Module, **given: Any) -> tuple[dict[str, Ranks], dict[str, str]]:
     """The ranks of every layer that gets cheaper, and the reason why each other layer stays as it is."""
     ranks = dict[Layer, Ranks]()
 
@@ -120,7 +120,7 @@ def plan(model: nn.Module) -> tuple[dict[str, Ranks], dict[str, str]]:
         ranks[layer], reason = choose_ranks(layer, first)
         return reason
 
-    layers, kept = replaceable(model, why_not, (nn.Conv2d, nn.Linear))
+    layers, kept = replaceable(model, why_not, (nn.Conv2d, nn.Linear), **given)
     return {name: ranks[layer] for name, layer in layers.items()}, kept
 
 
@@ -153,7 +153,7 @@ def decomposed(model: nn.Module, ranks: dict[str, Ranks], build: Callable[[Layer
 @on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Choose ranks, decompose every layer at once, fine-tune the whole network."""
-    ranks, kept = plan(model)
+    ranks, kept = plan(model, **within(task))
     name_the_kept("Tucker-2 needs a convolution or dense layer of low rank", ranks, kept)
     return fit(decomposed(model, ranks), task, lr=config.rate)
 
@@ -161,7 +161,7 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
 @on_copies
 def control_uniform(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same layers at one share of their full ranks, chosen so that the multiply-adds are those of `like`; same steps."""
-    image, chosen = task.train.first(1).images.to(task.device), plan(model)[0]
+    image, chosen = task.train.first(1).images.to(task.device), plan(model, **within(task))[0]
     weights = {name: model.get_submodule(name).weight for name in chosen}
 
     def ranks(share: float) -> dict[str, Ranks]:

@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import tensorly as tl
@@ -30,7 +31,7 @@ from tensorly.decomposition import parafac
 from torch import Tensor, nn
 
 from methods.kit.lab import Lab
-from methods.kit.layers import along, filled, name_the_kept, ranks_at, replaced
+from methods.kit.layers import along, filled, name_the_kept, ranks_at, replaced, within
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count, trained
 from methods.kit.task import Task, on_copies
@@ -173,9 +174,9 @@ def work(layer: nn.Conv2d) -> int:
     return down * across * inputs + across * d + e + outputs
 
 
-def plan(model: nn.Module, speedup: float) -> tuple[dict[str, int], dict[str, str]]:
+def plan(model: nn.Module, speedup: float, **given: Any) -> tuple[dict[str, int], dict[str, str]]:
     """The rank of every layer that gets so much cheaper, and the reason why each other layer stays as it is."""
-    return ranks_at(model, speedup, work, "the first convolution, with few maps to factorise")
+    return ranks_at(model, speedup, work, "the first convolution, with few maps to factorise", **given)
 
 
 def one_after_another(model: nn.Module, ranks: Mapping[str, int], build: Build, task: Task, rate: float) -> nn.Module:
@@ -190,7 +191,7 @@ def one_after_another(model: nn.Module, ranks: Mapping[str, int], build: Build, 
 @on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Decompose a layer, fine-tune the network, and so on from the second convolution to the last."""
-    ranks, kept = plan(model, config.speedup)
+    ranks, kept = plan(model, config.speedup, **within(task))
     name_the_kept("CP decomposition needs a convolution with columns and rows behind the first", ranks, kept)
     return one_after_another(model, ranks, lambda layer, rank: chain(layer, cp(layer.weight, rank, config)), task, config.rate)
 
@@ -205,7 +206,7 @@ def control_jaderberg(model: nn.Module, task: Task, config: Config, like: nn.Mod
     def build(layer: nn.Conv2d, rank: int) -> nn.Sequential:
         return jaderberg.scheme2(layer, max(1, round(rank * work(layer) / jaderberg.work(layer, jaderberg.scheme2))))
 
-    return one_after_another(model, plan(model, config.speedup)[0], build, task, BOLD)
+    return one_after_another(model, plan(model, config.speedup, **within(task))[0], build, task, BOLD)
 
 
 @torch.no_grad()
@@ -400,8 +401,9 @@ def claim_one_layer_after_another(lab: Lab) -> float:
     seen, images = list[int](), list[Tensor]()
 
     def watch(net: nn.Module, inputs: tuple[Tensor]) -> None:
-        seen.append(sum(isinstance(part, nn.Sequential) for part in net))
-        images.append(inputs[0])
+        if net.training:
+            seen.append(sum(isinstance(part, nn.Sequential) for part in net))
+            images.append(inputs[0])
 
     model.register_forward_pre_hook(watch)
     batch = [(torch.randn(40, 3, 9, 9), torch.randint(4, (40,)))]

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from itertools import product
+from typing import Any
 
 import tensorly as tl
 import torch
@@ -27,7 +28,7 @@ from tensorly.decomposition import partial_tucker
 from torch import Tensor, nn
 
 from methods.kit.lab import Lab
-from methods.kit.layers import Layer, filled, name_the_kept, replaceable
+from methods.kit.layers import Layer, filled, name_the_kept, replaceable, within
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import trained
 from methods.kit.task import Split, Task, on_copies
@@ -101,7 +102,7 @@ def decompose(layer: nn.Module, ranks: Ranks) -> nn.Sequential:
     return nn.Sequential(*map(melted, before, reduce), inner, melted(expand, behind))
 
 
-def decomposable(model: nn.Module) -> tuple[dict[str, bool], dict[str, str]]:
+def decomposable(model: nn.Module, **given: Any) -> tuple[dict[str, bool], dict[str, str]]:
     """The layers to decompose, with whether in both channel modes, and the reason why each other layer stays as it is."""
     both: dict[Layer, bool] = {}
 
@@ -109,7 +110,7 @@ def decomposable(model: nn.Module) -> tuple[dict[str, bool], dict[str, str]]:
         both[layer] = not first and layer.weight[0, 0].numel() > 1  # equivalent: all positions are alike
         return ""
 
-    layers, others = replaceable(model, why_not, (nn.Conv2d, nn.Linear))
+    layers, others = replaceable(model, why_not, (nn.Conv2d, nn.Linear), **given)
     return {name: both[layer] for name, layer in layers.items()}, others
 
 
@@ -127,7 +128,7 @@ def plan(model: nn.Module, layers: dict[str, bool], config: Config) -> tuple[dic
 @on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Choose ranks, weaken them, decompose, fine-tune the whole network; again until no rank moves or the stages are over."""
-    layers, others = decomposable(model)
+    layers, others = decomposable(model, **within(task))
     ranks, kept = plan(model, layers, config)
     name_the_kept("MUSCO needs a convolution or dense layer of low rank", ranks, others | kept)
     left = config.stages
@@ -148,7 +149,7 @@ def ranks_of(model: nn.Module, names: Iterable[str]) -> dict[str, Ranks]:
 @on_copies
 def control_one_shot(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same layers at the same final ranks, decomposed at once; the same number of steps of fine-tuning."""
-    return fit(decomposed(model, ranks_of(like, decomposable(model)[0])), task, lr=config.rate)
+    return fit(decomposed(model, ranks_of(like, decomposable(model, **within(task))[0])), task, lr=config.rate)
 
 
 POINTS = [(16, 8, 0.0, 2, 16), (16, 8, 1.0, 2, 8), (16, 8, 0.5, 2, 12), (16, 8, 1.0, 10, 10)]  # R, extreme, w, floor: the authors' tests
@@ -301,7 +302,7 @@ def claim_each_layer_its_decomposition(lab: Lab) -> float:
     layers, others = decomposable(model)
     ranks, kept = plan(model, layers, config := Config(weakening=0.5, floor=12))
     wrong = sum(ranks.get(name) != wanted.get(name) for name in layers) + len({"2", "7"} ^ set(others)) + len(set(layers) ^ {*ranks, *kept})
-    strided = nn.Sequential(nn.Conv2d(30, 30, 1), planted(nn.Conv2d(30, 32, 3, stride=2), 24, 25), nn.Conv2d(32, 8, (1, 2)))
+    strided = nn.Sequential(nn.Conv2d(8, 30, 1), planted(nn.Conv2d(30, 32, 3, stride=2), 24, 25), nn.Conv2d(32, 8, (1, 2)))
     wrong += decomposable(strided)[0] != {"0": False, "1": True, "2": True}
     try:
         return wrong + bool(compress(strided, watched(2)[0], config))  # at ranks 24 and 25 it would cost more, in front of the stride

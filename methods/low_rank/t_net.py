@@ -20,6 +20,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import tensorly as tl
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from methods.kit.lab import Lab
-from methods.kit.layers import fresh, name_the_kept, replaceable, share_that_costs
+from methods.kit.layers import fresh, name_the_kept, replaceable, share_that_costs, within
 from methods.kit.nets import conv_bn, count, head
 from methods.kit.task import Task, on_copies
 from methods.kit.train import fit
@@ -148,9 +149,9 @@ class Train(nn.Module):
         return whole.squeeze(-1)
 
 
-def plan(model: nn.Module) -> tuple[list[str], dict[str, str]]:
+def plan(model: nn.Module, **given: Any) -> tuple[list[str], dict[str, str]]:
     """The plain convolutions of the one shape that holds most weights, and the reason why each other layer stays as it is."""
-    layers, kept = replaceable(model, lambda layer, first: "")
+    layers, kept = replaceable(model, lambda layer, first: "", **given)
     kinds = {name: (layer.weight.shape, layer.weight.dtype) for name, layer in layers.items()}
     several = {kind: number for kind, number in Counter(kinds.values()).items() if number > 1}
     most = max(several, key=lambda kind: several[kind] * kind[0].numel(), default=None)
@@ -207,7 +208,7 @@ class Tied(nn.Module):
 @on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Tie all layers of one shape and train the factors, with what else there is, from the first step."""
-    names, kept = plan(model)
+    names, kept = plan(model, **within(task))
     name_the_kept("one tensor needs several convolutions of one shape", names, kept)
     return fit(Tied(fresh(model), {tuple(names): config}), task, lr=config.lr)
 
@@ -215,7 +216,7 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
 @on_copies
 def control_layerwise(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Tucker layer by layer with as many parameters as `like`, all ranks alike but for a step to meet them; same start, same training."""
-    names = plan(model)[0]
+    names = plan(model, **within(task))[0]
     shape = model.get_submodule(names[0]).weight.shape
 
     def configs(share: float) -> list[Config]:

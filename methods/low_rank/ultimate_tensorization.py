@@ -8,10 +8,10 @@ dense layers are done alike. A layer runs core by core and never builds its weig
 Departures: one rank for all convolutions, one for all dense layers, and no core wider than full rank asks for (the authors
 set every rank by hand, some beyond that); channels are split by a rule that gives the authors' factors of 64 and 128. As in
 their networks the first convolution and the classifier stay dense, and so do grouped convolutions and what a train would not
-make smaller. A batch norm counts as there if it is the next module registered; a dense layer without one is taken to see
-vectors (N, C), not sequences. The first two cores are multiplied before they meet the input, which is faster; a 1x1 kernel's
-lone filter, a 1 that the authors leave alone, is trained. Training is the kit's (Nesterov momentum, weight decay 5e-4, one
-cosine instead of steps); a smoke run takes fewer images a step.
+make smaller. A batch norm counts as there if it is the next module that runs; behind a dense layer on tokens (N, T, C)
+ours norms the last dimension, whatever follows. The first two cores are multiplied before they meet the input, which is
+faster; a 1x1 kernel's lone filter, a 1 that the authors leave alone, is trained. Training is the kit's (Nesterov momentum,
+weight decay 5e-4, one cosine instead of steps); a smoke run takes fewer images a step.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import tensorly as tl
@@ -30,7 +31,7 @@ from tensorly.decomposition import tensor_train
 from torch import Tensor, nn
 
 from methods.kit.lab import Lab
-from methods.kit.layers import Layer, fresh, geometry, name_the_kept, replaceable, replaced, truncated_svd
+from methods.kit.layers import Layer, fresh, geometry, name_the_kept, replaceable, replaced, responses, runs, truncated_svd, within
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import conv_bn, count, on_meta, trained
 from methods.kit.task import Split, Task, on_copies
@@ -130,10 +131,12 @@ def train_of(layer: Layer, shape: Modes, rank: int) -> TTLinear:
     return (TTConv(layer, shape, ranks) if isinstance(layer, nn.Conv2d) else TTLinear(shape, ranks)).to(layer.weight)
 
 
-def plan(model: nn.Module, config: Config) -> tuple[dict[str, TTLinear], dict[str, str]]:
+def plan(model: nn.Module, config: Config, **given: Any) -> tuple[dict[str, TTLinear], dict[str, str]]:
     """The train of every layer that gets smaller, and the reason why each other layer stays as it is."""
     trains = dict[Layer, TTLinear]()
-    classifier = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1:]
+    image = given.get("image")
+    parts = model.modules() if image is None else map(model.get_submodule, runs(model, image))
+    classifier = [layer for layer in parts if isinstance(layer, nn.Linear)][-1:]
 
     def why_not(layer: Layer, first: bool) -> str:
         if first or layer in classifier:
@@ -143,38 +146,53 @@ def plan(model: nn.Module, config: Config) -> tuple[dict[str, TTLinear], dict[st
         trains[layer] = train_of(layer, list(zip(inputs, outputs, strict=True)), rank)
         return "" if count(trains[layer]) < count(layer) else f"{count(layer)} numbers are too few for a train of rank {rank}"
 
-    layers, kept = replaceable(model, why_not, (nn.Conv2d, nn.Linear))
+    layers, kept = replaceable(model, why_not, (nn.Conv2d, nn.Linear), **given)
     return {name: trains[layer] for name, layer in layers.items()}, kept
 
 
-def from_noise(model: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
-    """The network with these parts, a batch norm behind each that has none (panel 8), and every weight drawn anew."""
-    leaves = [layer for layer in model.modules() if not list(layer.children())]
+class TokenNorm(nn.BatchNorm1d):
+    """Batch norm of the last dimension, where dense layers have their channels: (..., C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, -2)).view_as(x)
+
+
+def from_noise(model: nn.Module, parts: Mapping[str, nn.Module], image: Tensor | None = None) -> nn.Module:
+    """The network with these parts, a batch norm behind each that has none (panel 8), and every weight drawn anew.
+
+    An `image` (1, C, H, W) says what runs behind what, and which dense layers see tokens (N, T, C); without one, all see vectors (N, C).
+    """
+    ran = model.modules() if image is None else map(model.get_submodule, runs(model, image))
+    leaves = [layer for layer in ran if not list(layer.children())]
     normed = [layer for layer, behind in pairwise(leaves) if isinstance(behind, nn.BatchNorm1d | nn.BatchNorm2d)]
+    tokens = {} if image is None else {name: answer.ndim > 2 for name, answer in responses(model, image, parts).items()}
     behind = {}
     for name, part in parts.items():
         layer = model.get_submodule(name)
-        norm = nn.BatchNorm1d if isinstance(layer, nn.Linear) else nn.BatchNorm2d
-        behind[name] = part if layer in normed else nn.Sequential(part, norm(len(layer.weight)).to(layer.weight))
+        dense = TokenNorm if tokens.get(name) else nn.BatchNorm1d
+        has_norm = layer in normed and not (dense is TokenNorm and isinstance(layer, nn.Linear))
+        norm = dense if isinstance(layer, nn.Linear) else nn.BatchNorm2d
+        behind[name] = part if has_norm else nn.Sequential(part, norm(len(layer.weight)).to(layer.weight))
     return fresh(replaced(model, behind))
 
 
 @on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Give every layer the train of its reshaped weight; train the network from noise."""
-    trains, kept = plan(model, config)
+    given = within(task)
+    trains, kept = plan(model, config, **given)
     name_the_kept("TT-conv needs a convolution behind the first, or a dense layer before the classifier, that it shrinks", trains, kept)
-    return fit(from_noise(model, trains), replace(task, batch=config.batch), lr=config.rate)
+    return fit(from_noise(model, trains, given["image"]), replace(task, batch=config.batch), lr=config.rate)
 
 
 def of_equal_size(model: nn.Module, task: Task, config: Config, build: Callable[[Layer, int], nn.Module]) -> nn.Module:
     """Each layer built at the rank at which it has nearly as many numbers as its train; from noise, for the same steps."""
-    parts = {}
-    for name, train in plan(model, config)[0].items():
+    parts, given = {}, within(task)
+    for name, train in plan(model, config, **given)[0].items():
         layer, goal = model.get_submodule(name), count(train)
         blank, most = copy.deepcopy(layer).to("meta"), goal // sum(layer.weight.shape[:2])  # a rank costs S + C numbers or more
         parts[name] = build(layer, min(range(1, most + 2), key=lambda rank: abs(count(on_meta(lambda: build(blank, rank))) - goal)))
-    return fit(from_noise(model, parts), replace(task, batch=config.batch), lr=config.rate)
+    return fit(from_noise(model, parts, given["image"]), replace(task, batch=config.batch), lr=config.rate)
 
 
 def plain_modes(layer: Layer) -> Modes:

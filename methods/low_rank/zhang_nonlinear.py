@@ -14,6 +14,7 @@ where columns and rows are wanted, kernels of one column or row. In a smoke run 
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -27,7 +28,19 @@ from torch import Tensor, fx, nn
 
 from methods.kit import quant
 from methods.kit.lab import Lab
-from methods.kit.layers import filled, geometry, name_the_kept, replaceable, replaced, responses, run, truncated_svd
+from methods.kit.layers import (
+    chunks,
+    entering,
+    filled,
+    geometry,
+    name_the_kept,
+    replaceable,
+    replaced,
+    responses,
+    run,
+    truncated_svd,
+    within,
+)  # fmt: skip
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import Residual, conv_bn, trained
 from methods.kit.task import Split, Task, on_copies
@@ -36,7 +49,7 @@ from methods.low_rank.jaderberg_low_rank import scheme2
 Factors = tuple[Tensor, Tensor, Tensor]  # P (d, d'), Q^T (d', d) and b (d): y ~ P Q^T y + b
 Ranks = tuple[int, int]  # d' filters, and d'' maps between columns and rows; 0 where the kernel stays square
 Rule = Callable[..., dict[str, int]]  # ranks from what `select` gets
-Feed = Callable[[nn.Module, Tensor, Tensor], Tensor]  # what the next layers see, from an approximated layer, its input, the original answer
+Feed = Callable[[nn.Module, nn.Module], nn.Module]  # which network feeds the next layer, of the approximated and the original one
 
 
 @dataclass(frozen=True)
@@ -133,7 +146,7 @@ def between(layer: nn.Conv2d, rank: int, share: float) -> int:
 def plan(network: nn.Module, task: Task, config: Config, rule: Rule = select) -> tuple[dict[str, Ranks], dict[str, Tensor]]:
     """The ranks of every layer that gets cheaper, and its original responses; logs why each other layer stays as it is."""
     share = config.speedup**-config.spatial
-    answers, unit, whole = dict[str, Tensor](), dict[str, float](), dict[str, float]()
+    some, unit, whole = dict[str, list[Tensor]](), dict[str, float](), dict[str, float]()
 
     def why_not(layer: nn.Conv2d, first: bool) -> str:
         reason = "a kernel of {}x{} has no columns and rows to split into".format(*layer.kernel_size)
@@ -141,11 +154,13 @@ def plan(network: nn.Module, task: Task, config: Config, rule: Rule = select) ->
 
     def note(name: str, x: Tensor, y: Tensor) -> None:
         weight, area = layers[name].weight, y[0, 0].numel()  # equivalent: all maps are alike
-        answers[name] = sampled(y, config.places, task.seed)
+        some.setdefault(name, []).append(sampled(y, config.places, task.seed + len(some.get(name, []))))
         unit[name], whole[name] = area * (share * weight[0].numel() + len(weight)), area * weight.numel()
 
-    layers, kept = replaceable(network, why_not)
-    run(network, task.train.first(config.images).images.to(task.device), note, layers)  # equivalent: on the CPU already
+    layers, kept = replaceable(network, why_not, **within(task))
+    for part in chunks(network, task.train.first(config.images).images.to(task.device)):  # equivalent: on the CPU already
+        run(network, part, note, layers)
+    answers = {name: torch.cat(parts) for name, parts in some.items()}
     chosen = rule({name: energies(y) for name, y in answers.items()}, unit, whole, config.speedup)
     kept |= {name: f"a rank of {rank} saves nothing" for name, rank in chosen.items() if unit[name] * rank >= whole[name]}
     ranks = {name: (rank, between(layers[name], rank, share)) for name, rank in chosen.items() if name not in kept}
@@ -159,24 +174,24 @@ def relu_follows(network: fx.GraphModule) -> set[str]:
     return {name for name, users in readers.items() if len(users) == 1 and quant.operation(network, users[0]) in quant.RELU}
 
 
-def rebuild(model: nn.Module, task: Task, config: Config, rule: Rule = select, feed: Feed = lambda part, x, y: part(x)) -> nn.Module:
+@torch.no_grad()
+def rebuild(model: nn.Module, task: Task, config: Config, rule: Rule = select, feed: Feed = lambda small, whole: small) -> nn.Module:
     """Fold batch norm, choose ranks; then let each layer aim at its original answer, whatever comes in (§3.3).
 
-    `feed` says what goes on to the next layer: what the approximated one answers, which makes it asymmetric.
+    `feed` says which network feeds the next layer: the approximated one makes it asymmetric.
     """
-    network = quant.fold_batch_norm(model)[0]
+    images = task.train.first(config.images).images.to(task.device)  # equivalent: on the CPU already
+    network = quant.fold_batch_norm(model, task.exclude, images[:1])[0]
     ranks, answers = plan(network, task, config, rule)
-    parts, nonlinear = dict[str, nn.Module](), relu_follows(network)
-
-    def approximate(name: str, x: Tensor, y: Tensor) -> Tensor:
-        layer, (rank, maps) = network.get_submodule(name), ranks[name]
+    small, nonlinear, parts = copy.deepcopy(network), relu_follows(network), chunks(network, images)
+    for name, (rank, maps) in ranks.items():
+        layer = network.get_submodule(name)
         chain = scheme2(layer, maps) if maps else nn.Sequential(layer)  # columns and rows that come closest to the kernel (§3.5)
-        seen = sampled(chain(x), config.places, task.seed)
-        parts[name] = thinned(chain, approximation(seen, answers[name], rank, config.penalties if name in nonlinear else ()))
-        return feed(parts[name], x, y)
-
-    run(network, task.train.first(config.images).images.to(task.device), approximate, ranks)  # equivalent: on the CPU already
-    return replaced(network, parts).eval()
+        fed = enumerate(entering(feed(small, network), parts, name))
+        seen = torch.cat([sampled(chain(x), config.places, task.seed + number) for number, (x, _) in fed])
+        thin = thinned(chain, approximation(seen, answers[name], rank, config.penalties if name in nonlinear else ()))
+        small = replaced(small, {name: thin})
+    return small.eval()
 
 
 @on_copies
@@ -194,7 +209,7 @@ def renewed(small: nn.Module, network: nn.Module) -> list[str]:
 @on_copies
 def control_svd(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same layers as truncated SVDs of their weights, of as many multiply-adds; no data."""
-    network, parts = quant.fold_batch_norm(model)[0], dict[str, nn.Module]()
+    network, parts = quant.fold_batch_norm(model, task.exclude)[0], dict[str, nn.Module]()
     for name in renewed(like, network):
         layer, (*columns, thin, mix) = network.get_submodule(name), [part.weight.numel() for part in like.get_submodule(name)]
         work = layer.stride[1] * sum(columns) + thin + mix  # for one place; columns run at every place of a row, before its stride
@@ -211,7 +226,7 @@ def control_linear(model: nn.Module, task: Task, config: Config, like: nn.Module
 @on_copies
 def control_symmetric(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same with every layer fitted to what the original network feeds it."""
-    return rebuild(model, task, config, feed=lambda part, x, y: y)
+    return rebuild(model, task, config, feed=lambda small, whole: whole)
 
 
 @on_copies

@@ -8,7 +8,8 @@ what the layers before it did.
 Departures: the activation function in a layer's loss is the ReLU or ReLU6 that alone follows it, where one does; the
 loss is a mean over images and positions, as in the authors' toolkit (AIMET), whose annealing and penalty are used where
 the paper prints none; in a smoke run 3 bits, fewer images, iterations and images a batch, and a larger learning rate;
-in a long run what §5 says, where Table 7's numbers are for 2,048 images and 20,000 iterations.
+in a long run what §5 says, where Table 7's numbers are for 2,048 images and 20,000 iterations. Where a layer's inputs
+do not all fit into the memory that the kit allows, a hundred iterations at a time see as many of the images as do.
 """
 
 from __future__ import annotations
@@ -87,10 +88,11 @@ def learn_rounding(place: quant.Place, grid: quant.Grid, config: Config, seed: i
     chance = torch.Generator().manual_seed(seed)  # equivalent: other batches of the same images
 
     def loss(iteration: int) -> Tensor:
-        pick = torch.randint(len(place.inputs), (config.batch,), generator=chance)
+        fed = place.at(iteration)
+        pick = torch.randint(len(fed.inputs), (config.batch,), generator=chance)
         up = rectified_sigmoid(v, config)
-        answer = place.activation(quant.run(place.layer, soft_weight(weight, up, grid), place.inputs[pick]))
-        error = distance(answer, place.target[pick], place.layer)  # equivalent: the distance is symmetric
+        answer = place.activation(quant.run(place.layer, soft_weight(weight, up, grid), fed.inputs[pick]))
+        error = distance(answer, fed.target[pick], place.layer)  # equivalent: the distance is symmetric
         beta = annealed(iteration / config.iterations, config)
         return error if beta is None else error + config.penalty * undecided(up, beta)
 
@@ -101,8 +103,10 @@ def learn_rounding(place: quant.Place, grid: quant.Grid, config: Config, seed: i
 @on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Learn layer by layer which weights to round up, round them, go on with the rounded layer's output (§3.3)."""
-    network, _ = quant.fold_batch_norm(model)
-    for place in quant.in_order(network, task.train.first(config.images).images.to(task.device)):
+    images = task.train.first(config.images).images.to(task.device)
+    network, _ = quant.fold_batch_norm(model, task.exclude, images[:1])
+    quant.name_the_kept("AdaRound needs a convolution or linear layer", network)
+    for place in quant.in_order(network, images, task.seed):
         grid = quant.least_squares_grid(place.layer.weight, config.bits)
         up = learn_rounding(place, grid, config, task.seed)
         hard = (up >= 0.5).float()  # equivalent: a truth value adds as 0 or 1
@@ -113,7 +117,7 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
 @on_copies
 def control_nearest(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Every weight to the nearest level of the same grid."""
-    network, _ = quant.fold_batch_norm(model)
+    network, _ = quant.fold_batch_norm(model, task.exclude)
     for layer in quant.layer_nodes(network).values():
         grid = quant.least_squares_grid(layer.weight, config.bits)
         quant.ship(layer, grid.nearest(layer.weight.detach()), grid.scale)

@@ -10,13 +10,15 @@ changes nothing in its function but makes plain 8 bits fail as they do on a real
 a convolution or linear layer is 8 bits; sums before a ReLU, biases and the images, bytes by themselves, are left
 alone, and normalised images need no correction of the first layer, their mean being zero. Max pooling counts as if
 neighbours were equal, a shortcut's sum as if its terms were independent. Absorption and correction count a channel's
-mean at every position of the kernel, zero padding too, as the authors' toolkit (AIMET) does.
+mean at every position of the kernel, zero padding too, as the authors' toolkit (AIMET) does. Layers stay in
+floats where nothing but data would tell the range of what enters them.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from types import SimpleNamespace
@@ -91,11 +93,13 @@ def density(x: Tensor) -> Tensor:
     return torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
 
 
-def prepare_network(model: nn.Module) -> tuple[fx.GraphModule, dict[str, Channels]]:
+TINY = torch.finfo().tiny
+
+
+def prepare_network(model: nn.Module, exclude: Iterable[str] = ()) -> tuple[fx.GraphModule, dict[str, Channels]]:
     """Batch norm folded, ReLU6 replaced by ReLU (§5.1), and what batch norm knew of each layer's output."""
-    network, statistics = quant.fold_batch_norm(model)
-    tiny = torch.finfo().tiny
-    return quant.without_relu6(network), {name: Channels(beta, gamma.clamp_min(tiny)) for name, (beta, gamma) in statistics.items()}
+    network, statistics = quant.fold_batch_norm(model, exclude)
+    return quant.without_relu6(network), {name: Channels(beta, gamma.clamp_min(TINY)) for name, (beta, gamma) in statistics.items()}
 
 
 def ranges(first: quant.Layer, second: quant.Layer) -> tuple[Tensor, Tensor]:
@@ -142,7 +146,10 @@ def absorb_high_biases(network: fx.GraphModule, statistics: dict[str, Channels],
 
 
 def entering(network: fx.GraphModule, statistics: dict[str, Channels]) -> dict[fx.Node, Channels]:
-    """How what enters each layer is distributed, images excepted. Raises ValueError where batch norm does not tell."""
+    """How what enters each layer is distributed, images excepted; layers of which batch norm does not tell are left in floats.
+
+    Raises ValueError where all are.
+    """
     layers, found = quant.layer_nodes(network), {}
     known: dict[fx.Node, Channels | str | None] = {}  # None for images, a reason where nothing is known
     for node in network.graph.nodes:
@@ -150,12 +157,14 @@ def entering(network: fx.GraphModule, statistics: dict[str, Channels]) -> dict[f
         reasons = [value for value in inputs if isinstance(value, str)]
         if node in layers:
             if reasons:
-                raise ValueError(f"{node.target}: the range of its input is unknown without data: {reasons[0]}")
+                quant.leave(network, {str(node.target): f"the range of its input is unknown without data: {reasons[0]}"})
             if isinstance(inputs[0], Channels):
                 found[node] = inputs[0]
             known[node] = statistics.get(str(node.target), f"{node.target} has no batch norm of its own behind it")
         elif node.op == "placeholder":
             known[node] = None
+        elif what is nn.BatchNorm2d and (norm := network.get_submodule(str(node.target))).running_mean is not None and norm.affine:
+            known[node] = Channels(norm.bias.detach(), norm.weight.detach().abs().clamp_min(TINY))
         elif reasons:
             known[node] = reasons[0]
         elif what in quant.PASS:
@@ -166,6 +175,7 @@ def entering(network: fx.GraphModule, statistics: dict[str, Channels]) -> dict[f
             known[node] = Channels(sum(v.mean for v in inputs), sum(v.variance for v in inputs).sqrt())
         else:
             known[node] = f"no rule for {node.name} ({getattr(what, '__name__', what)})"
+    quant.name_the_kept("data-free quantization needs a layer whose input batch norm or the image tells", network)
     return found
 
 
@@ -198,7 +208,7 @@ def correct_biases(network: fx.GraphModule, inputs: dict[fx.Node, Channels], err
 @on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Equalize, absorb, quantize, correct (§4). Returns the network with 8-bit weights and activations."""
-    network, statistics = prepare_network(model)
+    network, statistics = prepare_network(model, task.exclude)
     equalize(network, statistics, config.settled)
     absorb_high_biases(network, statistics, config.absorbed)
     inputs = entering(network, statistics)
@@ -210,7 +220,7 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
 @on_copies
 def control_minmax(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same kinds of grids and data-free ranges (with ReLU in the place of ReLU6), and nothing else."""
-    network, statistics = prepare_network(model)
+    network, statistics = prepare_network(model, task.exclude)
     quantize(network, entering(network, statistics), config)
     return network
 
@@ -218,7 +228,7 @@ def control_minmax(model: nn.Module, task: Task, config: Config, like: nn.Module
 @on_copies
 def control_equalized(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Equalization alone: biases neither absorbed nor corrected."""
-    network, statistics = prepare_network(model)
+    network, statistics = prepare_network(model, task.exclude)
     equalize(network, statistics, config.settled)
     quantize(network, entering(network, statistics), config)
     return network
@@ -395,7 +405,7 @@ def claim_eight_bits_without_data(lab: Lab) -> float:
         steps = (place.layer.weight / place.layer.weight_scale).round()
         if not torch.equal(steps * place.layer.weight_scale, place.layer.weight):
             return math.inf
-        levels += [int(steps.max() - steps.min()) + 1, len(place.inputs.unique()) if place.inputs is not images else 0]
+        levels += [int(steps.max() - steps.min()) + 1, 0 if torch.equal(place.inputs, images) else len(place.inputs.unique())]
     return max(levels)
 
 

@@ -15,8 +15,9 @@ from torch.nn.utils import prune, spectral_norm
 from torch.utils.data import DataLoader, TensorDataset
 
 from methods.kit import nets, progress
+from methods.kit.layout import evaluating, suited
 from methods.kit.measure import measure
-from methods.kit.task import DataError, Split, Stream, Task, accuracy, classes_of, evaluating, numbers, on_copies, suited, twin
+from methods.kit.task import DataError, Split, Stream, Task, accuracy, classes_of, numbers, on_copies, twin
 from methods.kit.train import fit, minimise
 
 Pair = namedtuple("Pair", "logits aux")

@@ -55,7 +55,10 @@ def test_keeps_the_width_of_numbers() -> None:
         (nn.Sequential(nn.Flatten()), "no layer with weights"),
         (nn.Sequential(nn.Conv2d(3, 60, 3)), "0: the first convolution"),
         (nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, groups=3)), "1: a grouped convolution"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(60, 4)), "1: too narrow for 4 products at 0.25"),
+        (
+            nn.Sequential(nn.Sequential(nn.AdaptiveAvgPool2d((4, 5)), nn.Flatten()), nn.Linear(60, 4)),
+            "1: too narrow for 4 products at 0.25",
+        ),
         (nn.Sequential(nn.ConvTranspose2d(3, 60, 3)), "0: no plain Conv2d or Linear but ConvTranspose2d"),
     ],
 )

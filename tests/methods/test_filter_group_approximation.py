@@ -98,8 +98,9 @@ def test_pairs_keep_the_width_of_numbers(kind: torch.dtype) -> None:
 
 def test_dead_inputs_and_zero_kernels(task: Task) -> None:
     layer, dead = nn.Conv2d(4, 4, 3), torch.zeros(2, 4, 6, 6)
-    assert torch.allclose(paired(layer, 1, moments(layer, 1, dead, dead))(dead), layer(dead), atol=1e-6)
-    assert torch.allclose(paired(layer, 1, moments(layer, 1, torch.ones_like(dead), dead))(dead), layer(torch.ones_like(dead)), atol=1e-5)
+    assert torch.allclose(paired(layer, 1, moments(layer, 1, [(dead, dead)]))(dead), layer(dead), atol=1e-6)
+    ones = torch.ones_like(dead)
+    assert torch.allclose(paired(layer, 1, moments(layer, 1, [(ones, dead)]))(dead), layer(ones), atol=1e-5)
     nn.init.zeros_(layer.weight)
     assert torch.allclose(paired(layer, 2, white(layer, 2))(task.train.images.new_ones(1, 4, 5, 5)), layer.bias[:, None, None], atol=1e-6)
 

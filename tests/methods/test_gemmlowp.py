@@ -59,8 +59,8 @@ def test_a_dense_layer_takes_any_leading_dimensions(task: Task) -> None:
 @pytest.mark.parametrize(
     ("layer", "word"),
     [
-        (nn.Flatten(), "no layer with a weight matrix"),
-        (nn.ConvTranspose2d(3, 6, 3), "0: ConvTranspose2d"),
+        (nn.Flatten(), "no layer with weights"),
+        (nn.ConvTranspose2d(3, 6, 3), "0: no plain Conv2d or Linear but ConvTranspose2d"),
         (nn.Conv2d(3, 6, 3, padding=1, padding_mode="reflect"), "0: pads with reflect"),
     ],
 )

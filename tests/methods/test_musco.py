@@ -99,7 +99,10 @@ def test_melting_keeps_the_width_of_numbers(kind: torch.dtype) -> None:
         (nn.Sequential(nn.Conv2d(3, 6, 3, groups=3)), "0: a grouped convolution"),
         (nn.Sequential(nn.Conv2d(3, 20, 3)), r"0: ranks \[20\] stay, at the floor of 21"),
         (nn.Sequential(nn.Conv2d(3, 40, 5), nn.Conv2d(40, 40, 3)), r"1: ranks \[40, 40\] stay, .* VBMF finds nothing"),
-        (nn.Sequential(nn.Flatten(), planted(nn.Linear(60, 30), None, 2)), "1: even ranks .* save nothing"),
+        (
+            nn.Sequential(nn.Sequential(nn.AdaptiveAvgPool2d((4, 5)), nn.Flatten()), planted(nn.Linear(60, 30), None, 2)),
+            "1: even ranks .* save nothing",
+        ),
         (nn.Sequential(nn.ConvTranspose2d(3, 60, 3)), "0: no plain Conv2d or Linear but ConvTranspose2d"),
     ],
 )

@@ -107,9 +107,9 @@ def test_keeps_the_width_of_numbers() -> None:
         (nn.Sequential(nn.Flatten()), "no layer with weights"),
         (nn.Sequential(nn.Conv2d(3, 6, 3)), "0: the only kernel of 6x3x3x3"),
         (nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3)), "1: the only kernel of 6x6x3x3"),
-        (nn.Sequential(nn.Conv2d(6, 6, 3, groups=2), nn.Conv2d(6, 6, 3, groups=2)), "0: a grouped convolution"),
+        (nn.Sequential(nn.Conv2d(3, 3, 3, groups=3), nn.Conv2d(3, 3, 3, groups=3)), "0: a grouped convolution"),
         (
-            nn.Sequential(nn.ConvTranspose2d(3, 6, 3), nn.Linear(6, 2)),
+            nn.Sequential(nn.ConvTranspose2d(3, 6, 3), nn.Linear(14, 2)),
             "ConvTranspose2d; 1: no plain Conv2d but Linear",
         ),
     ],
