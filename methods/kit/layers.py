@@ -103,7 +103,7 @@ def _answers_like(layer: Any, kind: Any) -> bool:
 
 def within(task: Task) -> dict[str, Any]:
     """What a task has to say of layers, as arguments of `replaceable`: which to leave alone, and an image to see which of them run."""
-    return {"exclude": task.exclude, "image": task.train.images[:1].to(task.device)}
+    return {"exclude": task.exclude, "image": task.train.first(1).images.to(task.device)}
 
 
 def replaceable(

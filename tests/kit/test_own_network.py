@@ -86,7 +86,7 @@ class Tokens(nn.Module):
 
 @pytest.mark.parametrize(
     ("activation", "said"),
-    [("relu", "network: no maps behind a non-linearity module"), (nn.GELU(), "block.activation: answers without maps")],
+    [("relu", "Tokens: no maps behind a non-linearity module"), (nn.GELU(), "block.activation: answers without maps")],
 )
 def test_transformers_teach_but_give_no_hints(activation: nn.Module | str, said: str, task: Task) -> None:
     teacher = Tokens(activation)

@@ -124,11 +124,11 @@ def old_weight_norm(layer: nn.Module) -> nn.Module:
         (nn.Sequential(tie(nn.Conv2d(3, 3, 1, bias=False), CONV), CONV), "0: shares a weight with 1; 1: shares"),
         (
             nn.Sequential(nn.Conv2d(3, 3, 1), old_weight_norm(nn.Conv2d(3, 3, 1))),
-            r"1: .* weight_norm .*remove_weight_norm\(model.get_submodule\('1'\)",
+            r"1: .*\(weight_norm\).*remove_weight_norm\(model.get_submodule\(.1.\)",
         ),
-        (nn.Sequential(spectral_norm(nn.Conv2d(3, 3, 1))), "0: .*spectral_norm .*remove_spectral_norm"),
-        (nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 3, 1))), "0: .*_WeightNorm .*remove_parametrizations"),
-        (nn.Sequential(prune.l1_unstructured(nn.Conv2d(3, 3, 1), "weight", 0.5)), "0: .*pruning mask .*prune.remove"),
+        (nn.Sequential(spectral_norm(nn.Conv2d(3, 3, 1))), "0: .*spectral_norm.*remove_spectral_norm"),
+        (nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 3, 1))), "0: .*WeightNorm.*remove_parametrizations"),
+        (nn.Sequential(prune.l1_unstructured(nn.Conv2d(3, 3, 1), "weight", 0.5)), "0: .*masked.*prune.remove"),
     ],
 )
 @pytest.mark.parametrize(("method", "config", "control"), METHODS)
@@ -254,7 +254,7 @@ def test_leaves_in_floats_what_it_cannot_quantize(tokens: nn.Module, task: Task,
 @pytest.mark.parametrize("pattern", ["block.second.conv", "block*", "block", "*.first.*"])
 def test_what_is_excluded_stays_as_it_is(method: Any, config: Any, control: str, pattern: str, own: nn.Module, task: Task) -> None:
     own.stem.act = nn.ReLU()  # type: ignore[union-attr]
-    cast(Any, task).exclude = (pattern,)
+    task = replace(task, exclude=(pattern,))
     for small in (method.compress(own, task, config), getattr(method, f"control_{control}")(own, task, config, own)):
         out = [name for name, layer in own.named_modules() if isinstance(layer, nn.Conv2d) and layers.excluded(name, [pattern])]
         assert out

@@ -117,7 +117,7 @@ class Functional(nn.Module):
 @pytest.mark.parametrize(
     ("net", "config", "word"),
     [
-        (Functional(), Config(), r"a hint layer, there is none \(network: no maps behind a non-linearity module"),
+        (Functional(), Config(), r"a hint layer, there is none \(Functional: no maps behind a non-linearity module"),
         (nn.Sequential(nn.Flatten(), nn.Linear(432, 9), nn.ReLU(), nn.Linear(9, 5)), Config(), "2: answers without maps"),
         (Mixed(), Config(hint="fc1"), "fc1: no maps behind a non-linearity module"),
         (Mixed(), Config(hint="stem.conv"), "stem.conv: no maps"),
