@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from methods.kit import nets
 from methods.kit.lab import Lab
-from methods.kit.layers import fresh, name_the_kept, responses
-from methods.kit.surgery import widths
+from methods.kit.layers import fresh, name_the_kept, plain, responses
+from methods.kit.surgery import group_of, widths
 from methods.kit.task import Split, Task, numbers, on_copies
 from methods.kit.train import fit
 
@@ -65,22 +65,24 @@ def mapping(n: int, q: int, chance: torch.Generator) -> Tensor:
     return torch.cat([torch.arange(n), torch.randint(n, (q - n,), generator=chance)])
 
 
+def kind_of(layer: nn.Module) -> Any:
+    """The kind of layer whose channels are copied, also of a subclass that computes the same; None of another."""
+    return next((kind for kind in SIZES if type(layer) is kind or (kind in LAYERS and plain(layer, (kind,)))), None)
+
+
 def coupled(model: nn.Module, image: Tensor, name: str, g: Tensor) -> list[Change]:
     """g for all layers that make, carry or read a layer's channels, through additions, concatenations and flattenings.
 
     Raises ValueError with the reason why these channels cannot be copied.
     """
-    with torch.enable_grad():  # the graph is traced through autograd
-        graph = tp.DependencyGraph().build_dependency(model, example_inputs=image)
     names: dict[Any, str] = {layer: name for name, layer in model.named_modules()}
     layer: Any = model.get_submodule(name)
     n, changes = len(layer.weight), list[Change]()
-    makes = tp.prune_linear_out_channels if isinstance(layer, nn.Linear) else tp.prune_conv_out_channels
-    for item in graph.get_pruning_group(layer, makes, range(n)):
+    for item in group_of(model, image, name):
         target = item.dep.target.module
         if target.__module__ == tp.ops.__name__:  # an addition, a concatenation
             continue
-        if type(target) not in SIZES:
+        if kind_of(target) is None:
             raise ValueError(f"its channels go through {names.get(target)}, a {type(target).__name__}")
         groups = getattr(target, "groups", 1)
         if groups > 1 and not groups == target.in_channels == target.out_channels:  # equivalent: `wider` refuses, too
@@ -94,7 +96,7 @@ def coupled(model: nn.Module, image: Tensor, name: str, g: Tensor) -> list[Chang
         for place in at.view(-1, n, each):  # one, or several in a concatenation
             source += [*range(end, int(place[0, 0])), *place[g].flatten().tolist()]
             end = int(place[-1, -1]) + 1
-        changes.append((names[target], axis, torch.tensor([*source, *range(end, target.weight.shape[axis])])))
+        changes.append((names[target], axis, torch.tensor([*source, *range(end, getattr(target, SIZES[kind_of(target)][axis]))])))
     if not any(axis for _, axis, _ in changes):  # equivalent: `wider` refuses, too
         raise ValueError("its channels are the network's output")
     return changes
@@ -110,7 +112,7 @@ def resize(layer: Any, axis: int, source: Tensor) -> None:
                 new.transpose(axis, -1).div_(copies.to(new))  # equivalent: on the CPU
             setattr(layer, key, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
     depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
-    for size in ("in_channels", "out_channels", "groups") if depthwise else (SIZES[type(layer)][axis],):
+    for size in ("in_channels", "out_channels", "groups") if depthwise else (SIZES[kind_of(layer)][axis],):
         setattr(layer, size, len(source))
 
 
@@ -120,11 +122,11 @@ def wider(model: nn.Module, image: Tensor, changes: list[Change], new: New, logi
 
     Raises ValueError if the network would compute something else.
     """
-    grown = copy.deepcopy(model)
-    for name, axis, source in changes:
-        resize(grown.get_submodule(name), axis, source)
-    before, after = logits(model.eval()(image)), None  # equivalent: tracing does it
-    with suppress(RuntimeError):  # sizes may be written into the network's code
+    grown, before, after = copy.deepcopy(model), logits(model.eval()(image)), None  # equivalent: tracing does it
+    with suppress(RuntimeError, IndexError, ValueError):  # sizes may be written into the network's code
+        for name, axis, source in changes:
+            resize(grown.get_submodule(name), axis, source)
+        copy.deepcopy(grown).train()(torch.cat([image, image]))  # what runs in training alone, a second head for instance
         after = logits(grown.eval()(image))  # equivalent: tracing does it
     enough = 1e-3 * float(before.abs().max())  # equivalent: any small number
     if after is None or after.shape != before.shape or not torch.allclose(after, before, 0, enough):  # equivalent: allclose is symmetric
@@ -134,13 +136,13 @@ def wider(model: nn.Module, image: Tensor, changes: list[Change], new: New, logi
     return grown
 
 
-def widened(
-    model: nn.Module, image: Tensor, factor: float, chance: torch.Generator, new: New, logits: Logits = numbers
-) -> nn.Module:
+def widened(model: nn.Module, image: Tensor, factor: float, chance: torch.Generator, new: New, logits: Logits = numbers) -> nn.Module:
     """Net2WiderNet for every layer whose channels can be copied, coupled ones with the same g. Names the others."""
     done, kept = set[str](), dict[str, str]()
     for name, layer in model.named_modules():
-        if type(layer) in LAYERS and name not in done:
+        if isinstance(layer, tuple(LAYERS)) and kind_of(layer) is None:
+            kept[name] = f"no plain Conv2d or Linear but {type(layer).__name__}"
+        elif kind_of(layer) in LAYERS and name not in done:
             n = len(layer.weight)
             try:
                 changes = coupled(model, image, name, mapping(n, round(factor * n), chance))
@@ -155,7 +157,11 @@ def widened(
 def places(model: nn.Module, image: Tensor) -> tuple[list[str], dict[str, str]]:
     """The activations that an identity layer can follow, and why it cannot follow each other one."""
     watched, found, kept = copy.deepcopy(model).eval(), list[str](), dict[str, str]()
-    seen: dict[str, list[Tensor]] = {name: [] for name, layer in model.named_modules() if layer.__module__ == nn.ReLU.__module__}
+    seen: dict[str, list[Tensor]] = {
+        name: []
+        for name, layer in model.named_modules()
+        if layer.__module__ == nn.ReLU.__module__ and type(layer) is not nn.MultiheadAttention
+    }
     for name, answers in seen.items():
         watched.get_submodule(name).register_forward_hook(lambda _, x, y, answers=answers: answers.append(y))
     watched(image)
@@ -208,7 +214,7 @@ def repeated(source: Tensor) -> Tensor:
 
 def noisy(layer: Any, axis: int, source: Tensor, share: float, chance: torch.Generator) -> None:
     """A little noise on the incoming weights of all copies but the first, which tells them apart, §2.3."""
-    if not axis and layer.weight.ndim > 1:
+    if not axis and layer.weight is not None and layer.weight.ndim > 1:
         random, again = torch.randn(layer.weight.shape, generator=chance).to(layer.weight), repeated(source)  # equivalent: on the CPU
         layer.weight[again] += share * layer.weight.std() * random[again]
 
@@ -221,7 +227,8 @@ def grow(model: nn.Module, task: Task, config: Config, new: New | None = None) -
         model = widened(model, images[:1], config.widen, chance, new or partial(noisy, share=config.noise, chance=chance), task.logits)
     if config.added:
         found, kept = places(model, images[:1])
-        name_the_kept("Net2DeeperNet needs an idempotent activation that is a module", found, kept)
+        none = {} if found or kept else {type(model).__name__: "its activations are no modules"}
+        name_the_kept("Net2DeeperNet needs an idempotent activation that is a module", found, kept | none)
         model = deeper(model, found[:: -config.every], images, config)
     return model.eval()
 

@@ -54,9 +54,12 @@ def memory_format(model: nn.Module, image: Tensor) -> torch.memory_format:
         return torch.contiguous_format
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), _Convolutions() as seen:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # what comes out depends on the weights' layout, too
             _unwatched(model).eval()(image.to(memory_format=torch.channels_last))
     except Exception:  # what a loss feeds the network may be something else: the layout is all that is decided here
         return torch.contiguous_format
+    finally:
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return torch.contiguous_format if seen.unsafe else torch.channels_last
 
 

@@ -128,6 +128,9 @@ def trace(model: nn.Module, exclude: Iterable[str] = (), image: Tensor | None = 
     layers.refuse_reparametrized(model)
     root, kind, exclude = copy.deepcopy(model).eval(), type(model).__name__, [*exclude]
     graph, opaque = _graph(root)
+    for node in graph.nodes:
+        node.type = None  # an annotation of the user's code, which a pickle would ask for
+    graph._tracer_cls = fx.Tracer  # who loads the pickle has torch's, but not ours
     network, reasons = fx.GraphModule(root, graph, kind).eval(), dict[str, str]()
     calls, ties = Counter(str(node.target) for node in graph.nodes if node.op == "call_module"), layers.tied(root)
     out = {part for name, part in root.named_modules(remove_duplicate=False) if layers.excluded(name, exclude)}

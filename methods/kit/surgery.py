@@ -99,7 +99,22 @@ def _group(graph: Any, layer: nn.Module, channels: Sequence[int]) -> Any:
 
     with patch.object(tp.dependency.graph, "Group", Bounded), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return graph.get_pruning_group(layer, tp.prune_conv_out_channels, list(channels))
+        cut = tp.prune_linear_out_channels if isinstance(layer, nn.Linear) else tp.prune_conv_out_channels
+        return graph.get_pruning_group(layer, cut, list(channels))
+
+
+def group_of(model: nn.Module, image: Tensor, name: str) -> Any:
+    """What is made, carried and read together with a layer's outputs, as torch-pruning has it; `image` is (1, C, H, W).
+
+    Raises ValueError where torch-pruning cannot follow them.
+    """
+    layer: Any = model.get_submodule(name)
+    try:
+        return _group(_graph(model, image), layer, range(len(layer.weight)))
+    except ValueError:
+        raise
+    except Exception as problem:  # whatever its code raises
+        raise ValueError(f"its channels cannot be traced ({one_line(problem)})") from problem
 
 
 def _structure(graph: Any, owners: Mapping[nn.Parameter, Sequence[str]], layer: nn.Conv2d) -> str:

@@ -203,13 +203,15 @@ def rank_sets(model: nn.Module, pairs: Pairs, task: Task, config: Config) -> lis
     y_p = {name: energy(pair) for name, pair in pairs.items()}
     least = at_share(pairs, min(config.profile))
     if (lowest := cost.of(least) / cost.original) > config.budget:
-        raise ValueError(f"a budget of {config.budget:g} of the multiply-adds is out of reach: the lowest ranks take {lowest:.3f}")
+        at = f"of {', '.join(pairs)} take {lowest:.3f}"
+        raise ValueError(f"a budget of {config.budget:g} of the multiply-adds is out of reach: the lowest ranks {at}")
     low, high = (equal_accuracy(y_p, least, cost, (config.budget + side) * cost.original) for side in (-config.space, config.space))
     if not config.space:
         return [low]
     found = best_in_box(y_p, measured(model, pairs, task, config), low, high, cost, config)
     if not found:
-        raise ValueError(f"no ranks cost {config.budget:g} of the multiply-adds within {config.margin:.1%}: allow a wider margin or space")
+        able = f"no ranks of {', '.join(pairs)} cost {config.budget:g} of the multiply-adds within {config.margin:.1%}"
+        raise ValueError(f"{able}: allow a wider margin or space")
     return found
 
 
