@@ -32,11 +32,12 @@ class LeNet(nn.Module):
         super().__init__()
         self.c1, self.b1, self.a1 = nn.Conv2d(3, 16, 5, padding=2), nn.BatchNorm2d(16), nn.ReLU()
         self.c2, self.b2, self.a2 = nn.Conv2d(16, 32, 5, padding=2), nn.BatchNorm2d(32), nn.ReLU()
-        self.pool, self.f1, self.a3, self.f2 = nn.MaxPool2d(4), nn.Linear(32 * 2 * 2, 48), nn.ReLU(), nn.Linear(48, CLASSES)
+        self.p1, self.p2 = nn.MaxPool2d(2), nn.MaxPool2d(4)
+        self.f1, self.a3, self.f2 = nn.Linear(32 * 4 * 4, 48), nn.ReLU(), nn.Linear(48, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.pool(self.a1(self.b1(self.c1(x))))
-        x = self.pool(self.a2(self.b2(self.c2(x))))
+        x = self.p1(self.a1(self.b1(self.c1(x))))
+        x = self.p2(self.a2(self.b2(self.c2(x))))
         return self.f2(self.a3(self.f1(x.view(x.size(0), -1))))
 
 
@@ -44,7 +45,7 @@ class VGG(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs, outputs, last in ((3, 16, False), (16, 16, True), (16, 32, True), (32, 32, True)):
+        for inputs, outputs, last in ((3, 16, True), (16, 32, False), (32, 32, True), (32, 32, True)):
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
             layers += [nn.MaxPool2d(2)] if last else []
         self.features, self.pool = nn.Sequential(*layers), nn.AdaptiveAvgPool2d(2)
@@ -96,11 +97,11 @@ def resnext() -> nn.Module:
 
 
 def depthwise() -> nn.Module:
-    """Two plain convolutions, then depthwise ones."""
-    layers: list[nn.Module] = []
-    for inputs, outputs, stride in ((16, 24, 1), (24, 32, 2)):
-        layers += [nets.conv_bn(inputs, inputs, stride=stride, groups=inputs), nets.conv_bn(inputs, outputs, kernel=1)]
-    return nn.Sequential(stem(), nets.conv_bn(16, 16), *layers, head(32))
+    """A few plain convolutions, then depthwise ones."""
+    layers: list[nn.Module] = [stem(), nets.conv_bn(16, 32, stride=2), nets.conv_bn(32, 32), nets.conv_bn(32, 32)]
+    for stride in (1, 2):
+        layers += [nets.conv_bn(32, 32, stride=stride, groups=32), nets.conv_bn(32, 32, kernel=1)]
+    return nn.Sequential(*layers, head(32))
 
 
 class PreActivated(nn.Module):
@@ -332,7 +333,7 @@ class Gated(nn.Module):
 
 def group_normed() -> nn.Module:
     layers: list[nn.Module] = []
-    for inputs, outputs in ((3, 16), (16, 32), (32, 32)):
+    for inputs, outputs in ((3, 16), (16, 32), (32, 32), (32, 32)):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect"), nn.GroupNorm(4, outputs), nn.PReLU(outputs)]
     return nn.Sequential(*layers, nn.AvgPool2d(2), head(32))
 
@@ -352,7 +353,7 @@ class Named(nn.Module):
 
 def one_colour() -> nn.Module:
     layers: list[nn.Module] = []
-    for inputs, outputs in ((1, 16), (16, 24), (24, 24)):
+    for inputs, outputs in ((1, 16), (16, 24), (24, 24), (24, 24)):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs, affine=False), nn.ReLU()]
     return nn.Sequential(*layers, nn.MaxPool2d(2), head(24))
 

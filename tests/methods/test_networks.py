@@ -19,8 +19,10 @@ METHODS = source.methods(ROOT)
 KNOWN = table.read(table.path_of(ROOT))
 EVERYBODY = ("lenet", "vgg", "resnet", "depthwise")  # networks that every method works on
 FEWEST = 12
-LIMITED = {  # whose idea needs what many networks lack: fewer, and why
+LIMITED = {  # whose idea needs what some of these networks lack
+    "semi_supervised_adaptive_distillation": "a detector: something that answers for every place of a map",
 }
+ONE_SHAPE = {"t_net": "several convolutions of one shape, which LeNet has not"}
 
 
 @pytest.mark.parametrize("id", METHODS)
@@ -46,5 +48,5 @@ def test_it_works_on_networks_of_many_kinds(id: str) -> None:
     if id in LIMITED:
         assert len(works[id]) < FEWEST, "it works on enough: take it out of LIMITED"
         return
-    assert set(EVERYBODY) <= set(works[id])
+    assert {*EVERYBODY} - ({"lenet"} if id in ONE_SHAPE else set()) <= {*works[id]}
     assert len(works[id]) >= FEWEST
