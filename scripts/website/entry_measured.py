@@ -34,7 +34,7 @@ QUANTITIES = {  # name, explanation; what is really measured first, then what is
     "parameters": ("Parameters", "numbers in the network"),
     "nonzeros": ("Non-zeros", "of these"),
     "bits": ("Bits", "stored per weight, scales included"),
-    "multiply_adds": ("Multiply-adds", "of convolutions, dense layers and attention, executed for one image"),
+    "multiply_adds": ("Multiply-adds", "for one image, attention included"),
     "bit_operations": ("Bit operations", "multiply-adds times both bit widths"),
     "file_bytes": ("File", "written and read back"),
 }
@@ -211,7 +211,7 @@ def provenance(measured: Measured) -> str:
         images = " ".join(digest[: 16 // len(digests) + 3] for digest in digests)  # in whole they are in measured.csv
         lines.append([
             f"{data_name(data)}{f'<br>{code(images)}' if images else ''}", escape(tier), used, escape(device), escape(versions),
-            code(commit), f"{code(moved)}{' stale' if moved != measured.code else ''}", _dates(row.date for row in rows), str(len(rows)),
+            code(commit), f"{code(moved[:12])}{' stale' if moved != measured.code else ''}", _dates(row.date for row in rows), str(len(rows)),
         ])  # fmt: skip
     # What is the same for all is said once, above.
     same = [column for column in (3, 4, 5, 6, 7) if len(lines) > 1 and len({line[column] for line in lines}) == 1]
