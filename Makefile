@@ -2,6 +2,7 @@
 # make test         environment, the whole test suite
 # make test-lesser  the kit's tests and the exact claims, as a processor without AVX-512 computes, on one thread
 # make properties   the tests of properties, on examples that nobody has seen yet
+# make foreign     methods on networks of torchvision and timm, which are installed for it
 # make counts      multiply-adds beside what torchvision and fvcore count, which are installed for it
 # make serve        the site on http://127.0.0.1:8000, rebuilt when something changes
 # make smoke METHOD=network_slimming
@@ -10,7 +11,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 JOBS ?= 2
 
-.PHONY: all test test-clone test-lesser smoke-lesser properties counts lint serve smoke check site clean
+.PHONY: all test test-clone test-lesser smoke-lesser properties counts foreign lint serve smoke check site clean
 .DELETE_ON_ERROR:
 
 all: $(READY)
@@ -40,6 +41,10 @@ test-clone: $(READY)
 
 properties: $(READY)
 	@HYPOTHESIS_PROFILE=free OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m hypothesis
+
+foreign: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torchvision==0.28.0 timm==1.0.31
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m slow tests/methods/test_foreign.py
 
 counts: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torchvision==0.28.0 fvcore==0.1.5.post20221221

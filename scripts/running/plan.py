@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -16,13 +17,13 @@ from torch import nn
 
 from catalog import Record
 from methods.kit.changes import changes, grouped, noted
-from methods.kit.measure import counted, multiply_adds
+from methods.kit.measure import counted, multiply_adds, weight_bits
 from methods.kit.nets import count
 from methods.kit.task import Split, Task
 from methods.kit.train import rehearsal
 from scripts.running.plans import Plan, PlanError
 
-IMAGES = (32, 16, 16)  # of train, validation and test
+IMAGES = (8, 8, 8)  # of train, validation and test
 
 
 def build(where: str) -> nn.Module:
@@ -48,25 +49,27 @@ def build(where: str) -> nn.Module:
 
 
 def random_task(model: nn.Module, shape: tuple[int, ...]) -> Task:
-    """Images of this shape (C, H, W) that mean nothing, with as many classes as the network has outputs. Raises `PlanError`."""
+    """Images of this shape (C, H, W) that mean nothing, labelled as the network answers, so that a search finds it right.
+
+    Raises `PlanError`.
+    """
     generator = torch.Generator().manual_seed(0)
     kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
     def split(number: int) -> Split:
-        return Split(torch.randn(number, *shape, generator=generator).to(kind), torch.arange(number) % outputs)
+        images = torch.randn(number, *shape, generator=generator).to(kind)
+        try:
+            with torch.no_grad():
+                answer = model(images)
+        except Exception as problem:
+            size = "x".join(map(str, shape))
+            said = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+            raise PlanError(f"the network does not run on an image of {size}: {said}; give --input C,H,W") from problem
+        if not isinstance(answer, torch.Tensor) or answer.ndim != 2:
+            what = f"{tuple(answer.shape)}" if isinstance(answer, torch.Tensor) else type(answer).__name__
+            raise PlanError(f"the network answers with {what}; let the function return one that answers with logits (N, classes)")
+        return Split(images, answer.argmax(1))
 
-    outputs = 1
-    try:
-        with torch.no_grad():
-            answer = model(split(1).images)
-    except Exception as problem:
-        size = "x".join(map(str, shape))
-        raise PlanError(
-            f"the network does not run on an image of {size}: {type(problem).__name__}: {problem}; give --input C,H,W"
-        ) from problem
-    if not isinstance(answer, torch.Tensor):
-        raise PlanError(f"the network answers with {type(answer).__name__}; let the function return one whose answer is the logits")
-    outputs = answer.shape[1]
     train, validation, test = (split(number) for number in IMAGES)
     return Task("own", train, validation, test, steps=1, batch=8, augmented=False, digest="own")
 
@@ -79,6 +82,8 @@ def plan(record: Record, model: nn.Module, shape: tuple[int, ...]) -> Plan:
         with noted() as kept, rehearsal() as trained:
             small = method.compress(copy.deepcopy(model), random_task(model, shape), method.Config())
         found.parameters = stored(model), stored(small)
+        same = found.parameters[1] > 0.9 * found.parameters[0]  # or it is not fewer bits that make it smaller
+        found.bits = weight_bits(small) if same else math.nan
         found.multiply_adds = multiply_adds(model, image), multiply_adds(small, image)
         found.layers, found.kept = grouped(changes(model, small)), kept
         found.trained = trained[:1] == [count(model)] != [count(small)]

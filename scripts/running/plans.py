@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ class Plan:
     problem: str = ""
     parameters: tuple[int, int] = (0, 0)  # before, after
     multiply_adds: tuple[float, float] = (0.0, 0.0)
+    bits: float = math.nan  # a weight, where there are as many as before
     layers: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     trained: bool = False
@@ -44,7 +46,8 @@ def show(records: Iterable[Record], where: str, shape: tuple[int, ...], jobs: in
             continue
         guess = "; what goes is decided in training, this is an untrained choice" if one.trained else ""
         shares = [f"{_share(pair)} of the {what}" for what, pair in (("parameters", one.parameters), ("multiply-adds", one.multiply_adds))]
-        out.print(f"  {' and '.join(shares)} ({one.parameters[0]:,} → {one.parameters[1]:,}){guess}")
+        few = f", {one.bits:.1f} bits a weight" if one.bits < 31 else ""
+        out.print(f"  {' and '.join(shares)}{few} ({one.parameters[0]:,} → {one.parameters[1]:,}){guess}")
         for line in one.layers or ["a network of its own takes the place of yours"]:
             out.print(f"  {plain(line)}")
         for line in one.kept:

@@ -211,7 +211,7 @@ def provenance(measured: Measured) -> str:
         images = " ".join(digest[: 16 // len(digests) + 3] for digest in digests)  # in whole they are in measured.csv
         lines.append([
             f"{data_name(data)}{f'<br>{code(images)}' if images else ''}", escape(tier), used, escape(device), escape(versions),
-            code(commit), f"{code(moved[:12])}{' stale' if moved != measured.code else ''}", _dates(row.date for row in rows), str(len(rows)),
+            code(commit), code(moved[:12]) + (" stale" if moved != measured.code else ""), _dates(row.date for row in rows), str(len(rows)),
         ])  # fmt: skip
     # What is the same for all is said once, above.
     same = [column for column in (3, 4, 5, 6, 7) if len(lines) > 1 and len({line[column] for line in lines}) == 1]

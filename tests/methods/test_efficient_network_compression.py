@@ -114,7 +114,8 @@ def test_refuses_by_name(net: nn.Module, word: str, task: Task) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "word"), [({"budget": 0.1}, "a budget of 0.1 of the multiply-adds is out of reach"), ({"margin": 1e-9}, "no ranks of .* cost 0.5")]
+    ("change", "word"),
+    [({"budget": 0.1}, "a budget of 0.1 of the multiply-adds is out of reach"), ({"margin": 1e-9}, "no ranks of .* cost 0.5")],
 )
 def test_refuses_budgets_that_no_ranks_meet(change: dict[str, Any], word: str, model: nn.Sequential, task: Task) -> None:
     with pytest.raises(ValueError, match=word):
