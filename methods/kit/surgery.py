@@ -10,13 +10,14 @@ import logging
 import warnings
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from unittest.mock import patch
 
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
+from torch_pruning.dependency import index_mapping
 
 from methods.kit.layers import excluded
 from methods.kit.proof import (
@@ -76,8 +77,14 @@ def _graph(model: nn.Module, image: Tensor) -> Any:
             raise ValueError("no gradient leads back from what the network answers")
         return found
 
+    reshape = index_mapping.update_reshape_index_mapping
+
+    def follow(graph: Any, node: Any) -> None:
+        with suppress(ZeroDivisionError):  # at fewer channels behind a reshape than before; the trial will tell whether that matters
+            reshape(graph, node)
+
     try:
-        with _traceable(model):
+        with _traceable(model), patch.object(index_mapping, "update_reshape_index_mapping", follow):
             graph = tp.DependencyGraph()
             graph.widest = max(max(parameter.shape, default=0) for parameter in model.parameters())
             return graph.build_dependency(model, image, lambda model, image: model(image), outputs, verbose=False)
