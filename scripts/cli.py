@@ -385,8 +385,8 @@ def plan(
 ) -> None:
     """Say what methods would do to your network, layer by layer, and what it would cost then, without training it.
 
-    A method is rehearsed with its default settings and a few random images, all training left out. Where training decides what is
-    removed, the numbers are those of an untrained choice, and the plan says so.
+    A method is rehearsed with its default settings and a few random images, all training left out. Where training or accuracy decides
+    what is removed, the numbers are those of a choice without either, and the plan says so.
     """
     from scripts.running import plans
 

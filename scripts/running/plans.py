@@ -19,7 +19,7 @@ class PlanError(ValueError):
 
 @dataclass
 class Plan:
-    """What a method would do. `problem` is why it would not; `trained` says that training decides what the rehearsal could only guess."""
+    """What a method would do. `problem` is why it would not; `trained`: training or accuracy decides what was only guessed here."""
 
     id: str
     problem: str = ""
@@ -44,7 +44,7 @@ def show(records: Iterable[Record], where: str, shape: tuple[int, ...], jobs: in
         if one.problem:
             out.print(f"  would not: {plain(one.problem)}")
             continue
-        guess = "; what goes is decided in training, this is an untrained choice" if one.trained else ""
+        guess = "; what goes is decided by training or accuracy, this is a choice without either" if one.trained else ""
         shares = [f"{_share(pair)} of the {what}" for what, pair in (("parameters", one.parameters), ("multiply-adds", one.multiply_adds))]
         few = f", {one.bits:.1f} bits a weight" if one.bits < 31 else ""
         out.print(f"  {' and '.join(shares)}{few} ({one.parameters[0]:,} → {one.parameters[1]:,}){guess}")
