@@ -71,8 +71,8 @@ def random_task(model: nn.Module, shape: tuple[int, ...], asked: list[None]) -> 
         asked.append(None)
         return 1.0
 
-    splits = [split(number) for number in IMAGES]
-    return Task("own", *splits, steps=1, batch=8, augmented=False, digest="own", score=score)
+    train, validation, test = (split(number) for number in IMAGES)
+    return Task("own", train, validation, test, steps=1, batch=8, augmented=False, digest="own", score=score)
 
 
 def plan(record: Record, model: nn.Module, shape: tuple[int, ...]) -> Plan:
