@@ -18,7 +18,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils.hooks import RemovableHandle
 
-from methods.kit.layout import evaluating
+from methods.kit.layout import copied, evaluating
 from methods.kit.task import Task
 
 Layer = nn.Conv2d | nn.Linear
@@ -229,8 +229,7 @@ def unmasked(model: nn.Module) -> nn.Module:
     """The network; or where masks of `torch.nn.utils.prune` hide weights, a copy whose weights are the products with the masks."""
     masked = [(name, tensor) for name, tensor, how, _ in reparametrized(model) if how == "masked"]
     if masked:
-        held = [value for part in model.modules() for value in vars(part).values() if isinstance(value, Tensor)]
-        model = copy.deepcopy(model, {id(value): value.detach().clone() for value in held})  # which refuses what has a history
+        model = copied(model)
         for name, tensor in masked:
             prune.remove(model.get_submodule(name), tensor)
     return model

@@ -63,10 +63,21 @@ def memory_format(model: nn.Module, image: Tensor) -> torch.memory_format:
     return torch.contiguous_format if seen.unsafe else torch.channels_last
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """A copy that shares nothing; what a part computed and keeps as an attribute, as `weight_norm` does, is copied as a number."""
+    computed = [value for part in model.modules() for value in vars(part).values() if isinstance(value, Tensor) and not value.is_leaf]
+    return copy.deepcopy(model, {id(value): value.detach().clone() for value in computed})
+
+
+def sharing(model: nn.Module) -> nn.Module:
+    """A copy that shares all tensors: what is put in a tensor's place there, or hooked to a part, is not put here."""
+    tensors = [value for part in model.modules() for value in vars(part).values() if isinstance(value, Tensor)]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*tensors, *model.parameters(), *model.buffers())})
+
+
 def _unwatched(model: nn.Module) -> nn.Module:
     """The same network, tensors shared, without hooks: nobody who counts passes sees one more."""
-    tensors = [value for part in model.modules() for value in vars(part).values() if isinstance(value, Tensor)]
-    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in (*tensors, *model.parameters(), *model.buffers())})
+    twin = sharing(model)
     for part in twin.modules():
         part._forward_hooks.clear()
         part._forward_pre_hooks.clear()

@@ -6,7 +6,6 @@ passes a channel on. Each reader is judged alone: whatever it gets, it goes on a
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from methods.kit.layers import plain
+from methods.kit.layout import copied
 
 CONVOLUTION = nn.modules.conv._ConvNd
 Cuts = Mapping[str, Sequence[int]]
@@ -46,13 +48,6 @@ def is_depthwise(layer: nn.Module) -> bool:
     return isinstance(layer, CONVOLUTION) and layer.groups == layer.in_channels == layer.out_channels > 1
 
 
-def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer, of a subclass or not, computes what nn.Conv2d computes."""
-    own = {"forward", "_conv_forward"} & vars(layer).keys()
-    kind: Any = type(layer)
-    return isinstance(layer, nn.Conv2d) and not own and (kind.forward, kind._conv_forward) == (nn.Conv2d.forward, nn.Conv2d._conv_forward)
-
-
 def tensors(answer: Any) -> Iterator[Tensor]:
     """All tensors in what a network answers: a tensor, or a sequence, mapping or object of them."""
     if isinstance(answer, Tensor):
@@ -66,17 +61,6 @@ def tensors(answer: Any) -> Iterator[Tensor]:
 
 def one_line(problem: Exception) -> str:
     return f"{type(problem).__name__}: {shorten(str(problem) or 'no message', 100, placeholder=' ...')}"
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """A copy, also of a network that keeps weights computed from others, as pruning masks do, which torch refuses to copy."""
-    computed = [value for part in model.modules() for value in vars(part).values() if isinstance(value, Tensor) and not value.is_leaf]
-    return copy.deepcopy(model, {id(value): value.detach().clone() for value in computed})
-
-
-def twin(model: nn.Module) -> nn.Module:
-    """A copy that shares all tensors: what is put in a tensor's place there is not put here."""
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
 @torch.no_grad()
@@ -142,7 +126,7 @@ def _axis(layer: nn.Module) -> int:
 
 def _corner(layer: nn.Module, x: Tensor) -> Tensor:
     """As much of a convolution's input as one place of its output reads: it tells which channels meet which weights."""
-    if not is_plain(layer) or layer.padding_mode != "zeros":
+    if not plain(layer, (nn.Conv2d,)) or layer.padding_mode != "zeros":
         return x
     height, width = (d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))  # type: ignore[arg-type]
     return x[..., :height, :width]
@@ -248,7 +232,7 @@ def difference_in_training(known: Trial, thin: nn.Module) -> str:
 @torch.no_grad()
 def passed(known: Trial, cuts: Cuts) -> list[str]:
     """The other layers that these channels run through before a reader has read them."""
-    plain, changed = dict[str, list[Tensor]](), list[str]()
+    before, changed = dict[str, list[Tensor]](), list[str]()
 
     @contextmanager
     def watching(seen: Callable[[str, list[Tensor]], object]) -> Iterator[None]:
@@ -264,10 +248,10 @@ def passed(known: Trial, cuts: Cuts) -> list[str]:
                 hook.remove()
 
     def compare(name: str, answer: list[Tensor]) -> None:
-        if any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(answer, plain[name], strict=True)):
+        if any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(answer, before[name], strict=True)):
             changed.append(name)
 
-    with watching(lambda name, answer: plain.update({name: [tensor.clone() for tensor in answer]})):
+    with watching(lambda name, answer: before.update({name: [tensor.clone() for tensor in answer]})):
         _disturbed(known, {}, 1, lambda call, x: None)
     with watching(compare):
         _disturbed(known, cuts, 1, lambda call, x: None)

@@ -19,20 +19,18 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch_pruning.dependency import index_mapping
 
-from methods.kit.layers import excluded
+from methods.kit.layers import excluded, plain
+from methods.kit.layout import copied, sharing
 from methods.kit.proof import (
     CONVOLUTION,
     Trial,
-    copied,
     difference,
     difference_in_training,
     is_depthwise,
-    is_plain,
     one_line,
     passed,
     tensors,
     trial,
-    twin,
 )
 
 _READERS = (tp.prune_conv_in_channels, tp.prune_linear_in_channels, tp.prune_depthwise_conv_in_channels)
@@ -128,7 +126,7 @@ def _structure(graph: Any, owners: Mapping[nn.Parameter, Sequence[str]], layer: 
     """Why the graph says that the channels cannot be removed one by one, or ""."""
     if layer.groups > 1:
         return "depthwise: its channels are its input's" if layer.groups == layer.in_channels else "a grouped convolution"
-    if not is_plain(layer):
+    if not plain(layer, (nn.Conv2d,)):
         return f"no plain Conv2d but {type(layer).__name__}, with a forward of its own"
     if layer not in graph.module2node:
         return "the network's answer does not depend on it"
@@ -199,7 +197,7 @@ def _cut(graph: Any, layer: nn.Module, channels: Sequence[int]) -> None:
 
 def _tried(known: Trial, names: Sequence[str]) -> str:
     """What goes wrong when the first, a middle and the last channel of all these layers go, one after the other, or ""."""
-    model, channel = twin(known.whole), 0
+    model, channel = sharing(known.whole), 0
     wide = widths(model)
     places = {name: sorted({0, wide[name] // 2, wide[name] - 1})[: wide[name] - 1] for name in names}
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import io
 import pickle
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.kit.batches import BATCHES, CURE, DataError, find
-from methods.kit.layout import evaluating, laid_out, suited
+from methods.kit.layout import copied, evaluating, laid_out, suited
 from methods.kit.progress import told
 
 MEAN = (0.4914, 0.4822, 0.4465)  # of CIFAR-10's training images, per colour
@@ -181,8 +180,7 @@ class Task:
     Methods that search look at `validation`, never at `test`. `digest` identifies the images and the slice. All that learns, is
     calibrated or is judged does so on `device`, "cpu" or "cuda:0" for instance; images wait on the processor until they are used.
     `loss(logits, labels)` is what training makes smaller, `score(model, split)` what is measured and searched for, the larger
-    the better. Where a network
-    answers with something else than a tensor, `outputs` says how its logits come out.
+    the better. Where a network answers with something else than a tensor, `outputs` says how its logits come out.
     """
 
     name: str
@@ -299,12 +297,6 @@ def classes_of(model: nn.Module, task: Task) -> int:
     return shape[1]
 
 
-def twin(model: nn.Module) -> nn.Module:
-    """A copy that shares nothing; what a module computed and keeps as an attribute, as `weight_norm` does, is copied as a number."""
-    computed = [value for part in model.modules() for value in vars(part).values() if isinstance(value, Tensor) and not value.is_leaf]
-    return copy.deepcopy(model, {id(value): value.detach().clone() for value in computed})
-
-
 Build = Callable[..., nn.Module]
 
 
@@ -317,7 +309,7 @@ def on_copies(build: Build) -> Build:
 
     @wraps(build)
     def apart(model: nn.Module, task: Task, config: Any, like: nn.Module | None = None) -> nn.Module:
-        mine, *others = (twin(network).to(task.device).eval() for network in (model, like) if network is not None)
+        mine, *others = (copied(network).to(task.device).eval() for network in (model, like) if network is not None)
         kind = next((p.dtype for p in chain(mine.parameters(), mine.buffers()) if p.is_floating_point()), torch.float32)
         try:
             return build(mine, task.to(kind), config, *others)

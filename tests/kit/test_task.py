@@ -15,9 +15,9 @@ from torch.nn.utils import prune, spectral_norm
 from torch.utils.data import DataLoader, TensorDataset
 
 from methods.kit import nets, progress
-from methods.kit.layout import evaluating, suited
+from methods.kit.layout import copied, evaluating, suited
 from methods.kit.measure import measure
-from methods.kit.task import DataError, Split, Stream, Task, accuracy, classes_of, numbers, on_copies, twin
+from methods.kit.task import DataError, Split, Stream, Task, accuracy, classes_of, numbers, on_copies
 from methods.kit.train import fit, minimise
 
 Pair = namedtuple("Pair", "logits aux")
@@ -159,9 +159,9 @@ def test_copies_hold_what_a_layer_computed() -> None:
     prune.l1_unstructured(model[2], "weight", 0.5)
     x = torch.randn(1, 3, 8, 8)
     model(x)
-    copied = twin(model.eval())
-    assert torch.equal(copied(x), model(x))
-    assert not {*map(id, copied.parameters())} & {*map(id, model.parameters())}
+    twin = copied(model.eval())
+    assert torch.equal(twin(x), model(x))
+    assert not {*map(id, twin.parameters())} & {*map(id, model.parameters())}
 
 
 def test_labels_may_be_anything_with_a_loss_and_a_score_of_one_s_own() -> None:
