@@ -39,15 +39,8 @@ class Stats:
 QUANTITIES = [quantity.name for quantity in fields(Stats)]
 
 
-def measure(
-    model: nn.Module,
-    task: Task,
-    reference: nn.Module | None = None,
-    *,
-    pack: Callable[[nn.Module], bytes] | None = None,
-    unpack: Callable[[bytes, nn.Module], nn.Module] | None = None,
-) -> Stats:
-    """Measure a network on a task's test images; `pack` and `unpack` are the method's own file, else the kit's.
+def measure(model: nn.Module, task: Task, reference: nn.Module | None = None) -> Stats:
+    """Measure a network on a task's test images, beside a reference or alone.
 
     A multiply-add is one multiplication and the addition of its product in a convolution, a dense layer or another product of
     matrices, both products of attention included (whole, masked or not); biases, norms, softmax and pooling are none.
@@ -56,7 +49,7 @@ def measure(
 
     Raises ValueError when the file, read back, is not the network, and naming the layer where a weight is computed from others.
     """
-    stats = measured(model, task, reference, pack=pack, unpack=unpack)
+    stats = measured(model, task, reference)
     if reference is not None and (more := grown(stats, reference, task.test.first(1).images)):
         logging.getLogger(__name__).warning("more than what it was made from: %s", more)
     return stats
@@ -67,10 +60,10 @@ def measured(
     task: Task,
     reference: nn.Module | None = None,
     *,
-    pack: Callable[[nn.Module], bytes] | None = None,
-    unpack: Callable[[bytes, nn.Module], nn.Module] | None = None,
+    pack: Callable[[nn.Module], bytes] = packing.pack,
+    unpack: Callable[[bytes, nn.Module], nn.Module] = packing.unpack,
 ) -> Stats:
-    """As `measure`, without a word about what is larger or slower."""
+    """As `measure`, without a word about what is larger or slower; `pack` and `unpack` are the method's own file, else the kit's."""
     model = unmasked(model)
     refuse_reparametrized(model)
     stored = list(counted(model))  # with the number that stands for zero
@@ -84,7 +77,7 @@ def measured(
             bits=weight_bits(model),
             multiply_adds=multiply_adds,
             bit_operations=bit_operations,
-            file_bytes=len(round_trip(model, images, pack or packing.pack, unpack or packing.unpack)),
+            file_bytes=len(round_trip(model, images, pack, unpack)),
             latency=float("nan") if reference is None else latency(model, reference, images[:8]),
         )
 

@@ -51,7 +51,8 @@ from methods.kit.layers import (
 )  # fmt: skip
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count, trained
-from methods.kit.task import Split, Task, on_copies
+from methods.kit.task import Task, on_copies
+from methods.kit.testing import images_only
 from methods.kit.train import fit
 
 Metric = tuple[Tensor, Tensor]  # weighs patches (C d e, C d e) and output channels (F)
@@ -376,12 +377,6 @@ def claim_dropped_spectrum(lab: Lab) -> float:
     return worst
 
 
-def some_task(images: Tensor, labels: Tensor | None = None) -> Task:
-    """What a metric sees of a task."""
-    part = Split(images, torch.zeros(len(images)).long() if labels is None else labels)
-    return Task("toy", part, part, part, steps=1)
-
-
 @torch.no_grad()
 def claim_least_response_error(lab: Lab) -> float:
     """Largest ratio of the output error to that of the best kernel of the rank, sought by alternating least squares on the responses."""
@@ -392,7 +387,7 @@ def claim_least_response_error(lab: Lab) -> float:
         config, seen = Config(inputs=1, outputs=1, k1=k1, k2=k2, images=30), images[:30]
         model: Any = nn.Sequential(nn.Conv2d(6, 6, 1, bias=False), layer).double()
         nn.init.dirac_(model[0].weight)  # hands the images on
-        chain = approximated(model, "1", some_task(images), config)
+        chain = approximated(model, "1", images_only(images), config)
         x, y = patches(layer, seen).flatten(0, 1).numpy(), layer(seen).flatten(2).transpose(1, 2).flatten(0, 1).numpy()
         best = np.inf
         for _ in range(3):
@@ -411,7 +406,7 @@ def claim_gradients_of_likely_mistakes(lab: Lab) -> float:
     layer = nn.Conv2d(2, 3, 2)
     model = nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.Linear(12, 5)).double()
     images, labels, step = torch.randn(4, 2, 3, 3).double(), torch.arange(4), 1e-5
-    patch, output = mahalanobis(layer, model, some_task(images, labels), Config(images=3, wrong=2))
+    patch, output = mahalanobis(layer, model, images_only(images, labels), Config(images=3, wrong=2))
 
     def losses(move: Tensor) -> Tensor:
         moved = {"0.weight": layer.weight + move.view_as(layer.weight)}
@@ -492,7 +487,7 @@ def largest_difference(layer: nn.Conv2d, build: Callable[..., nn.Module], config
     model, wanted, worst = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(3)), layer(images).detach(), 0.0
     model(images)
     for metric in METRICS.values():
-        chain = build(layer, metric(layer, model, some_task(images), config), config)
+        chain = build(layer, metric(layer, model, images_only(images), config), config)
         worst = max(worst, float((chain(images).detach() - wanted).abs().max() / wanted.abs().max()))
     return worst
 
@@ -589,7 +584,7 @@ def claim_each_layer_its_approximation(lab: Lab) -> float:
     layers, kept = plan(model, config)
     wrong = (set(layers) != set(shapes)) + (set(kept) != {"2", "4", "5", "6"})
     for name, sizes in shapes.items():
-        part = approximated(model, name, some_task(torch.zeros(1, 3, 11, 231)), config)
+        part = approximated(model, name, images_only(torch.zeros(1, 3, 11, 231)), config)
         wrong += [tuple(convolution.weight.shape[:2]) for convolution in part if isinstance(convolution, nn.Conv2d)] != sizes
     return wrong
 

@@ -43,7 +43,8 @@ from methods.kit.layers import (
 )  # fmt: skip
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import Residual, conv_bn, trained
-from methods.kit.task import Split, Task, on_copies
+from methods.kit.task import Task, on_copies
+from methods.kit.testing import images_only
 from methods.low_rank.jaderberg_low_rank import scheme2
 
 Factors = tuple[Tensor, Tensor, Tensor]  # P (d, d'), Q^T (d', d) and b (d): y ~ P Q^T y + b
@@ -312,10 +313,6 @@ def claim_rounds_lower_relaxed_error(lab: Lab) -> float:
         (_, z, before), (guess, _, after) = relaxed(old, penalty), relaxed(new, penalty)
         worst = max(worst, after / before, 1 + float((guess.mean(0) - z.mean(0)).abs().max()))  # b = zbar - M ybar
     return max(worst, *(before / after for before, after in itertools.pairwise(Config().penalties)))
-
-
-def images_only(images: Tensor) -> Task:
-    return Task("toy", *[Split(images, torch.zeros(len(images)).long())] * 3, steps=1)
 
 
 @torch.no_grad()

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from methods.kit import nets, quant
 from methods.kit.lab import Lab
-from methods.kit.task import Split, Task, on_copies
+from methods.kit.task import Task, on_copies
+from methods.kit.testing import images_only
 from methods.kit.train import minimise
 
 
@@ -162,15 +163,11 @@ def claim_smaller_layer_error(lab: Lab) -> float:
     return float(np.exp(np.mean(np.log(ratios))))
 
 
-def small_task(images: Tensor) -> Task:
-    return Task("toy", *[Split(images, torch.zeros(len(images)).long())] * 3, steps=1)
-
-
 def claim_floor_or_ceiling(lab: Lab) -> float:
     """Largest distance, in steps, of a final weight from the nearer of the two neighbours of W / s, clipped to [n, p]."""
     torch.manual_seed(0)
     network, bits = nets.resnet(8, width=4), 2
-    learned = compress(network, small_task(torch.randn(8, 3, 8, 8)), Config(bits=bits, iterations=4, batch=4, lr=1.0))
+    learned = compress(network, images_only(torch.randn(8, 3, 8, 8)), Config(bits=bits, iterations=4, batch=4, lr=1.0))
     folded, worst = quant.fold_batch_norm(network)[0], 0.0
     for name, layer in learned.named_modules():
         if isinstance(layer, quant.LAYERS):
@@ -253,8 +250,8 @@ def claim_near_the_best_rounding(lab: Lab) -> float:
         torch.manual_seed(seed)
         network, x = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 3)), torch.randn(64, 3) @ torch.randn(3, 3) + 1
         with torch.enable_grad():
-            learned = compress(network, small_task(x), TINY)
-        nearest, middle = control_nearest(network, small_task(x), TINY, network), network[:2](x)
+            learned = compress(network, images_only(x), TINY)
+        nearest, middle = control_nearest(network, images_only(x), TINY, network), network[:2](x)
         first = quant.Place("0", network[0], torch.relu, x, x, middle)
         second = quant.Place("2", network[2], torch.clone, middle, learned.get_submodule("0")(x).relu(), network(x))
         for place in (first, second):

@@ -32,7 +32,8 @@ from torch import Tensor, fx, nn
 
 from methods.kit import nets, quant
 from methods.kit.lab import Lab
-from methods.kit.task import Split, Task, on_copies
+from methods.kit.task import Task, on_copies
+from methods.kit.testing import UNTOUCHABLE
 
 
 @dataclass(frozen=True)
@@ -247,15 +248,7 @@ def claim_closes_the_gap(lab: Lab) -> float:
     return claim_beats_minmax(lab) / (lab.before.accuracy - lab.control("minmax").accuracy)
 
 
-class _Untouchable:
-    def to(self, kind: torch.dtype) -> _Untouchable:
-        return self
-
-    def __getattr__(self, name: str) -> object:
-        raise AssertionError(f"data-free quantization looked at {name} of the data")
-
-
-NO_TASK = Task("none", *[cast(Split, _Untouchable())] * 3, steps=0)
+NO_TASK = Task("none", UNTOUCHABLE, UNTOUCHABLE, UNTOUCHABLE, steps=0)
 
 
 def shaken(*layers: nn.Module) -> nn.Sequential:

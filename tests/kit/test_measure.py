@@ -117,7 +117,7 @@ def test_parameters_nonzeros_and_integer_weights() -> None:
 def test_a_method_s_own_file_must_read_back_to_the_same_network() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
     with pytest.raises(ValueError, match="read back"):
-        measure(net, toy_task(), pack=lambda model: b"x", unpack=lambda file, model: model)
+        measured(net, toy_task(), pack=lambda model: b"x", unpack=lambda file, model: model)
 
 
 def test_latency_is_a_ratio() -> None:

@@ -15,7 +15,8 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from methods.kit import layers, nets, quant
 from methods.kit.pack import weight_codes
-from methods.kit.task import Split, Task
+from methods.kit.task import Task
+from methods.kit.testing import images_only
 from methods.quantization import adaround, data_free_quantization
 
 
@@ -51,8 +52,7 @@ def own() -> nn.Module:
 @pytest.fixture
 def task() -> Task:
     images = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    part = Split(images, torch.zeros(len(images)).long())
-    return Task("toy", part, part, part, steps=1)
+    return images_only(images)
 
 
 METHODS = [
