@@ -335,7 +335,6 @@ def bite(
 def networks(
     names: Names = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, max=256, help="Methods side by side, one thread each")] = CORES,
-    some: Annotated[int | None, typer.Option(min=1, help="Only so many networks a method, chosen by its source")] = None,
     export: Annotated[bool, typer.Option("--export", help="Export one result a method as well: torch.export, ONNX, pickle")] = False,
     record: Annotated[bool, typer.Option("--record", help="Write the outcomes to catalog/networks.csv")] = False,
 ) -> None:
@@ -355,7 +354,7 @@ def networks(
         raise refuse(str(problem)) from None
     found, bad = list[table.Tried](), list[str]()
     with progress() as say:
-        for id, event in stream(NETWORKS, [(id, (facts.entries[id], some, export)) for id in ids], jobs):
+        for id, event in stream(NETWORKS, [(id, (facts.entries[id], export)) for id in ids], jobs):
             if not isinstance(event, table.Tried):
                 bad.append(f"{id}: {event.death} on a network of the zoo: {event.output.strip()[-500:]}")
                 continue

@@ -36,12 +36,10 @@ def noted() -> Iterator[list[str]]:
 
 
 class Change(NamedTuple):
-    """What became of a layer: `what` in words, and its weights before and after, in numbers."""
+    """What became of a layer, in words."""
 
     name: str
     what: str
-    before: int
-    after: int
 
 
 def changes(before: nn.Module, after: nn.Module) -> list[Change]:
@@ -59,34 +57,25 @@ def own(layer: nn.Module) -> Mapping[str, Tensor]:
     return {name: value for name, value in named.items() if value is not None and value.ndim > 1}
 
 
-def size(layer: nn.Module) -> int:
-    """Numbers in all parameters of a layer and of what is inside, and in the buffers that stand for weights."""
-    stored = [
-        value for part in layer.modules() for name, value in part._buffers.items() if value is not None and name in ("weight", "bias")
-    ]
-    return sum(value.numel() for value in (*layer.parameters(), *stored))
-
-
 def change(name: str, old: nn.Module, new: nn.Module | None) -> Change:
-    kind, count = type(old).__name__, size(old)
+    kind = type(old).__name__
     if new is None:
-        return Change(name, f"{kind}: is gone", count, 0)
-    left = size(new)
+        return Change(name, f"{kind}: is gone")
     if isinstance(new, nn.Sequential) and not isinstance(old, nn.Sequential):
         parts = " + ".join(_shape(part) for part in new if own(part))
-        return Change(name, f"{_shape(old)} → {parts}", count, left)
+        return Change(name, f"{_shape(old)} → {parts}")
     if _shape(old) != _shape(new):
-        return Change(name, f"{_shape(old)} → {_shape(new)}", count, left)
+        return Change(name, f"{_shape(old)} → {_shape(new)}")
     mine, theirs = own(old), own(new)
     if mine.keys() != theirs.keys():
-        return Change(name, f"{kind} → {type(new).__name__}", count, left)
+        return Change(name, f"{kind} → {type(new).__name__}")
     if all(torch.equal(value, theirs[key]) for key, value in mine.items()):
-        return Change(name, f"{_shape(old)}: as it was", count, left)
+        return Change(name, f"{_shape(old)}: as it was")
     zeros = sum(int((value == 0).sum()) for value in theirs.values()) / sum(value.numel() for value in theirs.values())
     levels = max(len(value.unique()) for value in theirs.values())
     few = levels <= min(256, max(value.numel() for value in theirs.values()) // 2)
     what = f", {levels} levels" if few else f", {zeros:.0%} zeros" if zeros > 0.01 else ""
-    return Change(name, f"{_shape(old)}: other weights{what}", count, left)
+    return Change(name, f"{_shape(old)}: other weights{what}")
 
 
 def _shape(layer: nn.Module) -> str:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib
-import inspect
 import logging
-import random
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -129,22 +126,15 @@ COSTS: tuple[Callable[[Stats], float], ...] = (
 )
 
 
-def try_networks(send: Callable[[Any], None], record: Record, some: int | None, export: bool) -> None:
-    """Send how a method does on each network, or on so many of them, chosen by a digest of its source; then, perhaps, its export."""
+def try_networks(send: Callable[[Any], None], record: Record, export: bool) -> None:
+    """Send how a method does on each network, and perhaps how what it returns is exported."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("error")
     method = importlib.import_module(f"methods.{record.family}.{record.id}")
-    for name in some_of(method, some):
-        send(attempt(method, record, name, ZOO[name]))
+    for name, animal in ZOO.items():
+        send(attempt(method, record, name, animal))
     if export:
         send(handed_on(method, record))
-
-
-def some_of(method: ModuleType, count: int | None) -> list[str]:
-    """So many networks, others after every change of the method's source; all where no number is given."""
-    names = list(ZOO)
-    chance = random.Random(hashlib.sha256(inspect.getsource(method).encode()).digest())
-    return names if count is None else chance.sample(names, count)
 
 
 def handed_on(method: ModuleType, record: Record) -> Tried:
