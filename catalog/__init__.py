@@ -73,6 +73,11 @@ class Record:
         return f"methods/{self.family}/{self.id}.py"
 
     @property
+    def claims_file(self) -> str:
+        """Where what it claims is measured."""
+        return f"methods/{self.family}/claims/{self.id}.py"
+
+    @property
     def executable(self) -> Executable | None:
         return self.entry if isinstance(self.entry, Executable) else None
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from catalog import FAMILIES, Catalogue, Place, Problem, Record, dotted, line_of, load, nearest
 from catalog.schema import METHOD_FAMILIES, Claim, Comparison, Framework, Listing, Overview, Paper, Vocabulary
 from scripts.evidence import link_health, networks, records
-from scripts.evidence.source import Source, methods, paths
+from scripts.evidence.source import Program, Source, claims_paths, methods, paths
 
 VOCABULARY = "catalog/vocabulary.yaml"
 COMPRESS = ("model", "task", "config")
@@ -184,7 +184,10 @@ def check_claims(tree: Tree) -> Iterator[Problem]:
         source = tree.sources.get(record.id)
         if source is None or source.path != record.program:
             continue
-        yield from _pairs(tree, record, claims, source)
+        if source.claimed:
+            yield from _pairs(tree, record, claims, source.claimed)
+        elif claims:
+            yield tree.problem(_path(record), ("claims",), f"{record.claims_file} is missing; write it or remove the claims")
         tiers = [claim.tier for claim in claims.values()]
         exact, smoke = tiers.count("exact"), tiers.count("smoke")
         if exact < 2 or smoke < 1:
@@ -192,13 +195,14 @@ def check_claims(tree: Tree) -> Iterator[Problem]:
             yield tree.problem(_path(record), ("claims",), message)
 
 
-def _pairs(tree: Tree, record: Record, claims: dict[str, Claim], source: Source) -> Iterator[Problem]:
+def _pairs(tree: Tree, record: Record, claims: dict[str, Claim], source: Program) -> Iterator[Problem]:
     """Claims without a function, functions without a claim, and functions that do not take a case where the claim has cases."""
-    unmeasured, unclaimed = claims.keys() - source.claims.keys(), source.claims.keys() - claims.keys()
+    functions = source.named("claim_")
+    unmeasured, unclaimed = claims.keys() - functions.keys(), functions.keys() - claims.keys()
     for id in unmeasured:
         cure = nearest(f"claim_{id}", [f"claim_{name}" for name in unclaimed]) or "; write it or remove the claim"
         yield tree.problem(_path(record), ("claims", id), f"{source.path} has no claim_{id}{cure}")
-    for id, function in source.claims.items():
+    for id, function in functions.items():
         if id in unclaimed:
             cure = nearest(id, unmeasured) or "; add the claim or remove the function"
             yield Problem(source.path, function.line, f"claim_{id}", f"{_path(record)} has no claim {id}{cure}")
@@ -230,7 +234,7 @@ def check_equations(tree: Tree) -> Iterator[Problem]:
 
 
 def check_methods(tree: Tree) -> Iterator[Problem]:
-    """A method's file has the parts of the contract, and its entry."""
+    """A method's file has the parts of the contract, and its entry; claims have their method."""
     for source in tree.sources.values():
         family = tree.ids.get(source.id)
         if source.family not in METHOD_FAMILIES:
@@ -242,7 +246,12 @@ def check_methods(tree: Tree) -> Iterator[Problem]:
         elif family != source.family:
             yield Problem(source.path, 1, "", f"the entry is in {family}; move this file to methods/{family}/{source.id}.py")
         yield from _parts(source)
-        yield from _imports(tree, source)
+        for program in filter(None, (source, source.claimed)):
+            yield from _imports(tree, source.id, program)
+    for path in claims_paths(tree.root):
+        twin = (path.parent.parent / path.name).relative_to(tree.root).as_posix()
+        if twin not in tree.written:
+            yield Problem(path.relative_to(tree.root).as_posix(), 1, "", f"{twin} is missing; write it or remove this file")
 
 
 def _parts(source: Source) -> Iterator[Problem]:
@@ -270,12 +279,12 @@ def _parts(source: Source) -> Iterator[Problem]:
 def check_unwritten(tree: Tree) -> Iterator[Problem]:
     """Nothing is left of the skeleton that `smallprint new` writes."""
     for source in tree.sources.values():
-        for number, line in enumerate(source.text.splitlines(), 1):
+        for program, (number, line) in ((p, at) for p in (source, source.claimed) if p for at in enumerate(p.text.splitlines(), 1)):
             if line.startswith(f'    raise NotImplementedError("{source.id}: write '):
-                name = next((name for name, f in source.functions.items() if f.line <= number <= f.end), "")
-                yield Problem(source.path, number, name, "is not written yet; write it")
+                name = next((name for name, f in program.functions.items() if f.line <= number <= f.end), "")
+                yield Problem(program.path, number, name, "is not written yet; write it")
             elif line == "The idea in two or three sentences.":
-                yield Problem(source.path, number, "docstring", "does not tell the idea yet; write it in two or three sentences")
+                yield Problem(program.path, number, "docstring", "does not tell the idea yet; write it in two or three sentences")
 
 
 def _arguments(source: Source, name: str, wanted: tuple[str, ...]) -> Problem:
@@ -283,16 +292,18 @@ def _arguments(source: Source, name: str, wanted: tuple[str, ...]) -> Problem:
     return Problem(source.path, function.line, name, f"takes ({', '.join(function.arguments)}); let it take ({', '.join(wanted)})")
 
 
-def _imports(tree: Tree, source: Source) -> Iterator[Problem]:
+def _imports(tree: Tree, id: str, source: Program) -> Iterator[Problem]:
     for module, line in source.modules.items():
         if module.split(".")[0] in ("scripts", "catalog", "tests"):
             yield Problem(source.path, line, "import", f"a method may not import {module}; move what it needs to methods/kit")
-    record = tree.catalogue.entries.get(source.id)
+        elif module.startswith("methods.") and "claims" in module.split(".")[2:3]:
+            yield Problem(source.path, line, "import", f"nothing may import {module}; claims import methods, never the other way round")
+    record = tree.catalogue.entries.get(id)
     if record is None:
         return
     related = {*record.entry.builds_on, *record.entry.compared_with}
     for id, line in source.imports.items():
-        if id not in related:
+        if id not in related and id != "claims":
             message = f"{id} is neither in builds_on nor in compared_with of {_path(record)}; add it there or do without it"
             yield Problem(source.path, line, "import", message)
 

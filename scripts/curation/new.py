@@ -1,4 +1,4 @@
-"""A new paper's twin files, from an arXiv id, a DOI or BibTeX: the entry with its fields filled in, the method as a skeleton."""
+"""A new paper's three files, from an arXiv id, a DOI or BibTeX: the entry with its fields filled in, method and claims as skeletons."""
 
 from __future__ import annotations
 
@@ -313,7 +313,7 @@ def taken(root: Path) -> dict[str, str]:
         former = fields.get("formerly")
         for old in former if isinstance(former, list) else []:
             slugs.setdefault(str(old), path)
-    slugs |= {path.stem: path.relative_to(root).as_posix() for path in source.paths(root)}
+    slugs |= {path.stem: path.relative_to(root).as_posix() for path in (*source.claims_paths(root), *source.paths(root))}
     return slugs | {Path(path).stem: path for path, _ in entries(root)}
 
 
@@ -374,7 +374,7 @@ returns: smaller | same | larger  # keep one: what comes back
 CLAIMS = """\
 # equations:  # the idea in one to three, in LaTeX; each beside the function that computes it
 #   - {tex: 'W_n \\approx \\sum_k a_{nk} b_k', says: What it says and what its symbols mean., where: Eq. 1, function: compress}
-claims:  # at least two exact and one smoke; each is measured by claim_<id> in methods/$family/$slug.py
+claims:  # at least two exact and one smoke; each is measured by claim_<id> in methods/$family/claims/$slug.py
   first_claim:  # measured by claim_first_claim there; give both a name that tells
     says:  # what the paper says, not reworded to fit
     where:  # its place, such as Eq. 1, §3 or Table 2
@@ -428,7 +428,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from methods.kit.lab import Lab
 from methods.kit.task import Task, on_copies
 
 
@@ -447,23 +446,35 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
 def control_random(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The naive alternative at the size of `like`, with the same training; name it after what it does."""
     raise NotImplementedError("$slug: write control_random, at the size of `like`")
+'''
+MEASURING = '''\
+"""The claims of $name."""
+
+from __future__ import annotations
+
+from methods.$family import $slug as method
+from methods.kit.lab import Lab
 
 
 def claim_first_claim(lab: Lab) -> float:
-    """One number; its bound is claims.first_claim of this file's twin in catalog/$family."""
+    """One number of `method` or of what it does on `lab`; its bound is claims.first_claim of catalog/$family/$slug.yaml."""
     raise NotImplementedError("$slug: write claim_first_claim; it returns the number to be bound")
 '''
 
 
-def method_text(found: Reference, family: str, slug: str) -> str:
-    """The method's skeleton, by the contract of methods."""
+def method_text(found: Reference, family: str, slug: str) -> tuple[str, str]:
+    """The skeletons of the method and of its claims, by the contract of methods."""
     last = [bibtex.surname(name) for name in found.authors]
     who = " and ".join(last) if len(last) < 3 else f"{last[0]} et al."
     when = " ".join(filter(None, (found.venue or ("arXiv" if found.arxiv else None), str(found.year or ""))))
     about = ", ".join(filter(None, (who, when)))
     title = f"{short_name(found.title)} ({about})" if about else short_name(found.title)
-    shown = textwrap.shorten(title, 120, placeholder=" ...").replace("\\", r"\\").replace('"', r"\"")
-    return Template(METHOD).substitute(title=shown, family=family, slug=slug)
+
+    def fit(text: str) -> str:
+        return textwrap.shorten(text, 120, placeholder=" ...").replace("\\", r"\\").replace('"', r"\"")
+
+    words = {"title": fit(title), "name": fit(short_name(found.title)), "family": family, "slug": slug}
+    return Template(METHOD).substitute(words), Template(MEASURING).substitute(words)
 
 
 def files(root: Path, found: Reference, family: str, slug: str | None = None, *, method: bool = True) -> dict[Path, str]:
@@ -476,7 +487,10 @@ def files(root: Path, found: Reference, family: str, slug: str | None = None, *,
     slug = slug or propose(found, slugs)
     method = method and family in METHOD_FAMILIES
     made = {root / "catalog" / family / f"{slug}.yaml": entry_text(found, family, slug, method=method)}
-    return made | ({root / "methods" / family / f"{slug}.py": method_text(found, family, slug)} if method else {})
+    if method:
+        folder = root / "methods" / family
+        made[folder / f"{slug}.py"], made[folder / "claims" / f"{slug}.py"] = method_text(found, family, slug)
+    return made
 
 
 def write(texts: Mapping[Path, str]) -> None:

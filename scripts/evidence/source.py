@@ -1,4 +1,4 @@
-"""What a method file says, read from its syntax tree alone: no method is imported, torch is never needed."""
+"""What a method and its claims say, read from syntax trees alone: no method is imported, torch is never needed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import difflib
 import hashlib
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from catalog import FAMILIES, Problem
 from catalog.files import Unreadable, content
@@ -42,21 +42,32 @@ class Setting(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
-    """A method file. `path` is relative to the root of the repository."""
+class Program:
+    """A file of Python. `path` is relative to the root of the repository."""
 
-    id: str
-    family: str
     path: str
     text: str
     docstring: str
     functions: dict[str, Function]  # those of classes as "Class.name"
+    imports: dict[str, int]  # id of another method -> line
+    modules: dict[str, int]  # whatever the file imports, in full -> line
+
+    def named(self, prefix: str) -> dict[str, Function]:
+        """The functions whose names begin so, without that beginning."""
+        return {name.removeprefix(prefix): f for name, f in self.functions.items() if name.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class Source(Program):
+    """A method's file, and beside it the file of its claims, if there is one."""
+
+    id: str
+    family: str
     config: tuple[Setting, ...] | None  # None where the file has no Config
     smoke: str | None  # the SMOKE assignment with the comment on its line
     long: str | None  # and LONG's
     sweeps: bool  # whether it has a SWEEP, operating points for a family's chart
-    imports: dict[str, int]  # id of another method -> line
-    modules: dict[str, int]  # whatever the file imports, in full -> line
+    claimed: Program | None = None  # the file of its claims
 
     @property
     def title(self) -> str:
@@ -71,21 +82,23 @@ class Source:
 
     @property
     def claims(self) -> dict[str, Function]:
-        """The claims that the file measures, without "claim_"."""
-        return self._named("claim_")
+        """The claims that are measured, without "claim_": functions of `claimed`."""
+        return self.claimed.named("claim_") if self.claimed else {}
 
     @property
     def controls(self) -> dict[str, Function]:
         """The naive alternatives, without "control_"."""
-        return self._named("control_")
-
-    def _named(self, prefix: str) -> dict[str, Function]:
-        return {name.removeprefix(prefix): f for name, f in self.functions.items() if name.startswith(prefix)}
+        return self.named("control_")
 
 
 def paths(root: Path) -> list[Path]:
     """Every method file below `root`, in order."""
     return sorted(p for p in (root / "methods").glob("*/*.py") if p.parent.name != "kit" and p.stem != "__init__")
+
+
+def claims_paths(root: Path) -> list[Path]:
+    """Every file of claims below `root`, in order."""
+    return sorted(p for p in (root / "methods").glob("*/claims/*.py") if p.stem != "__init__")
 
 
 def methods(root: Path, problems: list[Problem] | None = None) -> dict[str, Source]:
@@ -103,7 +116,19 @@ def methods(root: Path, problems: list[Problem] | None = None) -> dict[str, Sour
 
 
 def read(root: Path, path: Path) -> Source | Problem:
-    """One method file, or why it cannot be read."""
+    """A method's file with its claims, or why one of the two cannot be read."""
+    source = _read(root, path, _source)
+    beside = path.parent / "claims" / path.name
+    if isinstance(source, Problem) or not beside.exists():
+        return source
+    claimed = _read(root, beside, _program)
+    return claimed if isinstance(claimed, Problem) else replace(source, claimed=claimed)
+
+
+P = TypeVar("P", bound=Program)
+
+
+def _read(root: Path, path: Path, parse: Callable[[str, str], P]) -> P | Problem:
     name = path.relative_to(root).as_posix()
     try:
         text = content(path)
@@ -113,7 +138,7 @@ def read(root: Path, path: Path) -> Source | Problem:
         line = text[: bad.start()].count("\n") + 1
         return Problem(name, line, "", f"holds the character {called(bad[0])}, which no page can hold; remove it or write its escape")
     try:
-        source = _source(name, text)
+        source = parse(name, text)
     except SyntaxError as problem:
         return Problem(name, problem.lineno or 1, "", f"not Python: {problem.msg}; correct it")
     except (ValueError, RecursionError, MemoryError) as problem:
@@ -123,24 +148,36 @@ def read(root: Path, path: Path) -> Source | Problem:
     return source
 
 
+# Both are cached: a server that rebuilds parses only what changed.
+
+
+@lru_cache(maxsize=1024)
+def _program(name: str, text: str) -> Program:
+    return Program(**_said(name, text, _parse(text)))
+
+
+def _said(name: str, text: str, tree: ast.Module) -> dict[str, Any]:
+    """The fields of any program. Of its imports, its own method is none."""
+    _, family, *_, file = name.split("/")
+    modules = _modules(tree, family)
+    imports = {m.split(".")[2]: line for m, line in modules.items() if _is_method(m) and f"{m.split('.')[2]}.py" != file}
+    return {
+        "path": name, "text": text, "docstring": ast.get_docstring(tree) or "", "functions": _functions(tree), "imports": imports,
+        "modules": modules,
+    }  # fmt: skip
+
+
 @lru_cache(maxsize=1024)
 def _source(name: str, text: str) -> Source:
-    """What a method file says; a server that rebuilds parses only what changed."""
     path, tree, lines = Path(name), _parse(text), text.encode().split(b"\n")
-    modules = _modules(tree, path.parent.name)
     return Source(
+        **_said(name, text, tree),
         id=path.stem,
         family=path.parent.name,
-        path=name,
-        text=text,
-        docstring=ast.get_docstring(tree) or "",
-        functions=_functions(tree),
         config=next((_settings(lines, c) for c in tree.body if isinstance(c, ast.ClassDef) and c.name == "Config"), None),
         smoke=next((_whole_lines(lines, node) for node in tree.body if _assigns(node, "SMOKE")), None),
         long=next((_whole_lines(lines, node) for node in tree.body if _assigns(node, "LONG")), None),
         sweeps=any(_assigns(node, "SWEEP") for node in tree.body),
-        imports={m.split(".")[2]: line for m, line in modules.items() if _is_method(m)},
-        modules=modules,
     )
 
 
@@ -239,9 +276,9 @@ BENCH = "methods/kit/lab.py"  # measures every method, whatever it imports
 
 
 def files(root: Path, source: Source) -> dict[str, str]:
-    """A method's file, the bench, what they import of methods and kit, and so on: path below `root` -> text."""
-    texts = {source.path: source.text}
-    queue = [source.path, BENCH]
+    """A method's file, its claims, the bench, what they import of methods and kit, and so on: path below `root` -> text."""
+    texts = {program.path: program.text for program in (source, source.claimed) if program}
+    queue = [*texts, BENCH]
     while queue:
         path = queue.pop()
         if path not in texts:

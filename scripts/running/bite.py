@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import hashlib
+import importlib
 import json
 import re
 import time
@@ -177,12 +178,14 @@ def _put(parent: ast.AST, name: str, index: int | None, child: ast.AST | None) -
 
 
 def load(code: str, record: Record, path: Path) -> ModuleType:
-    """A method module from changed source."""
+    """A method module from changed source, in the place of the healthy one for whatever imports it."""
     import sys
 
-    module = ModuleType(f"methods.{record.family}.{record.id}")
+    package = importlib.import_module(f"methods.{record.family}")
+    module = ModuleType(f"{package.__name__}.{record.id}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
+    setattr(package, record.id, module)
     exec(compile(code, str(path), "exec"), module.__dict__)
     return module
 
@@ -195,12 +198,12 @@ def verdicts(root: Path, record: Record, code: str, path: Path, tiers: tuple[str
     from methods.kit.lab import Lab
     from scripts.running import smoke
 
-    module = load(code, record, path)
+    module, claims = load(code, record, path), importlib.import_module(f"methods.{record.family}.claims.{record.id}")
     start = (record.executable.start if record.executable else None) or "trained"
     for tier in tiers:
         lab = Lab(module, lambda: smoke.make_task("smoke", start, data, 0))
         for name, claim in smoke.claims_of(record, (tier,)):
-            for verdict in smoke.judge(root, module, name, claim, lab, 0):
+            for verdict in smoke.judge(root, claims, name, claim, lab, 0):
                 yield verdict.subject, verdict.error or ("meets" if verdict.meets else "misses")
 
 

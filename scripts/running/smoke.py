@@ -83,7 +83,7 @@ def keeps_nan(choose: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def call(module: ModuleType, name: str, claim: Claim, lab: Lab, seed: int) -> dict[str | None, float]:
-    """The numbers of one claim, by case. A claim is often the worst of many numbers, among which a NaN must not get lost."""
+    """The numbers of one claim, by case, from the file of claims. Often it is the worst of many, among which a NaN must not get lost."""
     vars(module).update(max=keeps_nan(max), min=keeps_nan(min))
     function: Callable[..., float] = getattr(module, f"claim_{name}")
     values = {}
@@ -91,6 +91,12 @@ def call(module: ModuleType, name: str, claim: Claim, lab: Lab, seed: int) -> di
         torch.manual_seed(seed)
         values[case] = float(function(lab) if case is None else function(lab, case))
     return values
+
+
+def modules(record: Record) -> tuple[ModuleType, ModuleType]:
+    """A method, and the file of its claims."""
+    package = f"methods.{record.family}"
+    return importlib.import_module(f"{package}.{record.id}"), importlib.import_module(f"{package}.claims.{record.id}")
 
 
 def judge(root: Path, module: ModuleType, name: str, claim: Claim, lab: Lab, seed: int) -> list[Verdict]:
@@ -145,7 +151,7 @@ def run(
     report = report or Report(record.id, "")
     report.instructions, report.threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
     report.tier, report.seeds = upper[-1] if upper else "exact", list(seeds)
-    method = importlib.import_module(f"methods.{record.family}.{record.id}")
+    method, claims = modules(record)
     stamp = Stamp(root, record, name_of(device), torch.get_num_threads())
     rows = records.read(stamp.path)
     start = (record.executable.start if record.executable else None) or "trained"
@@ -158,7 +164,7 @@ def run(
         lab = Lab(method, lambda: make_task("smoke", start, data, seeds[0], device))
         for name, claim in claims_of(record, ("exact",)):
             doing(f"measured claim_{name}")
-            report.verdicts += judge(root, method, name, claim, lab, 0)
+            report.verdicts += judge(root, claims, name, claim, lab, 0)
         if record_rows:
             found = [(v.subject, "value", v.value) for v in report.verdicts if not v.error]
             found.append((*TIME, time.monotonic() - started))
@@ -179,7 +185,7 @@ def run(
             found = list(measured(lab, method, lambda subject: doing(f"measured {subject}", where)))
             for name, claim in claims_of(record, (tier,)):
                 doing(f"measured claim_{name}", where)
-                for v in judge(root, method, name, claim, lab, seed):
+                for v in judge(root, claims, name, claim, lab, seed):
                     blank[v.subject] = v
                     found += [] if v.error else [(v.subject, "value", v.value)]
             found.append((*TIME, time.monotonic() - began))
@@ -230,7 +236,7 @@ def rounding(
 ) -> Report:
     """Record the smoke claims once more, in a process that computes as another processor does: what the two differ by is tolerated."""
     report = report or Report(record.id, records.ROUNDING)
-    method = importlib.import_module(f"methods.{record.family}.{record.id}")
+    method, claims = modules(record)
     stamp = Stamp(root, record, threads=torch.get_num_threads())
     start = (record.executable.start if record.executable else None) or "trained"
     for seed in seeds:
@@ -241,7 +247,7 @@ def rounding(
         for name, claim in claims_of(record, ("smoke",)):
             report.doing = f"measured claim_{name} on another instruction set"
             say(f"{records.ROUNDING}, seed {seed}: claim_{name}")
-            found += judge(root, method, name, claim, lab, seed)
+            found += judge(root, claims, name, claim, lab, seed)
         values = [(v.subject, "value", v.value) for v in found if not v.error]
         stamp.write([stamp.row(records.ROUNDING, *row, lab.task.name, lab.task.digest, seed) for row in values])
         report.verdicts += [v for v in found if v.error]
