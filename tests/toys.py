@@ -43,6 +43,14 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
 
 def control_none(model, task, config, like):
     return model
+'''
+
+CLAIMS = '''
+"""The claims of Toy."""
+import os, signal, sys
+from pathlib import Path
+
+from methods.pruning import {id} as method
 
 
 def claim_first(lab):
@@ -81,11 +89,12 @@ def checkout(root: Path, methods: dict[str, dict[str, str]]) -> Path:
         shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__", "measured", "weights", "*.yaml"))
     (root / "methods/kit/weights").mkdir()
     shutil.copy(ROOT / "catalog/vocabulary.yaml", root / "catalog")
-    (root / "methods/pruning").mkdir()
+    (root / "methods/pruning/claims").mkdir(parents=True)
     (root / "catalog/pruning").mkdir(exist_ok=True)
     blank = {"top": "", "compress": "", "returned": "model", "claim": "", "value": "0.0", "smoke": "", "level": "0.25"}
     for id, parts in methods.items():
-        (root / f"methods/pruning/{id}.py").write_text(METHOD.lstrip("\n").format(**{**blank, **parts}))
+        for path, text in ((f"methods/pruning/{id}.py", METHOD), (f"methods/pruning/claims/{id}.py", CLAIMS)):
+            (root / path).write_text(text.lstrip("\n").format(**{**blank, "id": id, **parts}))
         (root / f"catalog/pruning/{id}.yaml").write_text(ENTRY.format(id=id).lstrip("\n"))
     return root
 

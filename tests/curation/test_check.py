@@ -19,7 +19,7 @@ from scripts.evidence.records import COLUMNS
 
 SLIM, TUCKER, TOOL = "catalog/pruning/slim.yaml", "catalog/low_rank/tucker.yaml", "catalog/frameworks/tool.yaml"
 SURVEY, TABLE, WORDS = "catalog/overviews/survey.yaml", "catalog/comparisons/table.yaml", "catalog/vocabulary.yaml"
-METHOD, MEASURED = "methods/pruning/slim.py", "catalog/measured/pruning/slim.csv"
+METHOD, CLAIMS, MEASURED = "methods/pruning/slim.py", "methods/pruning/claims/slim.py", "catalog/measured/pruning/slim.csv"
 ROW = "exact,claim_same,value,0.5,none,,0,cpu,1,3.12.1,2.9.0,abc,0123,2026-01-01T00:00:00Z"
 
 GOOD = {
@@ -107,6 +107,11 @@ def compress(model, task, config):
 
 def control_random(model, task, config, like):
     return model
+''',
+    CLAIMS: '''\
+"""The claims of Slim."""
+
+from methods.pruning import slim as method
 
 
 def claim_same(lab):
@@ -302,19 +307,26 @@ BROKEN: list[tuple[str, str, str, str | bytes, list[str]]] = [
     ("arXiv's DOI", TUCKER, "10.1000/abc", "10.48550/arXiv.1708.06519",
      ["catalog/pruning/slim.yaml:5: arxiv: 1708.06519 is in catalog/low_rank/tucker.yaml already; remove one entry or correct the"
       " number"]),
-    ("claim without function", METHOD, "def claim_same(lab)", "def same(lab)",
-     ["catalog/pruning/slim.yaml:12: claims.same: methods/pruning/slim.py has no claim_same; write it or remove the claim"]),
-    ("misspelt function", METHOD, "claim_same", "claim_sane",
-     ["catalog/pruning/slim.yaml:12: claims.same: methods/pruning/slim.py has no claim_same; did you mean claim_sane?",
-      "24: claim_sane: catalog/pruning/slim.yaml has no claim sane; did you mean same?"]),
-    ("function without claim", METHOD, "def claim_better", "def claim_other(lab):\n    return 0.0\n\n\ndef claim_better",
-     ["32: claim_other: catalog/pruning/slim.yaml has no claim other; add the claim or remove the function"]),
-    ("case too many", METHOD, "def claim_same(lab)", "def claim_same(lab, case)",
-     ["24: claim_same: takes (lab, case), but its claim has no cases; let it take (lab)"]),
-    ("case missing", METHOD, "def claim_counts(lab, case)", "def claim_counts(lab)",
-     ["28: claim_counts: takes (lab), but its claim has cases; let it take (lab, case)"]),
-    ("no lab", METHOD, "def claim_same(lab)", "def claim_same()",
-     ["24: claim_same: takes (), but its claim has no cases; let it take (lab)"]),
+    ("claim without function", CLAIMS, "def claim_same(lab)", "def same(lab)",
+     ["catalog/pruning/slim.yaml:12: claims.same: methods/pruning/claims/slim.py has no claim_same; write it or remove the claim"]),
+    ("misspelt function", CLAIMS, "claim_same", "claim_sane",
+     ["catalog/pruning/slim.yaml:12: claims.same: methods/pruning/claims/slim.py has no claim_same; did you mean claim_sane?",
+      "6: claim_sane: catalog/pruning/slim.yaml has no claim sane; did you mean same?"]),
+    ("function without claim", CLAIMS, "def claim_better", "def claim_other(lab):\n    return 0.0\n\n\ndef claim_better",
+     ["14: claim_other: catalog/pruning/slim.yaml has no claim other; add the claim or remove the function"]),
+    ("case too many", CLAIMS, "def claim_same(lab)", "def claim_same(lab, case)",
+     ["6: claim_same: takes (lab, case), but its claim has no cases; let it take (lab)"]),
+    ("case missing", CLAIMS, "def claim_counts(lab, case)", "def claim_counts(lab)",
+     ["10: claim_counts: takes (lab), but its claim has cases; let it take (lab, case)"]),
+    ("no lab", CLAIMS, "def claim_same(lab)", "def claim_same()",
+     ["6: claim_same: takes (), but its claim has no cases; let it take (lab)"]),
+    ("claims file gone", CLAIMS, GOOD[CLAIMS], "def", ["1: not Python: invalid syntax; correct it"]),
+    ("claims without their method's file", "methods/pruning/claims/other.py", "", "x = 1\n",
+     ["1: methods/pruning/other.py is missing; write it or remove this file"]),
+    ("a method that imports claims", METHOD, "from dataclasses", "from methods.pruning.claims import slim\nfrom dataclasses",
+     ["6: import: nothing may import methods.pruning.claims; claims import methods, never the other way round"]),
+    ("claims that import a stranger", CLAIMS, "from methods.pruning import", "from methods.pruning import fat\nfrom methods.pruning import",
+     ["3: import: fat is neither in builds_on nor in compared_with of catalog/pruning/slim.yaml; add it there or do without it"]),
     ("claims without method", TUCKER,
      "summary",
      "start: trained\nreturns: same\nclaims: {a: {says: A., where: B, tier: exact, at_most: 1}}\nsummary",
@@ -322,8 +334,7 @@ BROKEN: list[tuple[str, str, str, str | bytes, list[str]]] = [
     ("method without entry", "methods/pruning/other.py", "", GOOD[METHOD].replace("from methods.low_rank.tucker import rank", ""),
      ["1: catalog/pruning/other.yaml is missing; write it or remove this file"]),
     ("method in the wrong family", "methods/quantization/tucker.py", "", GOOD[METHOD],
-     ["1: the entry is in low_rank; move this file to methods/low_rank/tucker.py",
-      "8: import: tucker is neither in builds_on nor in compared_with of catalog/low_rank/tucker.yaml; add it there or do without it"]),
+     ["1: the entry is in low_rank; move this file to methods/low_rank/tucker.py"]),
     ("method in no family", "methods/prunning/slim2.py", "", GOOD[METHOD], ["1: prunning is no family of methods; did you mean pruning?"]),
     ("too few claims", SLIM, "tier: smoke", "tier: long",
      ["11: claims: 2 exact and 0 smoke are too few; a method has at least two exact claims and one smoke claim"]),
@@ -554,12 +565,13 @@ def test_several_broken_files_are_reported_at_once(tmp_path: Path) -> None:
         TUCKER: b"\xff",
         TABLE: "",
         METHOD: "def",
+        CLAIMS: "def",
         "methods/low_rank/tucker.py": "",
         MEASURED: "x",
     }
     found = check(plant(tmp_path, broken))
     assert found == sorted(found)
-    assert {problem.path for problem in found} == broken.keys() - {TOOL, SURVEY, "methods/kit/task.py"}
+    assert {problem.path for problem in found} == broken.keys() - {TOOL, SURVEY, CLAIMS, "methods/kit/task.py"}
     assert not [problem for problem in found if "there is no entry" in problem.message], "an unreadable entry is still an entry"
 
 

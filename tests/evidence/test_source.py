@@ -51,6 +51,11 @@ def compress(model, task, config):
     return model
 
 def control_random(model, task, config, like): ...
+'''
+CLAIMS = '''
+"""The claims of Slim."""
+from methods.low_rank import tucker
+from methods.pruning import slim as method
 
 def claim_same(lab): ...
 
@@ -65,13 +70,13 @@ def plant(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-def one(root: Path, text: str) -> Source:
-    plant(root, {"methods/pruning/slim.py": text})
+def one(root: Path, text: str, claims: str = "") -> Source:
+    plant(root, {"methods/pruning/slim.py": text, "methods/pruning/claims/slim.py": claims})
     return methods(root)["slim"]
 
 
 def test_everything_that_a_file_says(tmp_path: Path) -> None:
-    source = one(tmp_path, TEXT)
+    source = one(tmp_path, TEXT, CLAIMS)
     assert (source.id, source.family, source.path) == ("slim", "pruning", "methods/pruning/slim.py")
     assert source.title == "Slim (Lovelace, 1843)."
     assert source.departures == "one pass instead of several;\none layer stays.\n\nAnd no bias."
@@ -86,7 +91,9 @@ def test_everything_that_a_file_says(tmp_path: Path) -> None:
     assert source.functions["helper"] == Function(31, 36, ("a", "b"))
     assert source.functions["compress"] == Function(38, 39, ("model", "task", "config"))
     assert {name: f.case for name, f in source.claims.items()} == {"same": False, "counts": True}
-    assert source.claims["same"].line == 43
+    assert source.claims["same"].line == 6
+    assert source.claimed
+    assert (source.claimed.path, source.claimed.imports) == ("methods/pruning/claims/slim.py", {"tucker": 3})
     assert list(source.controls) == ["random"]
     assert source.imports == {"tucker": 14, "bits": 15, "thinet": 16, "late": 34, "sibling": 36}
     assert source.modules["torch"] == 11
@@ -117,6 +124,13 @@ def test_what_cannot_be_read_is_a_problem_and_hides_nothing(tmp_path: Path) -> N
     ]
 
 
+def test_claims_that_cannot_be_read_are_a_problem(tmp_path: Path) -> None:
+    plant(tmp_path, {"methods/pruning/slim.py": TEXT, "methods/pruning/claims/slim.py": "x = 1\ndef f(:\n"})
+    problems: list[Problem] = []
+    assert methods(tmp_path, problems) == {}
+    assert list(map(str, problems)) == ["methods/pruning/claims/slim.py:2: not Python: invalid syntax; correct it"]
+
+
 def test_a_folder_called_like_a_method(tmp_path: Path) -> None:
     (tmp_path / "methods" / "pruning" / "odd.py").mkdir(parents=True)
     problem = read(tmp_path, tmp_path / "methods" / "pruning" / "odd.py")
@@ -126,6 +140,7 @@ def test_a_folder_called_like_a_method(tmp_path: Path) -> None:
 
 TREE = {
     "methods/pruning/slim.py": '"""Slim."""\nfrom methods.low_rank.tucker import rank\n\nX = 1  # one\n',
+    "methods/pruning/claims/slim.py": "from methods.pruning import slim as method\nC = 1\n",
     "methods/low_rank/tucker.py": "from methods.low_rank.vbmf import bound\nY = 2\n",
     "methods/low_rank/vbmf.py": "from methods.low_rank.tucker import Y\nfrom methods.kit import fit\nZ = 3\n",
     "methods/kit/fit.py": "B = 1\n",
@@ -153,6 +168,7 @@ def digest_of(root: Path, files: dict[str, str]) -> str:
         ("methods/pruning/slim.py", "X = 1", "X = '1'", False),
         ("methods/pruning/slim.py", "X = 1", "Y = 1", False),
         ("methods/pruning/slim.py", "X = 1", "X = None", False),
+        ("methods/pruning/claims/slim.py", "C = 1", "C = 2", False),
         ("methods/low_rank/tucker.py", "Y = 2", "Y = -2", False),
         ("methods/low_rank/vbmf.py", "Z = 3", "Z = 4", False),
         ("methods/kit/task.py", "return 1", "return 2", False),
@@ -170,7 +186,7 @@ def test_digest_follows_the_code_and_nothing_else(tmp_path: Path, file: str, old
 
 
 def test_digest_is_the_same_on_every_python(tmp_path: Path) -> None:
-    assert digest_of(tmp_path, TREE) == "f282b9dec369ca31"
+    assert digest_of(tmp_path, TREE) == "bc01b8a61652fdda"
 
 
 KNOWN = {"network_slimming": "pruning", "thinet": "pruning", "kim_tucker": "low_rank"}

@@ -58,7 +58,7 @@ start: trained
 returns: smaller
 formerly: [slimmer]
 equations:
-  - {tex: 'y = \sum_k \gamma_k x_k', says: Scales γ weigh channels x., where: Eq. 1, function: claim_same}
+  - {tex: 'y = \sum_k \gamma_k x_k', says: Scales γ weigh channels x., where: Eq. 1, function: thin}
 summary: It makes networks slim.
 when_to_use: Often.
 when_not: Rarely.
@@ -105,6 +105,13 @@ def compress(model, task, config): ...
 
 
 def control_random(model, task, config, like): ...
+
+
+def thin(scales): ...
+'''
+SLIM_CLAIMS = '''"""The claims of Slim."""
+
+from methods.pruning import slim as method
 
 
 def claim_same(lab): ...
@@ -200,7 +207,8 @@ def make_tree(root: Path) -> Path:
     files = {
         "catalog/vocabulary.yaml": VOCABULARY, "catalog/pruning/slim.yaml": SLIM, "catalog/pruning/other.yaml": OTHER,
         "catalog/frameworks/tool.yaml": TOOL, "catalog/overviews/survey.yaml": SURVEY, "catalog/lists/list.yaml": LIST,
-        "catalog/comparisons/table.yaml": TABLE, "methods/pruning/slim.py": SLIM_PY, "methods/kit/kit.py": "",
+        "catalog/comparisons/table.yaml": TABLE, "methods/pruning/slim.py": SLIM_PY,
+        "methods/pruning/claims/slim.py": SLIM_CLAIMS, "methods/kit/kit.py": "",
     }  # fmt: skip
     for path, text in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -437,11 +445,11 @@ def test_an_entry_page_says_what_is_known(facts: Facts) -> None:
         "stale", "dddddddddddddddd", "abc1234567",
     ]:  # fmt: skip
         assert said in page or safe.escape(said) in page, said
-    line = SLIM_PY.splitlines().index("def claim_same(lab): ...") + 1
+    line = SLIM_PY.splitlines().index("def thin(scales): ...") + 1
     assert f'href="#__codelineno-source-{line}"' in page
     assert "<mi>γ</mi>" in page
     assert (
-        f'Computed by <code>claim&#95;same</code></summary>\n\n```{{ .python #equation-1-code linenums="{line}" }}\ndef claim_same' in page
+        f'Computed by <code>thin</code></summary>\n\n```{{ .python #equation-1-code linenums="{line}" }}\ndef thin' in page
     )
     assert "[archived copy](https://web.archive.org/web/2/https://arxiv.org/abs/1708.06519)" in page
 
