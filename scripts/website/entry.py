@@ -17,7 +17,7 @@ from scripts.evidence.outcome import recorded
 from scripts.evidence.source import Source
 from scripts.evidence.text import code, escape, link, with_code  # fmt: skip
 from scripts.running import report
-from scripts.website import search
+from scripts.website import entry_code, search
 from scripts.website.charts.lineage import Node, lineage
 from scripts.website.entry_measured import claims, numbers, provenance
 from scripts.website.markup import Column, fence, filled, hosted, inside, plain_table, raw_link, raw_table, section, table
@@ -256,7 +256,7 @@ def _source(source: Source | None) -> str:
     ticks, _, rest = fence(source.text, "").partition("\n")
     path = re.sub(r"[^\w./-]", "", source.path)
     block = f'{ticks}{{ .python #source title="{path}" linenums="1" }}\n{rest}'
-    return section("The source", "the-source", block, searched=False)
+    return section("The source", "the-source", block, entry_code.shared(source.claimed), searched=False)
 
 
 def _published(facts: Facts, record: Record) -> str:

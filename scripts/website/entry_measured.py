@@ -11,6 +11,7 @@ from scripts.evidence.facts import Condition, Facts, Finding, Measured
 from scripts.evidence.records import ROUNDING, Row
 from scripts.evidence.source import Source
 from scripts.evidence.text import code, escape  # fmt: skip
+from scripts.website import entry_code
 from scripts.website.charts import charts
 from scripts.website.markup import figure, inside, raw_table, section
 from scripts.website.names import (
@@ -83,9 +84,6 @@ def _claims_table(bodies: str, *, printed: bool) -> str:
 
 def _claim(name: str, claim: Claim, source: Source | None, measured: Measured, *, printed: bool) -> str:
     place = [escape(claim.where), f"{claim.tier} claim", *([in_unit(claim.unit)] if claim.unit else [])]
-    function = source.claims.get(name) if source else None
-    if function:
-        place.append(f'<a href="#__codelineno-source-{function.line}"><code>claim_{name}</code></a>')
     lines, states, verdicts = [], set(), set[str | None]()
     for case, bound in claim.bounds().items():
         found: list[Finding | None] = [*measured.findings(name, case, bound)] or [None]
@@ -104,6 +102,8 @@ def _claim(name: str, claim: Claim, source: Source | None, measured: Measured, *
     state = next(state for state in ("surprise", "fails", "open", "holds") if state in states)
     word = f"<strong>{summary_word(claim, verdicts)}</strong> · " if len(lines) > 1 else ""
     head = f'<th scope="rowgroup" colspan="{5 if printed else 4}">{escape(claim.says)} <small>{word}{" · ".join(place)}</small></th>'
+    if measured_by := entry_code.of_claim(source, name):
+        lines.append(f'<tr class="sp-code"><td colspan="{5 if printed else 4}">{measured_by}</td></tr>')
     return f'<tbody class="sp-is-{state}" id="claim-{name}"><tr>{head}</tr>\n' + "\n".join(lines) + "</tbody>"
 
 

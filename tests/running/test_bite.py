@@ -94,7 +94,7 @@ TOLD = """
 
 def test_a_fault_that_ends_its_process_counts_apart(tmp_path: Path) -> None:
     """Nobody noticed it: the claims had no chance to. What is known of faults is kept, and need not be found out again."""
-    root = checkout(tmp_path, {"toy": {"compress": TOLD.strip(), "claim": "method.compress(method.reference(None), None, method.Config())"}})
+    root = checkout(tmp_path, {"toy": {"compress": TOLD.strip(), "claim": "method.compress(method.reference(0), 0, method.Config())"}})
     done = smallprint(root, "bite", "toy", "-j", "1")
     assert ": its process died of SIGABRT at methods/pruning/toy.py:" in done.stdout
     score = re.search(r"toy: (\d+) of (\d+) faults killed, 0 equivalent, (\d+) ended their process", done.stdout)
