@@ -218,9 +218,13 @@ def smoke(
     facts = catalogue()
     ids = pick(names, facts, methods=True)
     if changed or since:
+        from scripts.evidence.changed import GitError
         from scripts.evidence.changed import methods as touched
 
-        mine = touched(ROOT, changed_files(since))
+        try:
+            mine = touched(ROOT, since)
+        except GitError as problem:
+            raise refuse(str(problem)) from None
         ids = [id for id in ids if id in mine]
         if not ids:
             out.print("no method has changed")
