@@ -202,6 +202,7 @@ def smoke(
     resume: Annotated[bool, typer.Option("--resume", help="Leave out seeds already recorded with this code and data")] = False,
     again: Annotated[bool, typer.Option("--again", help="Without a name: run also what was green before and has not changed")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Tell what was done to each network, in order")] = False,
+    carry: Annotated[bool, typer.Option("--carry", help="Call stale numbers current where seed 0 gives them again to the digit")] = False,
     changed: Changed = False,
     since: Since = None,
 ) -> None:
@@ -214,15 +215,21 @@ def smoke(
     from catalog.schema import Tier
     from scripts.running import kept
 
+    if carry and (record or seeds > 1):
+        raise refuse("--carry compares one run of seed 0 with the record: leave out --record and --seeds")
     tiers = tuple(tier or ("exact", "smoke"))
     for wrong in (t for t in tiers if t not in get_args(Tier)):
         raise refuse(f"--tier {wrong}: must be one of {', '.join(get_args(Tier))}")
     facts = catalogue()
     ids = pick(names, facts, methods=True)
     if changed or since:
+        from scripts.evidence.changed import GitError
         from scripts.evidence.changed import methods as touched
 
-        mine = touched(ROOT, changed_files(since))
+        try:
+            mine = touched(ROOT, since)
+        except GitError as problem:
+            raise refuse(str(problem)) from None
         ids = [id for id in ids if id in mine]
         if not ids:
             out.print("no method has changed")
@@ -233,11 +240,23 @@ def smoke(
     options["trace"] = trace
     threads = 1 if jobs > 1 else None
     keys = {} if record else {entry.id: kept.key(ROOT, entry, options, threads) for entry in entries}
-    green = {entry.id for entry in entries if not (names or again or record or trace) and kept.was_green(ROOT, entry, keys[entry.id])}
+    anyway = names or again or record or trace or carry
+    green = {entry.id for entry in entries if not anyway and kept.was_green(ROOT, entry, keys[entry.id])}
 
     def ended(entry: Record, report: Report) -> None:
         if report.good and not record:
             kept.keep(ROOT, entry, keys[entry.id])
+        if carry and not report.problem:
+            from scripts.evidence import records
+            from scripts.running.carry import carry as carried
+
+            try:
+                rows, others = carried(ROOT, entry, report)
+            except records.RecordError as problem:
+                raise refuse(str(problem)) from None
+            out.print(f"{entry.id}: {rows} stale numbers are current again; {len(others)} of seed 0 are others now and stay stale")
+            for what, before, now in others:
+                out.print(plain(f"  {what}: {now:.6g}, recorded {before:.6g}"))
 
     reports = run_methods([entry for entry in entries if entry.id not in green], jobs, options, ended=ended)
     if green:

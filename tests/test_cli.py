@@ -18,6 +18,7 @@ from scripts import cli
 from scripts.curation import links
 from scripts.curation.check import check
 from scripts.evidence import records, source
+from scripts.evidence.definitions import Codes
 from tests.curation.test_check import GOOD, MEASURED, METHOD, ROW, TUCKER, plant
 from tests.toys import checkout, smallprint
 
@@ -125,7 +126,7 @@ def test_a_byte_order_mark_changes_nothing(tmp_path: Path, monkeypatch: pytest.M
         assert check(tmp_path) == []
         methods = source.methods(tmp_path)
         shown.append((run("show", "slim"), run("list"), methods))
-        digests.append(source.digest(tmp_path, methods["slim"]))
+        digests.append(Codes(tmp_path, methods["slim"]).whole)
     assert shown[0] == shown[1]
     assert digests[0] == digests[1]
 

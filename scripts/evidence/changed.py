@@ -6,9 +6,10 @@ import subprocess
 from pathlib import Path
 
 from scripts.evidence import source
+from scripts.evidence.definitions import WEIGHTS, Codes, Definitions, Node
 
 BASES = ("origin/main", "origin/master", "main", "master")
-RUNNERS = ("scripts/running/smoke.py", "pyproject.toml", "constraints.txt")  # beside the kit, what every measurement rests on
+RUNNERS = ("scripts/running/smoke.py", "pyproject.toml", "constraints.txt")  # what every measurement rests on
 
 
 class GitError(ValueError):
@@ -27,24 +28,36 @@ def git(root: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def files(root: Path, since: str | None = None) -> set[str]:
-    """Paths, relative to `root`, that differ from where this branch left `since` (default: main), new and deleted ones too.
-
-    Raises `GitError`.
-    """
+def left(root: Path, since: str | None = None) -> str:
+    """The commit at which this branch left `since` (default: main). Raises `GitError`."""
     known = set(git(root, "for-each-ref", "--format=%(refname:short)").split())
     base = since or next((name for name in BASES if name in known), "HEAD")
-    left = git(root, "merge-base", base, "HEAD").strip()
-    differing = git(root, "diff", "--name-only", "--no-renames", "-z", left).split("\0")
+    return git(root, "merge-base", base, "HEAD").strip()
+
+
+def files(root: Path, since: str | None = None) -> set[str]:
+    """Paths, relative to `root`, that differ from where this branch left `since`, new and deleted ones too. Raises `GitError`."""
+    differing = git(root, "diff", "--name-only", "--no-renames", "-z", left(root, since)).split("\0")
     new = git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
     return {path for path in (*differing, *new) if path}
 
 
-def methods(root: Path, paths: set[str]) -> list[str]:
-    """Ids of the methods whose numbers may change with these files: their own, what they import, the kit, their claims."""
+def methods(root: Path, since: str | None = None) -> list[str]:
+    """Ids of the methods whose numbers may be others than where this branch left `since`: a definition that they reach differs.
+
+    So do those whose claims, or the runner, changed. Raises `GitError`.
+    """
+    paths, known, base = files(root, since), Definitions(root), left(root, since)
+    there = set(git(root, "ls-tree", "-r", "-z", "--name-only", base, "--", "methods").split("\0"))
+    changed = set[Node]()
+    for path in (path for path in paths if path.startswith("methods/") and path.endswith(".py")):
+        changed |= known.differing(path, git(root, "show", f"{base}:{path}") if path in there else "")
+    weights = {path for path in paths if path.startswith(WEIGHTS)}
     found = []
     for id, method in source.methods(root).items():
-        mine = {*source.files(root, method), *RUNNERS, f"catalog/{method.family}/{id}.yaml"}
-        if mine & paths or any(path.startswith("methods/kit/") for path in paths):
+        codes = Codes(root, method, known)
+        reached = known.reached(codes.roots("", "all"))
+        entry = f"catalog/{method.family}/{id}.yaml"
+        if {*RUNNERS, entry} & paths or reached & changed or weights & set(known.weights(reached)):
             found.append(id)
     return found

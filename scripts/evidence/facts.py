@@ -14,10 +14,11 @@ from typing import Literal, NamedTuple
 from catalog import Catalogue, Record, load
 from catalog.schema import Bound, Result
 from scripts.evidence import link_health, records
+from scripts.evidence.definitions import Codes, Definitions
 from scripts.evidence.history import Span, spans
 from scripts.evidence.keys import keys
 from scripts.evidence.records import ROUNDING, Row
-from scripts.evidence.source import Source, digest, methods
+from scripts.evidence.source import Source, methods
 
 REAL_FIRST = ("cifar10", "cifar10-jpeg75", "standin", "none")
 LONGEST_FIRST = ("full", "long", "smoke", "exact")
@@ -101,10 +102,13 @@ class Standing(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """Everything recorded of one entry. `code` is the digest of its code today; None where there is no code."""
+    """Everything recorded of one entry.
+
+    `code_of(tier, subject)` is the digest of what a number rests on, today; None where there is no code.
+    """
 
     rows: Sequence[Row] = ()
-    code: str | None = None
+    code_of: Callable[[str, str], str] | None = None
     _groups: dict[tuple[Condition, str, str], list[Row]] = field(default_factory=lambda: defaultdict(list), compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -114,8 +118,8 @@ class Measured:
             self._groups[Condition(row.tier, row.data), row.subject, row.metric].append(row)
 
     def stale(self, rows: Iterable[Row]) -> bool:
-        """Whether the code has moved on since a row was recorded."""
-        return any(row.code != self.code for row in rows)
+        """Whether the code that one of them rests on has moved on since it was recorded."""
+        return any(self.code_of is None or row.code != self.code_of(row.tier, row.subject) for row in rows)
 
     def sample(self, condition: Condition, subject: str, metric: str) -> Sample | None:
         rows = self._groups.get((condition, subject, metric))
@@ -328,7 +332,7 @@ def gather(root: Path, templates: Mapping[str, str] | None = None) -> Facts:
     problems = list(catalogue.problems)
     sources = methods(root, problems)
     said = [str(problem) for problem in sorted(problems)]
-    measured = {}
+    measured, definitions = {}, Definitions(root)
     for record in catalogue.entries.values():
         path = records.path_of(root, record.family, record.id)
         try:
@@ -338,7 +342,7 @@ def gather(root: Path, templates: Mapping[str, str] | None = None) -> Facts:
             continue
         if rows:
             source = sources.get(record.id)
-            measured[record.id] = Measured(rows, digest(root, source) if source else None)
+            measured[record.id] = Measured(rows, Codes(root, source, definitions).of if source else None)
     health: dict[str, link_health.Health] = {}
     try:
         health = link_health.read(link_health.path_of(root))

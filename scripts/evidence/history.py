@@ -14,7 +14,7 @@ from typing import NamedTuple
 from catalog import FAMILIES, Record
 
 _FILE = re.compile(
-    rf"([A-Z])\t(?:(?P<entry>catalog)|catalog/measured|methods)/(?:{'|'.join(FAMILIES)})/(?P<slug>[a-z][a-z0-9_]*)\.(?:yaml|csv|py)"
+    rf"([A-Z])\t(?:(?P<entry>catalog)|catalog/measured|methods)/(?:{'|'.join(FAMILIES)})/(?:claims/)?(?P<slug>[a-z][a-z0-9_]*)\.(?:yaml|csv|py)"
 )
 # What a reader's own configuration could change is set here; a commit begins with a NUL byte, which no path holds.
 _LOG = (

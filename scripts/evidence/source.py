@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 import difflib
-import hashlib
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -153,7 +151,7 @@ def _read(root: Path, path: Path, parse: Callable[[str, str], P]) -> P | Problem
 
 @lru_cache(maxsize=1024)
 def _program(name: str, text: str) -> Program:
-    return Program(**_said(name, text, _parse(text)))
+    return Program(**_said(name, text, parsed(text)))
 
 
 def _said(name: str, text: str, tree: ast.Module) -> dict[str, Any]:
@@ -169,7 +167,7 @@ def _said(name: str, text: str, tree: ast.Module) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def _source(name: str, text: str) -> Source:
-    path, tree, lines = Path(name), _parse(text), text.encode().split(b"\n")
+    path, tree, lines = Path(name), parsed(text), text.encode().split(b"\n")
     return Source(
         **_said(name, text, tree),
         id=path.stem,
@@ -181,7 +179,9 @@ def _source(name: str, text: str) -> Source:
     )
 
 
-def _parse(text: str) -> ast.Module:
+@lru_cache(maxsize=1024)
+def parsed(text: str) -> ast.Module:
+    """The syntax tree of a program, which nobody changes. Raises what `ast.parse` does."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an invalid escape is the linter's business
         return ast.parse(text)
@@ -260,56 +260,13 @@ def _is_method(module: str) -> bool:
     return len(parts) >= 3 and parts[0] == "methods" and parts[1] != "kit"
 
 
-def digest(root: Path, source: Source) -> str:
-    """Sixteen hexadecimal digits of all the code that a number of this method rests on.
-
-    Comments, docstrings and layout do not count. A file that is no Python counts as it is.
-    """
-    texts = files(root, source)
-    summary = hashlib.sha256()
-    for path in sorted(texts):
-        summary.update(f"{path}\n{_shape(texts[path])}\n".encode())
-    return summary.hexdigest()[:16]
-
-
-BENCH = "methods/kit/lab.py"  # measures every method, whatever it imports
-
-
-def files(root: Path, source: Source) -> dict[str, str]:
-    """A method's file, its claims, the bench, what they import of methods and kit, and so on: path below `root` -> text."""
-    texts = {program.path: program.text for program in (source, source.claimed) if program}
-    queue = [*texts, BENCH]
-    while queue:
-        path = queue.pop()
-        if path not in texts:
-            with suppress(Unreadable):  # `check` says so of a method, and a run of a part of the kit
-                texts[path] = content(root / path)
-        queue += [other for other in _imported(texts.get(path, ""), path.split("/")[1]) if other not in texts]
-    return texts
-
-
-@lru_cache(maxsize=1024)
-def _imported(text: str, family: str) -> tuple[str, ...]:
-    """Paths of the methods and kit modules that a file imports."""
-    try:
-        modules = _modules(_parse(text), family)
-    except (SyntaxError, ValueError, RecursionError):
-        return ()
-    parts = [module.split(".") for module in modules]
-    return tuple("/".join(names[:3]) + ".py" for names in parts if names[0] == "methods" and len(names) > 2)
-
-
-@lru_cache(maxsize=1024)
-def _shape(text: str) -> str:
-    """A file's syntax tree as text, without docstrings.
+def shape(node: ast.AST) -> str:
+    """A syntax tree as text, without docstrings.
 
     `ast.dump` would not do: it says which lists are empty in one Python and not in the next, so that every recorded
     number would look stale after an update.
     """
-    try:
-        return _dump(_parse(text))
-    except (SyntaxError, ValueError, RecursionError):
-        return text
+    return _dump(node)
 
 
 def _dump(node: object) -> str:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from catalog import Problem, Record
 from scripts.evidence import files, source
+from scripts.evidence.definitions import Codes
 from scripts.evidence.outcome import blanks
 from scripts.running.processes import Ended, Job, side_by_side
 
@@ -249,7 +250,7 @@ def bite(
     patience = 10 + 4 * (time.monotonic() - started)
 
     lines = method.text.splitlines()
-    memory = Memory(root, record, source.digest(root, method), tiers, data, resume)
+    memory = Memory(root, record, Codes(root, method).whole, tiers, data, resume)
     outcomes: dict[int, Outcome] = {}
 
     def ended(number: int, killed_by: str, died: str) -> None:

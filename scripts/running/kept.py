@@ -14,6 +14,7 @@ from typing import Any
 from catalog import Problem, Record
 from methods.kit.batches import BATCHES, DataError, find
 from scripts.evidence import files, records, source
+from scripts.evidence.definitions import Codes
 
 VERSIONS = ("torch", "numpy", "scipy", "scikit-learn", "tensorly", "torch-pruning")
 PROCESSOR = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE")  # settings that change what it computes
@@ -26,7 +27,7 @@ def key(root: Path, record: Record, options: dict[str, Any], threads: int | None
     method = source.read(root, root / record.program)
     told: list[object] = [options["tiers"], options["seeds"], options["device"], threads, _data(options["data"]), _processor()]
     told += [platform.python_version(), *map(_version, VERSIONS), *(os.environ.get(name) for name in PROCESSOR)]
-    told += [method if isinstance(method, Problem) else source.digest(root, method), record.executable]
+    told += [method if isinstance(method, Problem) else Codes(root, method).whole, record.executable]
     own = [root / "scripts" / name for name in RUNNERS]
     for path in (*own, *sorted((root / "methods/kit/weights").iterdir()), records.path_of(root, record.family, record.id)):
         told.append(hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "")

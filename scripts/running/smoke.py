@@ -229,7 +229,7 @@ def run(
         verdicts = judged()
         report.verdicts += verdicts.values()
         judges = {v.known.data for v in verdicts.values() if v.known} if not record_rows else {}
-        if any(row.code != stamp.code for row in rows if (row.tier == tier and row.data in judges)):
+        if any(stamp.stale(row) for row in rows if (row.tier == tier and row.data in judges)):
             report.notes.append("the code has moved on since the record was made, which is stale and judges all the same")
     report.doing = ""
     report.seconds = time.monotonic() - started

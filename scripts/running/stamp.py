@@ -10,6 +10,7 @@ from pathlib import Path
 
 from catalog import Problem, Record
 from scripts.evidence import records, source
+from scripts.evidence.definitions import Codes
 
 
 class Stamp:
@@ -21,14 +22,14 @@ class Stamp:
         method = source.read(root, root / "methods" / record.family / f"{record.id}.py")
         if isinstance(method, Problem):
             raise records.RecordError(str(method))
-        self.code = source.digest(root, method)
+        self.codes = Codes(root, method)
         self.device, self.threads = device or processor(), threads
         self.commit = commit(root)
 
     def row(self, tier: str, subject: str, metric: str, value: float, data: str, digest: str, seed: int) -> records.Row:
         return records.Row(
             tier, subject, metric, value, data, digest, seed, self.device, self.threads, platform.python_version(),
-            version("torch").split("+")[0], self.commit, self.code, datetime.now(UTC).strftime("%Y-%m-%d"),
+            version("torch").split("+")[0], self.commit, self.codes.of(tier, subject), datetime.now(UTC).strftime("%Y-%m-%d"),
         )  # fmt: skip
 
     def write(self, rows: list[records.Row]) -> None:
@@ -41,8 +42,12 @@ class Stamp:
 
     def done(self, tier: str, digest: str, seed: int) -> list[tuple[str, str, float]]:
         """Rows of a seed that was already measured with this code on these data."""
-        same = [r for r in records.read(self.path) if (r.tier, r.seed, r.data_digest, r.code) == (tier, seed, digest, self.code)]
-        return [(r.subject, r.metric, r.value) for r in same]
+        same = [row for row in records.read(self.path) if (row.tier, row.seed, row.data_digest) == (tier, seed, digest)]
+        return [] if any(map(self.stale, same)) else [(row.subject, row.metric, row.value) for row in same]
+
+    def stale(self, row: records.Row) -> bool:
+        """Whether the code that a row rests on has moved on since it was recorded."""
+        return row.code != self.codes.of(row.tier, row.subject)
 
 
 def processor() -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from catalog import Record
 from scripts.evidence import records, source
+from scripts.evidence.definitions import Codes
 from scripts.evidence.outcome import COPIES, Report
 
 
@@ -31,11 +32,12 @@ def compare(root: Path, record: Record, report: Report) -> list[Finding]:
         return [Finding(str(problem), bad=True)]
     if not rows:
         return [Finding(f"{record.id}: nothing recorded yet (`smallprint smoke {record.id} --record`)")]
-    digest = source.digest(root, source.methods(root)[record.id])
-    stale = sorted({f"{row.tier} on {row.data}" for row in rows if row.code != digest})
+    codes = Codes(root, source.methods(root)[record.id])
+    stale = sorted({f"{row.tier} on {row.data}" for row in rows if row.code != codes.of(row.tier, row.subject)})
     findings = [Finding(f"{record.id}: stale, the code has moved on since {what} was recorded in {place}") for what in stale]
     data = report.data if any(row.data == report.data for row in rows) else COPIES.get(report.data)
-    fresh = [row for row in rows if (row.tier, row.data, row.code) == (report.tier, data, digest)]
+    here = [row for row in rows if (row.tier, row.data) == (report.tier, data)]
+    fresh = [row for row in here if row.code == codes.of(row.tier, row.subject)]
     if data == report.data and any(report.digests.get(row.seed, row.data_digest) != row.data_digest for row in fresh):
         return [*findings, Finding(f"{record.id}: recorded of other images than these of {data}")]
     compared = 0

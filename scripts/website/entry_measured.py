@@ -200,23 +200,22 @@ def provenance(measured: Measured) -> str:
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in (row for row in measured.rows if row.tier != ROUNDING):
         where = f"{row.device}, {plural(row.threads, 'thread')}", f"Python {row.python}, torch {row.torch}"
-        groups[row.tier, row.data, *where, row.commit, row.code].append(row)
-    heads = ("Data", "Run", "Seeds", "Device", "Versions", "Commit", "Code", "Date", "Numbers")
+        groups[row.tier, row.data, *where, row.commit].append(row)
+    heads = ("Data", "Run", "Seeds", "Device", "Versions", "Commit", "Date", "Numbers")
     lines = []
-    for (tier, data, device, versions, commit, moved), rows in sorted(
-        groups.items(), key=lambda item: (Condition(*item[0][:2]).rank, item[0])
-    ):
+    for (tier, data, device, versions, commit), rows in sorted(groups.items(), key=lambda item: (Condition(*item[0][:2]).rank, item[0])):
         used = ", ".join(str(seed) for seed in sorted({row.seed for row in rows}))
         digests = list(dict.fromkeys(row.data_digest for row in sorted(rows, key=lambda row: row.seed)))
         images = " ".join(digest[: 16 // len(digests) + 3] for digest in digests)  # in whole they are in measured.csv
+        old = sum(measured.stale([row]) for row in rows)
         lines.append([
             f"{data_name(data)}{f'<br>{code(images)}' if images else ''}", escape(tier), used, escape(device), escape(versions),
-            code(commit), code(moved[:12]) + (" stale" if moved != measured.code else ""), _dates(row.date for row in rows), str(len(rows)),
+            code(commit), _dates(row.date for row in rows), f"{len(rows)}{f', {old} stale' if old else ''}",
         ])  # fmt: skip
     # What is the same for all is said once, above.
-    same = [column for column in (3, 4, 5, 6, 7) if len(lines) > 1 and len({line[column] for line in lines}) == 1]
-    shared = f"All of them: {' · '.join(('code ' if heads[c] == 'Code' else '') + lines[0][c] for c in same)}. " if same else ""
-    told = f"{shared}*Code* is a digest of the method, what it imports and the kit: where it differs from today's, the number is *stale*."
+    same = [column for column in (3, 4, 5, 6) if len(lines) > 1 and len({line[column] for line in lines}) == 1]
+    shared = f"All of them: {' · '.join(lines[0][c] for c in same)}. " if same else ""
+    told = f"{shared}A number is *stale* where a definition that it rests on, in method, claims or kit, has changed since."
     if again := sum(row.tier == ROUNDING for row in measured.rows):
         told += f" {plural(again, 'smoke number')} came again from another instruction set."
     kept = [column for column in range(len(heads)) if column not in same]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from catalog import Problem
-from scripts.evidence.source import Function, Setting, Source, digest, methods, read, resolve
+from scripts.evidence.source import Function, Setting, Source, methods, read, resolve
 
 TEXT = '''\
 """Slim (Lovelace, 1843).
@@ -136,57 +136,6 @@ def test_a_folder_called_like_a_method(tmp_path: Path) -> None:
     problem = read(tmp_path, tmp_path / "methods" / "pruning" / "odd.py")
     assert isinstance(problem, Problem)
     assert problem.message.startswith("cannot be opened")
-
-
-TREE = {
-    "methods/pruning/slim.py": '"""Slim."""\nfrom methods.low_rank.tucker import rank\n\nX = 1  # one\n',
-    "methods/pruning/claims/slim.py": "from methods.pruning import slim as method\nC = 1\n",
-    "methods/low_rank/tucker.py": "from methods.low_rank.vbmf import bound\nY = 2\n",
-    "methods/low_rank/vbmf.py": "from methods.low_rank.tucker import Y\nfrom methods.kit import fit\nZ = 3\n",
-    "methods/kit/fit.py": "B = 1\n",
-    "methods/kit/lab.py": "from methods.kit.task import f\n",
-    "methods/low_rank/other.py": "A = 1\n",
-    "methods/kit/task.py": 'def f():\n    """Says."""\n    return 1\n',
-}
-
-
-def digest_of(root: Path, files: dict[str, str]) -> str:
-    return digest(plant(root, files), methods(root)["slim"])
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "same"),
-    [
-        ("methods/pruning/slim.py", "# one", "# a single one", True),
-        ("methods/pruning/slim.py", '"""Slim."""', '"""Slimmer."""', True),
-        ("methods/pruning/slim.py", '"""Slim."""\n', "", True),
-        ("methods/pruning/slim.py", "X = 1", "X = (\n    1\n)", True),
-        ("methods/kit/task.py", "Says.", "Told.", True),
-        ("methods/low_rank/other.py", "A = 1", "A = 2", True),
-        ("methods/pruning/slim.py", "X = 1", "X = 2", False),
-        ("methods/pruning/slim.py", "X = 1", "X = 1.0", False),
-        ("methods/pruning/slim.py", "X = 1", "X = '1'", False),
-        ("methods/pruning/slim.py", "X = 1", "Y = 1", False),
-        ("methods/pruning/slim.py", "X = 1", "X = None", False),
-        ("methods/pruning/claims/slim.py", "C = 1", "C = 2", False),
-        ("methods/low_rank/tucker.py", "Y = 2", "Y = -2", False),
-        ("methods/low_rank/vbmf.py", "Z = 3", "Z = 4", False),
-        ("methods/kit/task.py", "return 1", "return 2", False),
-        ("methods/kit/fit.py", "B = 1", "B = 2", False),
-        ("methods/kit/new.py", "", "B = 1", True),
-        ("methods/kit/task.py", "def f()", "def f(:", False),
-    ],
-)
-def test_digest_follows_the_code_and_nothing_else(tmp_path: Path, file: str, old: str, new: str, same: bool) -> None:
-    before = digest_of(tmp_path, TREE)
-    after = digest_of(tmp_path, {**TREE, file: TREE.get(file, "").replace(old, new)})
-    assert (before == after) == same
-    assert len(before) == 16
-    assert int(before, 16) >= 0
-
-
-def test_digest_is_the_same_on_every_python(tmp_path: Path) -> None:
-    assert digest_of(tmp_path, TREE) == "bc01b8a61652fdda"
 
 
 KNOWN = {"network_slimming": "pruning", "thinet": "pruning", "kim_tucker": "low_rank"}

@@ -178,3 +178,23 @@ def test_its_processes_end_with_the_command(tmp_path: Path, verb: str, name: str
         env={**os.environ, "PYTHONPATH": str(root), "SMALLPRINT_TEST": str(tmp_path)},
     )  # fmt: skip
     assert done.stdout.split("\n")[:2] == [str(code), "[]"], done.stderr
+
+
+def test_stale_numbers_that_come_again_are_carried_over(tmp_path: Path) -> None:
+    """A definition that they reach is another, but computes the same; what computes something else stays stale."""
+    root = checkout(tmp_path, {"toy": {"level": "float(method.Config().rate > 0)"}})
+    assert smallprint(root, "smoke", "toy", "--seeds", "2", "--record").returncode == 0
+    before = {(row["subject"], row["metric"], row["seed"], row["tier"]): row["code"] for row in rows(root, "toy")}
+    program = root / "methods/pruning/toy.py"
+    program.write_text(program.read_text().replace("rate: float = 1.0", "rate: float = 2.0"))
+    done = smallprint(root, "smoke", "toy", "--carry")
+    assert "stale numbers are current again; 0 of seed 0 are others now" in done.stdout, done.stdout + done.stderr
+    after = {(row["subject"], row["metric"], row["seed"], row["tier"]): row["code"] for row in rows(root, "toy")}
+    moved = {key for key in before if before[key] != after[key]}
+    assert {subject for subject, *_ in moved} == {"method", "control_none", "claim_level", "run"}
+    assert {seed for _, _, seed, _ in moved} == {"0", "1"}
+    assert "toy: 0 stale numbers are current again" in smallprint(root, "smoke", "toy", "--carry").stdout
+    program.write_text(program.read_text().replace("rate: float = 2.0", "rate: float = -2.0"))
+    done = smallprint(root, "smoke", "toy", "--carry")
+    assert "1 of seed 0 are others now and stay stale\n  claim_level: 0, recorded 1\n" in done.stdout, done.stdout
+    assert "leave out --record" in smallprint(root, "smoke", "toy", "--carry", "--record").stderr

@@ -8,6 +8,7 @@ import pytest
 
 from catalog import Record, load
 from scripts.evidence import records, source
+from scripts.evidence.definitions import Codes
 from scripts.evidence.outcome import Report
 from scripts.running.validate import compare
 from tests.toys import checkout, smallprint
@@ -20,7 +21,7 @@ REAL = Path(__file__).resolve().parents[2]
 def root(tmp_path: Path) -> Path:
     for place in ("methods/pruning", "catalog/pruning"):
         (tmp_path / place).mkdir(parents=True)
-    (tmp_path / f"methods/pruning/{ID}.py").write_text('"""Slim."""\nA = 1\n')
+    (tmp_path / f"methods/pruning/{ID}.py").write_text('"""Slim."""\nA = 1\n\ndef compress():\n    return A\n')
     return tmp_path
 
 
@@ -29,7 +30,7 @@ def record() -> Record:
 
 
 def rows(root: Path, **values: list[float]) -> list[records.Row]:
-    code = source.digest(root, source.methods(root)[ID])
+    code = Codes(root, source.methods(root)[ID]).of("smoke", "method")
     start = records.Row("smoke", "method", "", 0.0, "standin", "abc", 0, "cpu", 1, "3.11", "2.13.0", "c0ffee", code, "2026-01-01")
     return [start._replace(metric=m, value=v, seed=seed) for m, vs in values.items() for seed, v in enumerate(vs)]
 
@@ -60,9 +61,10 @@ def test_official_images_are_compared_with_the_record_of_their_copy(root: Path) 
 
 def test_code_that_moved_on_is_stale(root: Path) -> None:
     records.write(records.path_of(root, "pruning", ID), rows(root, accuracy=[0.80]))
-    (root / f"methods/pruning/{ID}.py").write_text('"""Slimmer."""\nA = 1  # comments and words do not count\n')
+    program = root / f"methods/pruning/{ID}.py"
+    program.write_text(program.read_text().replace("Slim", "Slimmer").replace("= 1", "= 1  # comments and words do not count"))
     assert found(root, accuracy=0.8) == [(False, f"{ID}: agrees with 1 recorded numbers")]
-    (root / f"methods/pruning/{ID}.py").write_text('"""Slim."""\nA = 2\n')
+    program.write_text(program.read_text().replace("A = 1", "A = 2"))
     stale = f"{ID}: stale, the code has moved on since smoke on standin was recorded in catalog/measured/pruning/{ID}.csv"
     assert found(root, accuracy=0.1) == [(False, stale)]
 

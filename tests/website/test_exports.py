@@ -78,7 +78,7 @@ def facts() -> Facts:
     """)
     catalogue = Catalogue({r.id: r for r in entries}, {"table": Comparison.model_validate(table)}, empty, [], {})
     spans = {"slim": Span(DAY, DAY.replace(day=9)), "survey": Span(DAY.replace(day=3), DAY.replace(day=3)), "tool": Span(None, DAY)}
-    return Facts(catalogue, {}, {"slim": Measured(found, "now")}, {}, {}, spans)
+    return Facts(catalogue, {}, {"slim": Measured(found, lambda tier, subject: "now")}, {}, {}, spans)
 
 
 @pytest.fixture(scope="module")

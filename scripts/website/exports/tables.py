@@ -97,6 +97,6 @@ def measured_csv(facts: Facts) -> str:
         for record in facts.catalogue.entries.values():
             measured = facts.of(record.id)
             for row in measured.rows:
-                yield record.family, record.id, *values(row), row.code != measured.code
+                yield record.family, record.id, *values(row), measured.stale([row])
 
     return table(["family", "id", *records.COLUMNS, "stale"], lines())
