@@ -373,7 +373,7 @@ def load(root: Path = HERE, *, numbered: bool = True) -> Catalogue:
             comparisons[path.stem] = table
     for path in root.glob("**/*.y*ml"):
         folder = str(path.parent.relative_to(root))
-        if folder not in (*KINDS, "comparisons") and path != root / "vocabulary.yaml":
+        if folder not in (*KINDS, "comparisons") and path.relative_to(root).as_posix() not in ("vocabulary.yaml", "owed.yaml"):
             cure = f"is in none of the folders {', '.join(KINDS)}, comparisons; move or remove it{nearest(folder, KINDS)}"
             problems.append(Problem(str(path.relative_to(root.parent)), 1, "", cure))
     empty = Vocabulary(datasets={}, models={}, metrics={}, tags={})

@@ -201,6 +201,7 @@ def smoke(
     record: Annotated[bool, typer.Option("--record", help="Write the numbers to catalog/measured")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Leave out seeds already recorded with this code and data")] = False,
     again: Annotated[bool, typer.Option("--again", help="Without a name: run also what was green before and has not changed")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Tell what was done to each network, in order")] = False,
     carry: Annotated[bool, typer.Option("--carry", help="Call stale numbers current where seed 0 gives them again to the digit")] = False,
     changed: Changed = False,
     since: Since = None,
@@ -208,7 +209,8 @@ def smoke(
     """Run methods (all without a name): reference, controls and method on CIFAR-10 or the stand-in, then every claim.
 
     A claim of the smoke tier is compared with what is recorded of the same seed, an exact one with its bound. Exit code 1 when one
-    departs from its record, an exact verdict is not the expected one, or a method does not come to its end.
+    departs from its record, an exact verdict is not the expected one, a control got more or less than the method and does not say so,
+    or a method does not come to its end.
     """
     from catalog.schema import Tier
     from scripts.running import kept
@@ -235,9 +237,11 @@ def smoke(
     broken(facts, ids if names or changed or since else [])
     entries = [facts.entries[id] for id in ids]
     options = {"tiers": tiers, "data": data, "seeds": tuple(range(seeds)), "device": device, "record_rows": record, "resume": resume}
+    options["trace"] = trace
     threads = 1 if jobs > 1 else None
     keys = {} if record else {entry.id: kept.key(ROOT, entry, options, threads) for entry in entries}
-    green = {entry.id for entry in entries if not (names or again or record or carry) and kept.was_green(ROOT, entry, keys[entry.id])}
+    anyway = names or again or record or trace or carry
+    green = {entry.id for entry in entries if not anyway and kept.was_green(ROOT, entry, keys[entry.id])}
 
     def ended(entry: Record, report: Report) -> None:
         if report.good and not record:
