@@ -204,6 +204,7 @@ def smoke(
     record: Annotated[bool, typer.Option("--record", help="Write the numbers to catalog/measured")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Leave out seeds already recorded with this code and data")] = False,
     again: Annotated[bool, typer.Option("--again", help="Without a name: run also what was green before and has not changed")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Tell what was done to each network, in order")] = False,
     carry: Annotated[bool, typer.Option("--carry", help="Call stale numbers current where seed 0 gives them again to the digit")] = False,
     changed: Changed = False,
     since: Since = None,
@@ -211,7 +212,8 @@ def smoke(
     """Run methods (all without a name): reference, controls and method on CIFAR-10 or the stand-in, then every claim.
 
     A claim of the smoke tier is compared with what is recorded of the same seed, an exact one with its bound. Exit code 1 when one
-    departs from its record, an exact one is not what its entry says, or a method does not come to its end.
+    departs from its record, an exact one is not what its entry says, a control got more or less than the method and does not say so,
+    or a method does not come to its end.
     """
     from catalog.schema import Tier
     from scripts.running import kept
@@ -238,9 +240,11 @@ def smoke(
     broken(facts, ids if names or changed or since else [])
     entries = [facts.entries[id] for id in ids]
     options = {"tiers": tiers, "data": data, "seeds": tuple(range(seeds)), "device": device, "record_rows": record, "resume": resume}
+    options["trace"] = trace
     threads = 1 if jobs > 1 else None
     keys = {} if record else {entry.id: kept.key(ROOT, entry, options, threads) for entry in entries}
-    green = {entry.id for entry in entries if not (names or again or record or carry) and kept.was_green(ROOT, entry, keys[entry.id])}
+    anyway = names or again or record or trace or carry
+    green = {entry.id for entry in entries if not anyway and kept.was_green(ROOT, entry, keys[entry.id])}
 
     def ended(entry: Record, report: Report) -> None:
         if report.good and not record:
@@ -430,7 +434,7 @@ def new(
     slug: Annotated[str | None, typer.Option(help="Its id, such as network_slimming; else made of the title")] = None,
     method: Annotated[bool, typer.Option("--method/--no-method", help="Write the method's skeleton too")] = True,
 ) -> None:
-    """Begin an entry: write its YAML and its method, ready to fill in. Refuses papers that are here already.
+    """Begin an entry: write its YAML, its method and its claims, ready to fill in. Refuses papers that are here already.
 
     Examples: [cyan]smallprint new 1611.06440 --family pruning[/cyan] · [cyan]smallprint new 10.1109/ICCV.2017.298[/cyan] ·
     [cyan]smallprint new refs.bib --family low_rank --slug my_paper[/cyan] · [cyan]smallprint new - --no-method < refs.bib[/cyan]
@@ -459,6 +463,36 @@ def new(
     out.print(f"wrote {' and '.join(places)}\nfill in what the first command lists, then go on:")
     for step in ("check", *steps):
         out.print(f"  smallprint {step}")
+
+
+@app.command()
+def take(
+    name: Name,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write this new file instead of standard output")
+    ] = None,
+) -> None:
+    """Take a method home: one file with compress, its controls and all that they use, which needs nothing of this project.
+
+    Its first lines name the packages that it needs. Reference weights, sweeps and claims stay here.
+    Example: [cyan]smallprint take adaround -o adaround.py[/cyan]
+    """
+    from scripts.evidence import files
+    from scripts.running import take as taking
+
+    facts = catalogue()
+    (id,) = pick([name], facts, methods=True)
+    text = taking.take(ROOT, facts.entries[id], source.methods(ROOT)[id])
+    if output is None:
+        typer.echo(text.encode(), nl=False)
+        return
+    if os.path.lexists(output):
+        raise refuse(f"{output}: is there already; remove it, or choose another file")
+    try:
+        files.write(output, text)
+    except OSError as problem:
+        raise refuse(f"{output}: cannot be written: {problem.strerror}; choose another file") from None
+    out.print(plain(f"{output}: {len(text.splitlines())} lines"))
 
 
 @app.command()

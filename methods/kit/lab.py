@@ -10,11 +10,13 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from methods.kit.layout import evaluating, suited
+from methods.kit.ledger import Known, Ledger, blind, kept, watched
 from methods.kit.measure import Stats, measured
 from methods.kit.nets import trained
-from methods.kit.task import Task
+from methods.kit.task import Split, Task
 
 
 class ReturnError(TypeError):
@@ -26,7 +28,8 @@ class Lab:
 
     `method` is a module of `methods/<family>/`; `make_task` is called when something first needs data, so exact claims
     run without any. `lab.after` and `lab.control(name)` are `Stats`; the networks are `lab.compressed` and
-    `lab.controlled(name)`. Same task, same seed, same numbers.
+    `lab.controlled(name)`; what they took, `lab.ledger(subject)` and `lab.trace(subject)` of "reference", "method" or "control_<name>".
+    Nobody but the bench sees the test images: a network is judged by `lab.score(model)`. Same task, same seed, same numbers.
     """
 
     def __init__(self, method: ModuleType, make_task: Callable[[], Task], config: Any = None) -> None:
@@ -35,11 +38,16 @@ class Lab:
         self.config, self._steps = point if isinstance(point, tuple) else (point, None)
         self._make_task = make_task
         self._networks: dict[str, nn.Module] = {}
+        self._ledgers: dict[str, Ledger] = {}
         self._stats: dict[str, Stats] = {}
 
     @cached_property
     def task(self) -> Task:
-        """The method's task: the data, as `prepare` changes it where the paper's task is another."""
+        """The method's task: the data, as `prepare` changes it where the paper's task is another. Its test raises `LeakError`."""
+        return blind(self._whole)
+
+    @cached_property
+    def _whole(self) -> Task:
         task = self._make_task()
         task = task.with_steps(self._steps or task.steps)
         return self.method.prepare(task) if hasattr(self.method, "prepare") else task
@@ -49,19 +57,20 @@ class Lab:
         """The network that the method starts from: its own `reference(task)`, else the kit's trained ResNet-8."""
         build = getattr(self.method, "reference", None)
         torch.manual_seed(self.task.seed)
-        with torch.enable_grad():
-            model: nn.Module = build(self.task) if build else trained("resnet8", self.task.name)
+        with torch.enable_grad(), kept({}) as self._ledgers["reference"]:
+            model: nn.Module = build(watched(self.task)) if build else trained("resnet8", self.task.name)
         return model.to(self.task.device).eval()
 
     @property
     def compressed(self) -> nn.Module:
         """What the method returns."""
-        return self._network("method", lambda model: self.method.compress(model, self.task, self.config))
+        return self._network("method", lambda model, task: self.method.compress(model, task, self.config))
 
     def controlled(self, name: str) -> nn.Module:
         """What the control `name` returns; it may look at what the method returned to match its size."""
         build, like = getattr(self.method, f"control_{name}"), self.compressed
-        return self._network(name, lambda model: build(model, self.task, self.config, like))
+        known = {"what the method returned": like}
+        return self._network(f"control_{name}", lambda model, task: build(model, task, self.config, like), known)
 
     @property
     def before(self) -> Stats:
@@ -74,14 +83,50 @@ class Lab:
     def control(self, name: str) -> Stats:
         return self._measured(f"control_{name}", self.controlled(name))
 
-    def _network(self, name: str, build: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    def score(self, model: nn.Module) -> float:
+        """A network's score on the test images."""
+        return self._whole.score(model, self._whole.test)
+
+    def held_out(self, count: int) -> Split:
+        """The first test images, for a claim that compares what finished networks answer; nothing is made with them."""
+        return self._whole.test.first(count)
+
+    def ledger(self, subject: str) -> Ledger:
+        """What it took to make the reference, what the method returned, or a control."""
+        self.built(subject)
+        return self._ledgers[subject]
+
+    def account(self, subject: str) -> dict[str, float]:
+        """What it took and what it costs: the numbers that a control and the method are to have in common."""
+        stats = self._measured(subject, self.built(subject))
+        return {**self.ledger(subject).numbers(), "multiply_adds": stats.multiply_adds, "file_bytes": stats.file_bytes}
+
+    def trace(self, subject: str) -> list[str]:
+        """What was done to make it, an event a line, in order."""
+        network = self.built(subject)
+        return self._ledgers[subject].trace(network)
+
+    @torch.no_grad()
+    def answers(self, subject: str) -> Tensor:
+        """Its logits for a few validation images."""
+        model = self.built(subject)
+        with evaluating(model):
+            return self.task.logits(model(suited(model, self.task.validation.first(16).images)))
+
+    def built(self, subject: str) -> nn.Module:
+        """The network of "reference", "method" or "control_<name>"."""
+        if subject in ("reference", "method"):
+            return self.reference if subject == "reference" else self.compressed
+        return self.controlled(subject.removeprefix("control_"))
+
+    def _network(self, name: str, build: Callable[[nn.Module, Task], nn.Module], known: Known | None = None) -> nn.Module:
         if name not in self._networks:
-            like = copy.deepcopy(self.reference)
+            given = copy.deepcopy(self.reference)
             torch.manual_seed(self.task.seed)
-            with torch.enable_grad():  # the claim that asks first may run without
-                network = build(like)
+            with torch.enable_grad(), kept({"the given network": self.reference, **(known or {})}) as self._ledgers[name]:
+                network = build(given, watched(self.task))  # the claim that asks first may run without gradients
             if not isinstance(network, nn.Module):
-                verb = inspect.unwrap(getattr(self.method, "compress" if name == "method" else f"control_{name}"))
+                verb = inspect.unwrap(getattr(self.method, "compress" if name == "method" else name))
                 place = f"{verb.__code__.co_filename}:{verb.__code__.co_firstlineno}"
                 raise ReturnError(f"{place}: {verb.__name__} returned {type(network).__name__}, no network; return the one that ships")
             self._networks[name] = network.eval()
@@ -91,5 +136,5 @@ class Lab:
         if name not in self._stats:
             files = {verb: getattr(self.method, verb) for verb in ("pack", "unpack") if hasattr(self.method, verb)}
             reference = None if name == "reference" else self.reference
-            self._stats[name] = measured(model, self.task, reference, **(files if name == "method" else {}))
+            self._stats[name] = measured(model, self._whole, reference, **(files if name == "method" else {}))
         return self._stats[name]

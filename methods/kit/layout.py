@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from methods.kit.looks import unseen
+
 FEWEST = 8  # input channels; with fewer, oneDNN's gradient of a strided 1x1 kernel writes past its buffer (uxlfoundation/oneDNN#6035)
 
 
@@ -53,7 +55,7 @@ def memory_format(model: nn.Module, image: Tensor) -> torch.memory_format:
     if any(is_unsafe(layer.in_channels // layer.groups, layer.kernel_size, layer.stride) for layer in layers):
         return torch.contiguous_format
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), _Convolutions() as seen:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), unseen(), _Convolutions() as seen:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # what comes out depends on the weights' layout, too
             _unwatched(model).eval()(image.to(memory_format=torch.channels_last))
     except Exception:  # what a loss feeds the network may be something else: the layout is all that is decided here

@@ -19,6 +19,7 @@ from methods.kit import pack as packing
 from methods.kit import products
 from methods.kit.layers import refuse_reparametrized, unmasked
 from methods.kit.layout import evaluating, laid_out, suited
+from methods.kit.looks import unseen
 from methods.kit.task import Task
 
 
@@ -264,7 +265,7 @@ def multiply_adds(model: nn.Module, image: Tensor) -> float:
         nonlocal total
         total += work
 
-    with evaluating(model), torch.no_grad(), products.in_the_open(), products.Counting(add):
+    with evaluating(model), torch.no_grad(), unseen(), products.in_the_open(), products.Counting(add):
         model(suited(model, image))
     return total
 
@@ -287,6 +288,16 @@ def latency(model: nn.Module, reference: nn.Module, images: Tensor, pairs: int =
 
     At most so many, at least four: fewer where they agree. Each network runs in the layout that suits it.
     """
+    return statistics.median(mine / theirs for mine, theirs in paired(model, reference, images, pairs))
+
+
+def milliseconds(model: nn.Module, reference: nn.Module, images: Tensor) -> float:
+    """Time of `model` for a batch of images, one thread: the median of what `latency` compares."""
+    return 1000 * statistics.median(mine for mine, _ in paired(model, reference, images))
+
+
+def paired(model: nn.Module, reference: nn.Module, images: Tensor, pairs: int = 9) -> list[tuple[float, float]]:
+    """Seconds of both on the same images, in turn."""
 
     def seconds(network: nn.Module, images: Tensor) -> float:
         if images.is_cuda:
@@ -308,9 +319,10 @@ def latency(model: nn.Module, reference: nn.Module, images: Tensor, pairs: int =
         mine, others = mine.to(memory_format=ours), others.to(memory_format=theirs)
         for network, batch in ((model, mine), (reference, others)):
             network(batch)
-        ratios = list[float]()
-        while len(ratios) < pairs:
-            ratios.append(seconds(model, mine) / seconds(reference, others))
+        times = list[tuple[float, float]]()
+        while len(times) < pairs:
+            times.append((seconds(model, mine), seconds(reference, others)))
+            ratios = [one / other for one, other in times]
             if len(ratios) >= 4 and statistics.stdev(ratios) <= SURE * statistics.fmean(ratios) * len(ratios) ** 0.5:
                 break
-        return statistics.median(ratios)
+        return times

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from methods.kit.batches import BATCHES, CURE, DataError, find
 from methods.kit.layout import copied, evaluating, laid_out, suited
+from methods.kit.looks import handed_on, plain, unseen
 from methods.kit.progress import told
 
 MEAN = (0.4914, 0.4822, 0.4465)  # of CIFAR-10's training images, per colour
@@ -224,7 +225,7 @@ class Task:
         total = max(1, round(share * self.steps))
         for images, labels in islice(self.train.endless(self.batch, generator), total):
             if self.augmented:
-                images = augment(images, generator)
+                images = handed_on(augment(plain(images), generator), images)
             yield images.to(self.device).contiguous(), labels.to(self.device)
 
     def with_steps(self, steps: int) -> Task:
@@ -289,7 +290,7 @@ def classes_of(model: nn.Module, task: Task) -> int:
 
     Raises ValueError where it answers with less than a number for each class of each image.
     """
-    with evaluating(model):
+    with evaluating(model), unseen():
         shape = task.logits(model(suited(model, task.train.first(1).images))).shape
     if len(shape) < 2:
         last = [name for name, _ in model.named_modules()][-1]

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from types import ModuleType
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from methods.kit import ledger, nets
+from methods.kit.layout import copied
+from methods.kit.ledger import UNSEEN
 from methods.kit.task import Split, Task
-
-
-class _Untouchable:
-    def to(self, kind: torch.dtype) -> _Untouchable:
-        return self
-
-    def __len__(self) -> int:
-        raise AssertionError("looked at images that it may not look at: counted them")
-
-    def __getattr__(self, name: str) -> Any:
-        raise AssertionError(f"looked at images that it may not look at: {name}")
-
-
-UNTOUCHABLE = cast(Split, _Untouchable())  # images at which a look is an error
 
 
 def images_only(images: Tensor, labels: Tensor | None = None) -> Task:
     """A task of training images (N, C, H, W) alone, of one class unless `labels` (N,) say otherwise; a look at others is an error."""
     train = Split(images, torch.zeros(len(images)).long() if labels is None else labels)
-    return Task("toy", train, UNTOUCHABLE, UNTOUCHABLE, steps=1)
+    return Task("toy", train, UNSEEN, UNSEEN, steps=1)
+
+
+def odd_network(classes: int = 4) -> nn.Module:
+    """A small network (N, 3, 8, 8) -> (N, classes) with a residual block whose layers have uneven widths, its weights drawn by seed 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nets.conv_bn(3, 6), nets.Residual(6, 10, 2), nets.conv_bn(10, 7), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(7, classes)
+        ).eval()
+
+
+def odd_task(steps: int = 3, classes: int = 4) -> Task:
+    """A task (N, 3, 8, 8) whose three splits hold other images, of other numbers."""
+    chance = torch.Generator().manual_seed(0)
+    sizes = ((48, 0.0), (20, 1.0), (12, 2.0))
+    train, validation, test = (Split(torch.randn(n, 3, 8, 8, generator=chance) + mean, torch.arange(n) % classes) for n, mean in sizes)
+    return Task("toy", train, validation, test, steps=steps, batch=16)
+
+
+def trace(method: ModuleType, model: nn.Module, task: Task, config: Any) -> list[str]:
+    """What `compress` does to a network on a task, an event a line, in order; the same on every processor."""
+    with ledger.kept({"the given network": model}) as kept:
+        network = method.compress(copied(model), ledger.watched(task), config)
+    return kept.trace(network)

@@ -199,10 +199,12 @@ class Report:
     output: str = ""  # what the method wrote to the terminal
     layers: list[str] = field(default_factory=list)  # what became of them, in the first run
     notes: list[str] = field(default_factory=list)  # what else to say, such as that the record is stale
+    faults: list[str] = field(default_factory=list)  # why the controls are no fair comparison
+    traces: dict[str, list[str]] = field(default_factory=dict)  # what was done to each network, by subject, where that was asked for
 
     @property
     def good(self) -> bool:
-        return not self.problem and not any(v.surprising for v in self.verdicts)
+        return not self.problem and not self.faults and not any(v.surprising for v in self.verdicts)
 
     @property
     def compared(self) -> int:

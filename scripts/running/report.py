@@ -54,6 +54,11 @@ def print_report(out: Console, record: Record, report: Report) -> None:
         out.print(f"[yellow]note[/yellow]: more than what it was made from: {more}")
     for line in report.layers:
         out.print(f"[dim]{escape(line)}[/dim]")
+    for fault in report.faults:
+        out.print(f"[red]unfair[/red]: {escape(fault)}")
+    for subject, lines in report.traces.items():
+        out.print(f"[dim]{escape(subject)}:[/dim]")
+        out.print("".join(f"  {escape(line)}\n" for line in lines) or "  nothing is trained, run or scored\n", end="")
     for note in report.notes:
         out.print(f"[yellow]note[/yellow]: {escape(note)}")
 

@@ -25,7 +25,9 @@ from methods.kit.standin import COUNTS, standin
 from methods.kit.task import TEST, Task, cifar10
 from scripts.evidence import records
 from scripts.evidence.outcome import ENOUGH, TIME, Report, Verdict, blanks, known
-from scripts.running.stamp import Stamp
+from scripts.evidence.owed import owed
+from scripts.running import fairness
+from scripts.running.stamp import Stamp, processor
 
 PLAIN = (DataError, WeightsError, ReturnError, records.RecordError)  # their messages say what, where and the cure
 
@@ -137,6 +139,7 @@ def run(
     device: str = "cpu",
     record_rows: bool = False,
     resume: bool = False,
+    trace: bool = False,
     report: Report | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
@@ -144,7 +147,8 @@ def run(
 
     With `record_rows` every finished seed is written to the results file at once; with `resume` seeds that the file already has, from
     the same code and data, are read from it instead of run. Else a smoke claim that departs from its record is measured with two
-    more of the recorded seeds. Raises DataError, WeightsError, ReturnError and RecordError, whose messages name file and cure.
+    more of the recorded seeds. What of the controls is unfair makes the report bad, unless the method owes it. With `trace` the report
+    tells what was done to each network. Raises DataError, WeightsError, ReturnError and RecordError, whose messages name file and cure.
     """
     started = time.monotonic()
     upper = [tier for tier in tiers if tier != "exact"]
@@ -188,8 +192,16 @@ def run(
                 for v in judge(root, claims, name, claim, lab, seed):
                     blank[v.subject] = v
                     found += [] if v.error else [(v.subject, "value", v.value)]
+            found += fairness.ledgers(lab)
+            if tier == "smoke":
+                wrong, named = fairness.weighed(record.id, fairness.faults(root, lab), owed(root).get(record.id, set()))
+                report.faults = list(dict.fromkeys([*report.faults, *wrong]))
+                report.notes = list(dict.fromkeys([*report.notes, *named]))
+            if trace:
+                report.traces.update({subject: lab.trace(subject) for subject in ("reference", "method", *fairness.controls(method))})
             found.append((*TIME, time.monotonic() - began))
             if record_rows:
+                found += fairness.latencies(lab)
                 stamp.write([stamp.row(tier, *row, lab.task.name, lab.task.digest, seed) for row in found])
         for subject, quantity, value in found:
             if subject in blank:
@@ -264,12 +276,12 @@ def became(lab: Lab, doing: Callable[[str], None]) -> list[str]:
 
 
 def name_of(device: str) -> str:
-    return device if device == "cpu" else torch.cuda.get_device_name(device)
+    return processor() if device == "cpu" else torch.cuda.get_device_name(device)
 
 
 def measured(lab: Lab, method: ModuleType, doing: Callable[[str], None]) -> Iterator[tuple[str, str, float]]:
     """Reference, method and controls, as (subject, quantity, value)."""
-    controls = [name.removeprefix("control_") for name in vars(method) if name.startswith("control_")]
+    controls = [name.removeprefix("control_") for name in fairness.controls(method)]
     steps: list[tuple[str, Callable[[], Any]]] = [("reference", lambda: lab.before), ("method", lambda: lab.after)]
     steps += [(f"control_{name}", lambda name=name: lab.control(name)) for name in controls]  # type: ignore[misc]
     for subject, build in steps:

@@ -16,14 +16,14 @@ from scripts.evidence.definitions import Codes
 class Stamp:
     """Makes rows for one method's results file, and writes and reads them there."""
 
-    def __init__(self, root: Path, record: Record, device: str = "cpu", threads: int = 1) -> None:
-        """Raises `RecordError` where the method cannot be read."""
+    def __init__(self, root: Path, record: Record, device: str = "", threads: int = 1) -> None:
+        """A device without a name is this processor. Raises `RecordError` where the method cannot be read."""
         self.path = records.path_of(root, record.family, record.id)
         method = source.read(root, root / "methods" / record.family / f"{record.id}.py")
         if isinstance(method, Problem):
             raise records.RecordError(str(method))
         self.codes = Codes(root, method)
-        self.device, self.threads = device, threads
+        self.device, self.threads = device or processor(), threads
         self.commit = commit(root)
 
     def row(self, tier: str, subject: str, metric: str, value: float, data: str, digest: str, seed: int) -> records.Row:
@@ -48,6 +48,16 @@ class Stamp:
     def stale(self, row: records.Row) -> bool:
         """Whether the code that a row rests on has moved on since it was recorded."""
         return row.code != self.codes.of(row.tier, row.subject)
+
+
+def processor() -> str:
+    """The name of this computer's processor, as far as it says."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine() or "cpu"
 
 
 def commit(root: Path) -> str:

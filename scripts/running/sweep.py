@@ -78,4 +78,4 @@ def at_point(method: ModuleType, task: Task, point: Any, doing: Callable[[str], 
             yield subject, "steps", steps
         elif subject != "reference":
             network = lab.compressed if subject == "method" else lab.controlled(subject.removeprefix("control_"))
-            yield subject, "output_error", output_error(network, lab.reference, lab.task.test.images[:128].to(lab.task.device))
+            yield subject, "output_error", output_error(network, lab.reference, lab.held_out(128).images.to(lab.task.device))

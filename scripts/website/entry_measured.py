@@ -12,7 +12,7 @@ from scripts.evidence.outcome import Word, counted
 from scripts.evidence.records import ROUNDING, Row
 from scripts.evidence.source import Source
 from scripts.evidence.text import code, escape  # fmt: skip
-from scripts.website import entry_code
+from scripts.website import entry_code, entry_ledger
 from scripts.website.charts import charts
 from scripts.website.markup import figure, inside, raw_table, section
 from scripts.website.names import (
@@ -187,7 +187,7 @@ def numbers(facts: Facts, record: Record, source: Source | None, measured: Measu
         command = code(f"smallprint smoke {record.id} --record")
         return section(title, "numbers", told, f'<p class="sp-empty">Not measured yet: {command} writes the numbers that stand here.</p>')
     tables = (_condition(measured, condition, explained=not place) for place, condition in enumerate(measured.conditions))
-    return section(title, "numbers", told, _among(facts, record, measured), *tables)
+    return section(title, "numbers", told, _among(facts, record, measured), *tables, entry_ledger.table(measured, measured.conditions[0]))
 
 
 def _condition(measured: Measured, condition: Condition, *, explained: bool) -> str:

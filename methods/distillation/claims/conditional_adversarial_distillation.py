@@ -248,7 +248,7 @@ def claim_student_is_small(lab: Lab) -> float:
 def claim_closer_to_teacher(lab: Lab) -> float:
     """L1 distance of the student's logits from its teacher's on test images, over that of the student that learned alone."""
     networks = (lab.reference, lab.compressed, lab.controlled("alone"))
-    parts = [[model(x.to(lab.task.device)) for model in networks] for x, _ in lab.task.test.first(256).chunks()]
+    parts = [[model(x.to(lab.task.device)) for model in networks] for x, _ in lab.held_out(256).chunks()]
     teacher, taught, alone = (torch.cat(logits) for logits in zip(*parts, strict=True))
     return float(method.distance(taught, teacher) / method.distance(alone, teacher))
 
@@ -277,4 +277,4 @@ def claim_game_adds_to_distance(lab: Lab) -> float:
         s = network(x).float()
         return F.cross_entropy(s, y) + method.distance(s, t)
 
-    return lab.after.accuracy - task.score(fit(learner, task, loss, lr=config.lr), task.test)
+    return lab.after.accuracy - lab.score(fit(learner, task, loss, lr=config.lr))

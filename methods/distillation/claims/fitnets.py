@@ -269,7 +269,7 @@ def unpredicted(lab: Lab, model: nn.Module) -> float:
         y = method.up_to(network.eval(), name, x.to(lab.task.device)).double().cpu()
         return y.movedim(1, 3).flatten(0, 2)
 
-    part = (lab.task.train.first(128).images, lab.task.test.images[:128])
+    part = (lab.task.train.first(128).images, lab.held_out(128).images)
     (v, v_test), (u, u_test) = ([places(network, name, x) for x in part] for network, name in ((model, g), (lab.reference, h)))
     answer = torch.linalg.lstsq(v - v.mean(0), u - u.mean(0)).solution
     left = u_test - u.mean(0) - (v_test - v.mean(0)) @ answer

@@ -132,7 +132,7 @@ def claim_generalises_like_teacher(lab: Lab) -> float:
     """Soft loss to the teacher on test images, over that of the student that learned alone."""
     networks = (lab.reference, lab.compressed, lab.controlled("alone"))
     with torch.no_grad():
-        parts = [[model(x.to(lab.task.device)) for model in networks] for x, _ in lab.task.test.first(512).chunks()]
+        parts = [[model(x.to(lab.task.device)) for model in networks] for x, _ in lab.held_out(512).chunks()]
     teacher, taught, alone = (torch.cat(logits) for logits in zip(*parts, strict=True))
     return float(method.soft_loss(taught, teacher, lab.config.temperature) / method.soft_loss(alone, teacher, lab.config.temperature))
 

@@ -220,7 +220,7 @@ def claim_trains_everything(lab: Lab) -> float:
 
 def claim_starts_as_good(lab: Lab) -> float:
     grown = method.grow(copy.deepcopy(lab.reference), lab.task, lab.config)
-    return lab.task.score(grown, lab.task.test) - lab.before.accuracy
+    return lab.score(grown) - lab.before.accuracy
 
 
 def claim_beats_random_start(lab: Lab) -> float:
@@ -229,7 +229,7 @@ def claim_beats_random_start(lab: Lab) -> float:
 
 def claim_beats_random_pad(lab: Lab) -> float:
     """Cross-entropy on test images, over that of the padded network: in seconds it tells more than the accuracy does."""
-    networks, parts = (lab.compressed, lab.controlled("random_pad")), list(lab.task.test.first(512).chunks())
+    networks, parts = (lab.compressed, lab.controlled("random_pad")), list(lab.held_out(512).chunks())
     with torch.no_grad():
         method, pad = (sum(float(F.cross_entropy(m(x.to(lab.task.device)).cpu(), y, reduction="sum")) for x, y in parts) for m in networks)
     return method / pad

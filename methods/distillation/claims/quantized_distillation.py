@@ -271,7 +271,7 @@ def claim_learned_points_help(lab: Lab) -> float:
     def score(points_lr: float) -> float:
         torch.manual_seed(lab.task.seed)
         config = replace(lab.config, algorithm="points", points_lr=points_lr)
-        return lab.task.score(method.compress(copy.deepcopy(lab.reference), lab.task, config), lab.task.test)
+        return lab.score(method.compress(copy.deepcopy(lab.reference), lab.task, config))
 
     return score(lab.config.points_lr) - max(score(0.0), lab.control("afterwards").accuracy)
 

@@ -152,7 +152,7 @@ def claim_bits(lab: Lab) -> float:
 @torch.no_grad()
 def logit_error(lab: Lab, model: nn.Module) -> float:
     """Distance of the logits to those of the float network, relative to their size."""
-    images = lab.task.test.images[:256].to(lab.task.device)
+    images = lab.held_out(256).images.to(lab.task.device)
     wanted = lab.reference(images)
     return float((model(images) - wanted).norm() / wanted.norm())
 

@@ -171,7 +171,7 @@ def claim_gates_tell_inputs_apart(lab: Lab) -> float:
     for name, part in gates.items():
         part.gate.weight.zero_()
         part.gate.bias.copy_(torch.logit(means[name]))
-    return lab.task.score(lab.compressed, lab.task.test) - lab.task.score(fixed, lab.task.test)
+    return lab.score(lab.compressed) - lab.score(fixed)
 
 
 def claim_saves_multiply_adds(lab: Lab) -> float:
@@ -181,9 +181,7 @@ def claim_saves_multiply_adds(lab: Lab) -> float:
 def claim_training_restores(lab: Lab) -> float:
     """Share of the accuracy lost in the cut that training wins back."""
     layers = method.plan(lab.reference, lab.config)[0]
-    cut = lab.task.score(
-        replaced(lab.reference, {name: method.mixture(layer, lab.config) for name, layer in layers.items()}), lab.task.test
-    )
+    cut = lab.score(replaced(lab.reference, {name: method.mixture(layer, lab.config) for name, layer in layers.items()}))
     return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
 
 
@@ -197,7 +195,7 @@ def claim_beats_low_rank_from_scratch(lab: Lab) -> float:
     untrained, config = fresh(lab.reference), replace(method.SMOKE, rate=0.1)
     mixed = method.compress(copy.deepcopy(untrained), lab.task, config)
     single = method.control_low_rank(untrained, lab.task, config, mixed)
-    return lab.task.score(mixed, lab.task.test) - lab.task.score(single, lab.task.test)
+    return lab.score(mixed) - lab.score(single)
 
 
 def claim_beats_low_rank_in_minutes(lab: Lab) -> float:

@@ -346,7 +346,7 @@ def alone(lab: Lab, metric: str) -> Iterator[tuple[str, nn.Module]]:
 
 def claim_covariance_lowers_response_error(lab: Lab) -> float:
     """Output error of the first two layers on held-out images, each on its own, of that under the Frobenius norm: the geometric mean."""
-    images, ratio = lab.task.test.images[:64].to(lab.task.device), 1.0
+    images, ratio = lab.held_out(64).images.to(lab.task.device), 1.0
     wanted = responses(lab.reference, images, list(method.plan(lab.reference, lab.config)[0])[:2])
     for metric, power in (("covariance", 0.5), ("frobenius", -0.5)):
         for name, small in alone(lab, metric):
@@ -356,7 +356,7 @@ def claim_covariance_lowers_response_error(lab: Lab) -> float:
 
 def claim_metric_keeps_accuracy(lab: Lab, case: str) -> float:
     """Accuracy with one of the first two layers approximated and nothing tuned, less that under the Frobenius norm: the mean."""
-    ours, theirs = ([lab.task.score(net, lab.task.test) for _, net in alone(lab, metric)] for metric in (case, "frobenius"))
+    ours, theirs = ([lab.score(net) for _, net in alone(lab, metric)] for metric in (case, "frobenius"))
     return float(np.mean(ours) - np.mean(theirs))
 
 
@@ -367,7 +367,7 @@ def claim_saves_multiply_adds(lab: Lab) -> float:
 def claim_fine_tuning_helps(lab: Lab) -> float:
     """Share of the accuracy lost in the approximation of all layers that fine-tuning wins back."""
     parts = {name: untuned(lab, lab.config.metric, name) for name in method.plan(lab.reference, lab.config)[0]}
-    cut = lab.task.score(replaced(lab.reference, parts), lab.task.test)
+    cut = lab.score(replaced(lab.reference, parts))
     return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
 
 

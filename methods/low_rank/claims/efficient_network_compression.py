@@ -263,8 +263,8 @@ def uncut(lab: Lab) -> Case:
 @lru_cache(maxsize=4)
 def accuracy_at(lab: Lab, *ranks: tuple[str, int]) -> float:
     """On test images, before fine-tuning."""
-    model, task, pairs, _ = uncut(lab)
-    return task.score(method.cut(model, pairs, dict(ranks)), task.test)
+    model, _, pairs, _ = uncut(lab)
+    return lab.score(method.cut(model, pairs, dict(ranks)))
 
 
 def over_uniform(lab: Lab, ranks: method.Ranks) -> float:

@@ -193,7 +193,7 @@ def untrained(lab: Lab) -> dict[str, nn.Module]:
 @torch.no_grad()
 def logit_errors(lab: Lab) -> dict[str, float]:
     """Distance of the logits from the reference's on held-out images, before training."""
-    images = lab.task.test.images[:256].to(lab.task.device)
+    images = lab.held_out(256).images.to(lab.task.device)
     wanted = lab.reference(images)
     return {name: float((model.eval()(images) - wanted).norm()) for name, model in untrained(lab).items()}
 
@@ -221,19 +221,19 @@ def directions(model: Any, images: Tensor) -> float:
 
 def claim_less_degenerate(lab: Lab) -> float:
     """How many more directions of an image reach the features than through the truncated SVDs, after training."""
-    images = lab.task.test.images[:2].to(lab.task.device)
+    images = lab.held_out(2).images.to(lab.task.device)
     return directions(lab.compressed, images) / directions(lab.controlled("svd"), images)
 
 
 @lru_cache(maxsize=1)
 def accuracy_before(lab: Lab) -> float:
     """On test images, before training."""
-    return lab.task.score(untrained(lab)["responses"], lab.task.test)
+    return lab.score(untrained(lab)["responses"])
 
 
 def claim_beats_untrained_svd(lab: Lab) -> float:
     """Accuracy before training, over that of the truncated SVDs."""
-    return accuracy_before(lab) - lab.task.score(method.as_cheap(lab.reference, lab.task, lab.config, truncated_svd), lab.task.test)
+    return accuracy_before(lab) - lab.score(method.as_cheap(lab.reference, lab.task, lab.config, truncated_svd))
 
 
 def claim_training_repairs(lab: Lab) -> float:

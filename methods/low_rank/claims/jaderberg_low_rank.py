@@ -147,7 +147,7 @@ def claim_ignores_what_data_never_show(lab: Lab) -> float:
 def claim_data_beats_filter(lab: Lab) -> float:
     """Output error of the layers on held-out images, of that without the fit to data: the geometric mean over layers."""
     images, names = (
-        lab.task.test.images[:128].to(lab.task.device),
+        lab.held_out(128).images.to(lab.task.device),
         method.plan(lab.reference, method.SCHEMES[lab.config.scheme], lab.config.speedup)[0],
     )
     wanted, fitted, start = (responses(model, images, names) for model in (lab.reference, lab.compressed, lab.controlled("filter")))
@@ -164,7 +164,7 @@ def claim_makes_up_for_earlier_layers(lab: Lab) -> float:
         method.reconstruct(apart.get_submodule(name), lambda step: (x, y), lab.config, task.seed)
 
     run(lab.reference, task.train.first(lab.config.images).images.to(task.device), fit_apart, names)
-    images = task.test.images[:256].to(task.device)
+    images = lab.held_out(256).images.to(task.device)
     wanted = lab.reference(images)
     return float((lab.compressed(images) - wanted).norm() / (apart(images) - wanted).norm())
 
@@ -184,4 +184,4 @@ def claim_beats_truncated_svd(lab: Lab) -> float:
 def claim_keeps_accuracy(lab: Lab, case: str) -> float:
     """Accuracy lost at a speed-up."""
     small = method.compress(lab.reference, lab.task, replace(lab.config, speedup=float(case)))
-    return lab.before.accuracy - lab.task.score(small, lab.task.test)
+    return lab.before.accuracy - lab.score(small)

@@ -169,7 +169,7 @@ def claim_saves_multiply_adds(lab: Lab) -> float:
 
 def claim_fine_tuning_helps(lab: Lab) -> float:
     """Share of the accuracy lost in the decomposition that fine-tuning wins back."""
-    cut = lab.task.score(method.decomposed(lab.reference, method.plan(lab.reference)[0]), lab.task.test)
+    cut = lab.score(method.decomposed(lab.reference, method.plan(lab.reference)[0]))
     return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
 
 

@@ -253,14 +253,14 @@ def claim_fine_tuning_restores(lab: Lab) -> float:
     untuned = replaced(
         lab.reference, {name: method.chain(layer, method.cp(layer.weight, ranks[name], lab.config)) for name, layer in layers.items()}
     )
-    cut = lab.task.score(untuned, lab.task.test)
+    cut = lab.score(untuned)
     return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
 
 
 def claim_large_rates_destroy(lab: Lab) -> float:
     """Accuracy that a quarter of the steps at the rate of the controls take away again."""
     shaken = fit(copy.deepcopy(lab.compressed), lab.task, share=0.25, lr=method.BOLD)
-    return lab.after.accuracy - lab.task.score(shaken, lab.task.test)
+    return lab.after.accuracy - lab.score(shaken)
 
 
 def claim_beats_jaderberg(lab: Lab) -> float:
@@ -270,7 +270,7 @@ def claim_beats_jaderberg(lab: Lab) -> float:
 def claim_beats_greedy(lab: Lab) -> float:
     """The same ranks, fitted greedily; the same steps, at a rate that these factors bear and gain by."""
     net = method.one_after_another(lab.reference, method.plan(lab.reference, lab.config.speedup)[0], greedy, lab.task, method.BOLD)
-    return lab.after.accuracy - lab.task.score(net, lab.task.test)
+    return lab.after.accuracy - lab.score(net)
 
 
 def claim_second_layer_four_times_faster(lab: Lab) -> float:
@@ -280,4 +280,4 @@ def claim_second_layer_four_times_faster(lab: Lab) -> float:
     small = method.one_after_another(
         lab.reference, {name: rank}, lambda layer, r: method.chain(layer, method.cp(layer.weight, r, config)), lab.task, config.rate
     )
-    return lab.before.accuracy - lab.task.score(small, lab.task.test)
+    return lab.before.accuracy - lab.score(small)

@@ -194,12 +194,12 @@ def first_cut(lab: Lab, weakening: float) -> nn.Module:
 
 
 def claim_gentle_step_loses_less(lab: Lab) -> float:
-    return lab.task.score(first_cut(lab, lab.config.weakening), lab.task.test) - lab.task.score(first_cut(lab, 1.0), lab.task.test)
+    return lab.score(first_cut(lab, lab.config.weakening)) - lab.score(first_cut(lab, 1.0))
 
 
 def claim_compresses_further(lab: Lab) -> float:
     """Multiply-adds after all stages, of those at the ranks that VBMF asks for at first."""
-    return lab.after.multiply_adds / multiply_adds(first_cut(lab, 1.0), lab.task.test.images[:1].to(lab.task.device))
+    return lab.after.multiply_adds / multiply_adds(first_cut(lab, 1.0), lab.held_out(1).images.to(lab.task.device))
 
 
 def claim_beats_one_shot(lab: Lab) -> float:

@@ -246,7 +246,7 @@ def claim_knows_what_relu_sees(lab: Lab) -> float:
 @torch.no_grad()
 def claim_lower_error_than_linear(lab: Lab) -> float:
     """Error behind the ReLU on held-out images, of that of the linear solution: the geometric mean over layers."""
-    images, names = lab.task.test.images[:128].to(lab.task.device), method.renewed(lab.compressed, lab.reference)
+    images, names = lab.held_out(128).images.to(lab.task.device), method.renewed(lab.compressed, lab.reference)
     whole = quant.fold_batch_norm(lab.reference)[0]
     wanted, found, linear = (responses(network, images, names) for network in (whole, lab.compressed, lab.controlled("linear")))
     errors = [[float((some[name].relu() - wanted[name].relu()).norm()) for name in names] for some in (found, linear)]
@@ -256,7 +256,7 @@ def claim_lower_error_than_linear(lab: Lab) -> float:
 @torch.no_grad()
 def claim_makes_up_for_earlier_layers(lab: Lab) -> float:
     """Error of the logits on held-out images, of that of the symmetric reconstruction."""
-    images = lab.task.test.images[:128].to(lab.task.device)
+    images = lab.held_out(128).images.to(lab.task.device)
     wanted = lab.reference(images)
     return float((lab.compressed(images) - wanted).norm() / (lab.controlled("symmetric")(images) - wanted).norm())
 
@@ -276,7 +276,7 @@ def claim_columns_and_rows_help(lab: Lab) -> float:
 def claim_chosen_ranks_help(lab: Lab) -> float:
     """Accuracy with chosen ranks over that with one speed-up for all layers, both with square kernels as in Table 6."""
     uniform = method.rebuild(lab.reference, lab.task, replace(lab.config, spatial=0.0), rule=alike)
-    return lab.control("square").accuracy - lab.task.score(uniform, lab.task.test)
+    return lab.control("square").accuracy - lab.score(uniform)
 
 
 def claim_nonlinear_keeps_more_accuracy(lab: Lab) -> float:

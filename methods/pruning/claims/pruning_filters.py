@@ -148,7 +148,7 @@ def _only_cut(lab: Lab) -> nn.Module:
 
 def claim_smallest_hurt_least(lab: Lab) -> float:
     """Share of the layers that, cut alone and not trained, leave more accuracy than random filters do in the mean of three draws."""
-    model, image, test, better = lab.reference, lab.task.train.first(1).images.to(lab.task.device), lab.task.test.first(500), []
+    model, image, test, better = lab.reference, lab.task.train.first(1).images.to(lab.task.device), lab.held_out(500), []
     for name in free_channels(model, image)[0]:
         thin = method.thinned(model, image, {name: lab.config.cut})
         draws = [lab.task.score(method.pruned_at_random(model, lab.task, thin, seed), test) for seed in range(3)]
@@ -158,5 +158,5 @@ def claim_smallest_hurt_least(lab: Lab) -> float:
 
 def claim_retraining_regains(lab: Lab) -> float:
     """Share of the accuracy lost by the cut that the training wins back."""
-    cut = lab.task.score(_only_cut(lab), lab.task.test)
+    cut = lab.score(_only_cut(lab))
     return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)

@@ -72,7 +72,8 @@ MEASURED: dict[str, dict[str, Any]] = {
     ),
     "metric": string(
         "value for a claim; seconds for a run; killed, equivalent, died, planted or possible for a bite; else accuracy, parameters, "
-        "nonzeros, bits, multiply_adds, bit_operations, file_bytes, latency, output_error or steps"
+        "nonzeros, bits, multiply_adds, bit_operations, file_bytes, latency, output_error or steps; ledger_NAME is what it took to make "
+        "the network, milliseconds_N its time for N images"
     ),
     "value": maybe("number", "The number: shares between 0 and 1, latency over the reference's; nan and inf as words"),
     "data": string("Data: cifar10, cifar10-jpeg75, standin; none for claims that need none"),
