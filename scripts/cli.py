@@ -299,15 +299,17 @@ def bite(
     name: Name,
     data: Data = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, max=256, help="Faults side by side")] = CORES,
-    most: Annotated[int | None, typer.Option(min=1, help="Plant only so many, spread evenly over the file")] = None,
+    most: Annotated[int, typer.Option(min=1, help="Plant no more than so many, of each class as many")] = 150,
     exact: Annotated[bool, typer.Option("--exact", help="Exact claims only")] = False,
     record: Annotated[bool, typer.Option("--record", help="Write the score to catalog/measured")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run of the same code stopped")] = False,
 ) -> None:
-    """Plant faults in a method's source and list those that every exact and smoke claim survives.
+    """Plant faults in a method's source, as tired people make them, and list those that nothing notices.
 
-    A line that ends in "# equivalent: reason" says that a surviving fault there changes nothing. Faults that end their process or
-    take too long are counted apart. Exit code 1 when fewer than 90% of the others are killed.
+    Their classes: arithmetic, wiring (stages, networks, modes, splits, budgets), control (the same in a control), outcome (something
+    else is returned). A fault is noticed by an exact claim, by a smoke value that moves, or where ledger or guard refuse. What leaves
+    all networks bit for bit the same is equivalent; what ends its process or takes too long is counted apart.
+    Exit code 1 when fewer than 90% of the others of a class are noticed.
     """
     from scripts.evidence import records
     from scripts.running import bite as biting
@@ -332,27 +334,28 @@ def bite(
             stamp = Stamp(ROOT, entry)
             records.read(stamp.path)  # before the work: it must not be in vain
         with progress() as say:
-            outcomes, possible = biting.bite(
+            outcomes, every = biting.bite(
                 ROOT, entry, data=data, jobs=jobs, most=most, tiers=("exact",) if exact else ("exact", "smoke"), resume=resume, heard=heard
             )
     except (ValueError, OSError) as problem:
         raise refuse(str(problem)) from None
     except KeyboardInterrupt:
         raise Interrupted(f" after {done} of {planted or 'all'} faults; they are kept, go on with --resume") from None
-    score = biting.score(outcomes)
-    for outcome in outcomes:
-        if not outcome.killed_by:
-            mark = f"[dim]equivalent: {plain(outcome.equivalent)}[/dim]" if outcome.equivalent else "[red]survives[/red]"
+    scores = biting.scores(outcomes, every)
+    for kind in scores:
+        for outcome in (outcome for outcome in outcomes if outcome.fault.kind == kind and not outcome.killed_by):
+            mark = "[dim]changes nothing[/dim]" if outcome.equivalent else "[red]survives[/red]"
             mark = f"[yellow]{plain(outcome.died)}[/yellow]" if outcome.died else mark
-            out.print(f"{entry.program}:{outcome.fault.line}: {plain(outcome.fault.what)}: {mark}")
-    sample = f" (an even sample of {possible})" if score.planted < possible else ""
-    died = f", {score.died} ended their process" if score.died else ""
-    out.print(f"{id}: {score.killed} of {score.planted} faults{sample} killed, {score.equivalent} equivalent{died}: {score.share:.0%}")
+            out.print(f"{entry.program}:{outcome.fault.line}: {kind}: {plain(outcome.fault.what)}: {mark}")
+    for kind, score in scores.items():
+        sample = f" (drawn from {score.possible})" if score.planted < score.possible else ""
+        apart = f", {score.equivalent} change nothing" * bool(score.equivalent) + f", {score.died} ended their process" * bool(score.died)
+        out.print(f"{id}: {kind}: {score.killed} of {score.planted} faults{sample} noticed{apart}: {score.share:.0%}")
     if record and not exact:
         used = "standin" if data is None else "cifar10"
-        numbers = {**score._asdict(), "possible": possible}
+        numbers = {f"{kind}_{what}": value for kind, score in scores.items() for what, value in score._asdict().items()}
         stamp.write([stamp.row("bite", "bite", what, value, used, "", 0) for what, value in numbers.items()])
-    if score.share < 0.9:
+    if any(score.share < 0.9 for score in scores.values()):
         raise typer.Exit(1)
 
 

@@ -51,6 +51,7 @@ import os, signal, sys
 from pathlib import Path
 
 from methods.pruning import {id} as method
+{imports}
 
 
 def claim_first(lab):
@@ -93,7 +94,7 @@ def checkout(root: Path, methods: dict[str, dict[str, str]]) -> Path:
         shutil.copy(ROOT / name, root)
     (root / "methods/pruning/claims").mkdir(parents=True)
     (root / "catalog/pruning").mkdir(exist_ok=True)
-    blank = {"top": "", "compress": "", "returned": "model", "claim": "", "value": "0.0", "smoke": "", "level": "0.25"}
+    blank = {"top": "", "compress": "", "returned": "model", "claim": "", "value": "0.0", "smoke": "", "level": "0.25", "imports": ""}
     for id, parts in methods.items():
         for path, text in ((f"methods/pruning/{id}.py", METHOD), (f"methods/pruning/claims/{id}.py", CLAIMS)):
             (root / path).write_text(text.lstrip("\n").format(**{**blank, "id": id, **parts}))

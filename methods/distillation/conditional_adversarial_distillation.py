@@ -51,7 +51,7 @@ def reference(task: Task) -> nn.Module:
 def student(task: Task, config: Config, classes: int) -> nn.Module:
     """The small network, with dropout between the two convolutions of every residual block (Figure 2, left)."""
     network = hinton.student(task, hinton.Config(student=config.student), classes)
-    for block in network.children():  # equivalent: a Sequential's
+    for block in network.children():
         if isinstance(block, nets.Residual):
             block.first.append(nn.Dropout(config.dropout))
     return network
@@ -104,19 +104,19 @@ def distance(s: Tensor, t: Tensor) -> Tensor:
 
 def student_loss(judge: nn.Module, t: Tensor, s: Tensor, y: Tensor) -> Tensor:
     """L_S + L_L1 + L_GAN, without weights (Eq. 7)."""
-    return F.cross_entropy(s, y) + distance(s, t) + gan_loss(judge, t, s, y)  # equivalent: a distance is symmetric
+    return F.cross_entropy(s, y) + distance(s, t) + gan_loss(judge, t, s, y)
 
 
 def play(learner: nn.Module, teacher: nn.Module, judge: nn.Module, task: Task, config: Config) -> nn.Module:
     """Update the discriminator, then the student, on every batch (§3.3.3); the teacher is frozen. Logits are compared in float32."""
-    teacher.to(task.device).eval().requires_grad_(False)  # equivalent: on the CPU .to() moves nothing
-    params = list(judge.to(task.device).train().parameters())  # equivalent: on the CPU .to() moves nothing, and it starts in training mode
+    teacher.to(task.device).eval().requires_grad_(False)
+    params = list(judge.to(task.device).train().parameters())
     velocity, step = dict[Tensor, Tensor | None](), count(1)
 
     def loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         t, s = task.logits(ask(teacher, x)).float(), task.logits(network(x)).float()
         with torch.autocast(x.device.type, enabled=False):
-            gain = judge_gain(judge, t, s.detach(), y)  # equivalent: F is fixed anyway, as gradients are asked of D alone
+            gain = judge_gain(judge, t, s.detach(), y)
             for p, gradient in zip(params, torch.autograd.grad(-gain, params), strict=True):
                 p.grad = gradient
             descend(params, velocity, config.judge_lr * schedule(next(step), task.steps), weight_decay=5e-4)  # "the same scheduler", §4.1
@@ -127,9 +127,9 @@ def play(learner: nn.Module, teacher: nn.Module, judge: nn.Module, task: Task, c
 
 def distil(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
     """Train any student that has dropout with any teacher. Raises ValueError where the two cannot play."""
-    task.labels_needed("Adversarial distillation")  # equivalent: tests refuse by name
+    task.labels_needed("Adversarial distillation")
     classes, own = classes_of(teacher, task), classes_of(learner, task)
-    last = [name for name, layer in learner.named_modules() if hasattr(layer, "weight")][-1]  # equivalent: wording
+    last = [name for name, layer in learner.named_modules() if hasattr(layer, "weight")][-1]
     if own != classes:
         raise ValueError(f"student: {last} tells {own} classes apart, the teacher {classes}; logits are compared one by one (Eq. 6)")
     if not any(isinstance(layer, nn.Dropout | nn.Dropout2d) and layer.p for layer in learner.modules()):

@@ -104,7 +104,7 @@ def layers(model: nn.Module, image: Tensor) -> tuple[dict[str, Layer], int]:
             nonlocal latest
             if not isinstance(y, Tensor):  # of attention, for instance
                 return
-            kind = type(layer).__module__.rpartition(".")[2]  # equivalent: a layer knows its module, too
+            kind = type(layer).__module__.rpartition(".")[2]
             if kind == "activation":
                 acts.append(layer)
             if kind == "activation" or (kind == "pooling" and inputs[0] is latest):
@@ -117,7 +117,7 @@ def layers(model: nn.Module, image: Tensor) -> tuple[dict[str, Layer], int]:
     handles = [layer.register_forward_hook(watch(name)) for name, layer in model.named_modules()]
     model(image)
     for handle in handles:
-        handle.remove()  # equivalent: the network is a copy
+        handle.remove()
     return found, len(acts) + 1  # the last layer has no non-linearity
 
 
@@ -129,7 +129,7 @@ def passed_by(model: nn.Module, name: str, image: Tensor, logits: Logits) -> boo
         return y.detach()
 
     handle = model.get_submodule(name).register_forward_hook(shut)
-    return logits(model(image.detach().requires_grad_())).requires_grad  # equivalent: nobody else needs the image
+    return logits(model(image.detach().requires_grad_())).requires_grad
 
 
 def middle(model: nn.Module, image: Tensor, named: str = "", hint: Layer | None = None, logits: Logits = numbers) -> tuple[str, Layer]:
@@ -137,7 +137,7 @@ def middle(model: nn.Module, image: Tensor, named: str = "", hint: Layer | None 
 
     Raises ValueError with the reason against every layer that might have been it.
     """
-    probe = copy.deepcopy(model).cpu().eval().requires_grad_(False)  # equivalent: on the CPU .cpu() moves nothing
+    probe = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     found, depth = layers(probe, image)
     names = [name for name in found if named in ("", name)]
     reasons = {} if names else {named or type(model).__name__: "no maps behind a non-linearity module"}
@@ -160,14 +160,14 @@ def middle(model: nn.Module, image: Tensor, named: str = "", hint: Layer | None 
 
 def kernel(hint: Layer, guided: Layer) -> tuple[int, ...]:
     """k_i of N_g,i - k_i + 1 = N_h,i: what makes a convolution without padding answer with the hint's maps (§2.2)."""
-    return tuple(g - h + 1 for g, h in zip(guided.shape[1:], hint.shape[1:], strict=True))  # equivalent: any iterable
+    return tuple(g - h + 1 for g, h in zip(guided.shape[1:], hint.shape[1:], strict=True))
 
 
 def regressor(hint: Layer, guided: Layer) -> nn.Sequential:
     """r of Eq. 3, convolutional, with the hint layer's own non-linearity, from small random values (Algorithm 1, line 3)."""
     layer = nn.Conv2d(guided.shape[0], hint.shape[0], kernel(hint, guided))
     nn.init.uniform_(layer.weight, -0.005, 0.005)  # §A.1.2
-    nn.init.constant_(layer.bias, 0.1)  # equivalent: above zero
+    nn.init.constant_(layer.bias, 0.1)
     return nn.Sequential(layer, copy.deepcopy(hint.act))
 
 
@@ -183,15 +183,15 @@ def loss(z: Tensor, v: Tensor, y: Tensor, weight: float, temperature: float) -> 
 
 def follow_hints(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
     """min over W_Guided and W_r of L_HT (lines 1-5), without labels. Returns the regressor, which has done its work."""
-    image = task.train.first(1).images  # equivalent: one image or two
+    image = task.train.first(1).images
     h, hint = middle(teacher, image, config.hint, logits=task.logits)
     g, guided = middle(learner, image, config.guided, hint, task.logits)
     pair = nn.ModuleList([learner, regressor(hint, guided).to(image)])  # layers above the guided one get no gradient and do not move
     places = hint.shape[1:].numel()
 
     def error(m: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        u, r = up_to(teacher, h, x).float(), pair[1](up_to(learner, g, x)).float()  # equivalent: they are float32 in exact claims
-        return hint_loss(u, r)  # equivalent: symmetric
+        u, r = up_to(teacher, h, x).float(), pair[1](up_to(learner, g, x)).float()
+        return hint_loss(u, r)
 
     fit(pair, task, error, lr=config.hint_lr / places)
     return pair[1]
@@ -199,7 +199,7 @@ def follow_hints(learner: nn.Module, teacher: nn.Module, task: Task, config: Con
 
 def follow_outputs(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
     """min over the whole of W_S of L_KD (line 6), while lambda falls along a line (§2.4)."""
-    task.labels_needed("A FitNet")  # equivalent: tests refuse by name
+    task.labels_needed("A FitNet")
     weight = config.first
 
     def anneal(progress: float) -> None:
@@ -207,21 +207,21 @@ def follow_outputs(learner: nn.Module, teacher: nn.Module, task: Task, config: C
         weight = config.first + progress * (config.last - config.first)
 
     def error(m: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        z, v = task.logits(m(x)), task.logits(ask(teacher, x))  # equivalent: they are float32 in exact claims
+        z, v = task.logits(m(x)), task.logits(ask(teacher, x))
         return loss(z, v, y, weight, config.temperature)
 
     return fit(learner, task, error, lr=config.lr, after_step=anneal)
 
 
 def frozen(teacher: nn.Module, task: Task) -> nn.Module:
-    return teacher.to(task.device).eval().requires_grad_(False)  # equivalent: on the CPU .to() moves nothing
+    return teacher.to(task.device).eval().requires_grad_(False)
 
 
 def distil(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
     """Algorithm 1 for any student and teacher, whose middle layers are found or named in the config."""
     steps = round(config.hints * task.steps)
     frozen(teacher, task)
-    follow_hints(learner, teacher, replace(task, steps=steps, seed=task.seed + 1), config)  # equivalent: other batches
+    follow_hints(learner, teacher, replace(task, steps=steps, seed=task.seed + 1), config)
     return follow_outputs(learner, teacher, task.with_steps(task.steps - steps), config)
 
 

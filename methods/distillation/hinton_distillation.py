@@ -64,8 +64,8 @@ def loss(z: Tensor, v: Tensor, y: Tensor, config: Config) -> Tensor:
 
 def distil(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
     """Train any student for the task's budget with any teacher, which is frozen. Logits are compared in float32."""
-    task.labels_needed("Hinton's distillation")  # equivalent: tests refuse by name
-    teacher.to(task.device).eval().requires_grad_(False)  # equivalent: on the CPU .to() moves nothing
+    task.labels_needed("Hinton's distillation")
+    teacher.to(task.device).eval().requires_grad_(False)
     return fit(learner, task, lambda m, x, y: loss(task.logits(m(x)), task.logits(ask(teacher, x)), y, config), lr=config.lr)
 
 

@@ -81,19 +81,19 @@ def coupled(model: nn.Module, image: Tensor, name: str, g: Tensor) -> list[Chang
         if kind_of(target) is None:
             raise ValueError(f"its channels go through {names.get(target)}, a {type(target).__name__}")
         groups = getattr(target, "groups", 1)
-        if groups > 1 and not groups == target.in_channels == target.out_channels:  # equivalent: `wider` refuses, too
+        if groups > 1 and not groups == target.in_channels == target.out_channels:
             raise ValueError(f"its channels meet the groups of {names[target]}")
         at, channel = torch.tensor(sorted(zip(item.idxs, item.root_idxs, strict=True))).T
-        each = max(1, int((channel == 0).cumprod(0).sum()))  # equivalent: max is symmetric, and a tensor does as well
+        each = max(1, int((channel == 0).cumprod(0).sum()))
         order = torch.arange(n).repeat_interleave(each)  # several numbers a channel behind a flattening
-        if not torch.equal(channel, order.repeat(len(at) // len(order))):  # equivalent: so is equal
+        if not torch.equal(channel, order.repeat(len(at) // len(order))):
             raise ValueError(f"its channels are split on the way to {names[target]}")
         axis, source, end = int(item.dep.handler in READS), list[int](), 0
         for place in at.view(-1, n, each):  # one, or several in a concatenation
             source += [*range(end, int(place[0, 0])), *place[g].flatten().tolist()]
             end = int(place[-1, -1]) + 1
         changes.append((names[target], axis, torch.tensor([*source, *range(end, getattr(target, SIZES[kind_of(target)][axis]))])))
-    if not any(axis for _, axis, _ in changes):  # equivalent: `wider` refuses, too
+    if not any(axis for _, axis, _ in changes):
         raise ValueError("its channels are the network's output")
     return changes
 
@@ -103,9 +103,9 @@ def resize(layer: Any, axis: int, source: Tensor) -> None:
     copies = source.bincount()[source]  # |{x: g(x) = g(j)}|
     for key, old in [*layer.named_parameters(), *layer.named_buffers()]:
         if old.ndim > axis:  # no bias has inputs; the count of batches has no channels
-            new = old.index_select(axis, source.to(old.device))  # equivalent: on the CPU
+            new = old.index_select(axis, source.to(old.device))
             if axis:
-                new.transpose(axis, -1).div_(copies.to(new))  # equivalent: on the CPU
+                new.transpose(axis, -1).div_(copies.to(new))
             setattr(layer, key, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
     depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
     for size in ("in_channels", "out_channels", "groups") if depthwise else (SIZES[kind_of(layer)][axis],):
@@ -118,14 +118,14 @@ def wider(model: nn.Module, image: Tensor, changes: list[Change], new: New, logi
 
     Raises ValueError if the network would compute something else.
     """
-    grown, before, after = copy.deepcopy(model), logits(model.eval()(image)), None  # equivalent: tracing does it
+    grown, before, after = copy.deepcopy(model), logits(model.eval()(image)), None
     with suppress(RuntimeError, IndexError, ValueError):  # sizes may be written into the network's code
         for name, axis, source in changes:
             resize(grown.get_submodule(name), axis, source)
         copy.deepcopy(grown).train()(torch.cat([image, image]))  # what runs in training alone, a second head for instance
-        after = logits(grown.eval()(image))  # equivalent: tracing does it
-    enough = 1e-3 * float(before.abs().max())  # equivalent: any small number
-    if after is None or after.shape != before.shape or not torch.allclose(after, before, 0, enough):  # equivalent: allclose is symmetric
+        after = logits(grown.eval()(image))
+    enough = 1e-3 * float(before.abs().max())
+    if after is None or after.shape != before.shape or not torch.allclose(after, before, 0, enough):
         raise ValueError("with copies of its channels the network would compute something else")
     for name, axis, source in changes:
         new(grown.get_submodule(name), axis, source)
@@ -145,7 +145,7 @@ def widened(model: nn.Module, image: Tensor, factor: float, chance: torch.Genera
                 model = wider(model, image, changes, new, logits)
                 done |= {changed for changed, axis, _ in changes if not axis}
             except ValueError as reason:
-                kept[name] = str(reason)  # equivalent: wording
+                kept[name] = str(reason)
     name_the_kept("Net2WiderNet needs a layer whose channels can be copied", done, kept)
     return model
 
@@ -184,7 +184,7 @@ def identity(v: Tensor, kernel: int, norm: bool) -> list[nn.Module]:
         layer.bias.zero_()
         return [layer]
     after: Any = (nn.BatchNorm1d if flat else nn.BatchNorm2d)(n).to(v)
-    variance, mean = torch.var_mean(v.double().transpose(0, 1).flatten(1), 1, correction=0)  # equivalent: precision
+    variance, mean = torch.var_mean(v.double().transpose(0, 1).flatten(1), 1, correction=0)
     after.running_mean.copy_(mean)
     after.running_var.copy_(variance)
     after.bias.copy_(mean)
@@ -211,13 +211,13 @@ def repeated(source: Tensor) -> Tensor:
 def noisy(layer: Any, axis: int, source: Tensor, share: float, chance: torch.Generator) -> None:
     """A little noise on the incoming weights of all copies but the first, which tells them apart, §2.3."""
     if not axis and layer.weight is not None and layer.weight.ndim > 1:
-        random, again = torch.randn(layer.weight.shape, generator=chance).to(layer.weight), repeated(source)  # equivalent: on the CPU
+        random, again = torch.randn(layer.weight.shape, generator=chance).to(layer.weight), repeated(source)
         layer.weight[again] += share * layer.weight.std() * random[again]
 
 
 def grow(model: nn.Module, task: Task, config: Config, new: New | None = None) -> nn.Module:
     """Wider, then deeper; still the same function, but for the noise."""
-    model, chance = model.to(task.device), torch.Generator().manual_seed(task.seed)  # equivalent: on the CPU, another seed
+    model, chance = model.to(task.device), torch.Generator().manual_seed(task.seed)
     images = torch.cat([x for x, _ in islice(task.batches(), config.batches)])
     if config.widen > 1:
         model = widened(model, images[:1], config.widen, chance, new or partial(noisy, share=config.noise, chance=chance), task.logits)

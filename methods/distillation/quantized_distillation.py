@@ -133,7 +133,7 @@ def loss(z: Tensor, v: Tensor, y: Tensor, config: Config) -> Tensor:
 
 def teaching(teacher: nn.Module, task: Task, config: Config) -> Criterion:
     """The loss of a student's logits on images with labels. The teacher is frozen; logits are compared in no less than float32."""
-    task.labels_needed("Quantized distillation")  # equivalent: tests refuse by name
+    task.labels_needed("Quantized distillation")
     teacher.to(task.device).eval().requires_grad_(False)
     return lambda z, x, y: loss(task.logits(z), task.logits(ask(teacher, x)), y, config)
 
@@ -189,7 +189,7 @@ def differentiable(learner: nn.Module, task: Task, config: Config, criterion: Cr
 
 def learned(learner: nn.Module, points: dict[str, nn.Parameter], task: Task, config: Config, criterion: Criterion) -> nn.Module:
     """Gradient descent on the points alone, kept in order."""
-    learner.requires_grad_(False)  # equivalent: spares gradients that nothing follows
+    learner.requires_grad_(False)
 
     def step(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         at = {f"{name}.weight": on_points(model.get_submodule(name).weight, p, config.bucket) for name, p in points.items()}

@@ -127,7 +127,7 @@ def agreed(learner: nn.Module, teacher: nn.Module, task: Task) -> None:
 
 def distil(learner: nn.Module, teacher: nn.Module, task: Task, config: Config) -> nn.Module:
     """Train any detector for the task's budget with any teacher, which is frozen. All losses are computed in float32."""
-    teacher.to(task.device).eval().requires_grad_(False)  # equivalent: on the CPU .to() moves nothing
+    teacher.to(task.device).eval().requires_grad_(False)
     agreed(learner, teacher, task)
     return fit(learner, task, lambda m, x, y: loss(task.logits(m(x)), task.logits(ask(teacher, x)), y, config), lr=config.lr)
 

@@ -38,7 +38,7 @@ class Config:
 
 def parameters_of(low: float, high: float) -> tuple[float, int]:
     """Scale and zero point of a range, which is widened to contain zero (doc/quantization_example.cc, ChooseQuantizationParams)."""
-    low, high = min(low, 0.0), max(high, 0.0)  # equivalent: both are symmetric
+    low, high = min(low, 0.0), max(high, 0.0)
     scale = (high - low) / 255 or 1.0
     return scale, math.floor(-low / scale + 0.5)
 
@@ -55,7 +55,7 @@ def multiply(lhs: Tensor, rhs: Tensor, lhs_zero: int, rhs_zero: int) -> Tensor:
     """
     left, right = lhs.int(), rhs.int()
     columns, rows = right.sum(-2, keepdim=True, dtype=torch.int32), left.sum(-1, keepdim=True, dtype=torch.int32)
-    inner = (left.double() @ right.double()).int() if left.is_cuda else left @ right  # equivalent: CUDA has no product of int32
+    inner = (left.double() @ right.double()).int() if left.is_cuda else left @ right
     return inner - lhs_zero * columns - rhs_zero * rows + lhs_zero * rhs_zero * lhs.shape[-1]
 
 
@@ -68,14 +68,14 @@ def fixed_point(real: float) -> tuple[int, int]:
 
 def doubling_high_multiply(a: Tensor, b: int) -> Tensor:
     """SaturatingRoundingDoublingHighMul: 2 a b / 2^32 to the nearest, ties up; the one overflow saturates."""
-    return ((a.long() * b + 2**30) >> 31).clamp(max=HIGHEST).int()  # equivalent: wider integers hold the same numbers
+    return ((a.long() * b + 2**30) >> 31).clamp(max=HIGHEST).int()
 
 
 def rounding_shift(x: Tensor, exponent: int) -> Tensor:
     """RoundingDivideByPOT: x / 2^exponent to the nearest, ties away from zero."""
-    x, exponent = x.long(), min(exponent, 62)  # equivalent: min is symmetric
+    x, exponent = x.long(), min(exponent, 62)
     mask = (1 << exponent) - 1
-    return ((x >> exponent) + ((x & mask) > (mask >> 1) + (x < 0).long())).int()  # equivalent: wider integers
+    return ((x >> exponent) + ((x & mask) > (mask >> 1) + (x < 0).long())).int()
 
 
 def requantize(sums: Tensor, m0: int, shift: int) -> Tensor:
@@ -94,7 +94,7 @@ class Integer(nn.Module):
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, ranges: list[float]) -> None:
         super().__init__()
-        conv = layer if isinstance(layer, nn.Conv2d) else nn.Conv2d(1, 1, 1, device="meta")  # equivalent: channels are not read
+        conv = layer if isinstance(layer, nn.Conv2d) else nn.Conv2d(1, 1, 1, device="meta")
         real = layer.weight.detach()
         (scale_in, zero_in), (scale_out, zero_out) = parameters_of(*ranges[:2]), parameters_of(*ranges[2:])
         bias = (real.new_zeros(len(real)) if layer.bias is None else layer.bias.detach()).double()
@@ -128,7 +128,7 @@ class Integer(nn.Module):
         """Quantize, multiply, add the bias, requantize, add the zero point, saturate; then back to floats."""
         (scale_in, scale_out), (zero_in, zero_out, m0, shift) = self.scales.tolist(), self.integers.tolist()
         zero, image = int(self.weight_zero), quantize(x, scale_in, zero_in)
-        columns = self.columns(F.pad(image, self.pads, value=zero_in).int().contiguous())  # equivalent: `multiply` makes integers
+        columns = self.columns(F.pad(image, self.pads, value=zero_in).int().contiguous())
         lhs = self.weight.reshape(self.groups, len(self.weight) // self.groups, -1)
         rhs = columns.reshape(len(image), self.groups, lhs.shape[-1], -1)
         sums = multiply(lhs, rhs, zero, zero_in).flatten(1, 2) + self.bias[:, None]
@@ -142,7 +142,7 @@ def suited(model: nn.Module, **given: Any) -> tuple[list[str], dict[str, str]]:
     def why_not(layer: nn.Conv2d | nn.Linear, first: bool) -> str:
         if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
             return f"pads with {layer.padding_mode}, not with zeros"
-        products = layer.weight[0].numel()  # equivalent: all outputs have as many
+        products = layer.weight[0].numel()
         return f"sums of {products} products overflow 32 bits" if products >= HIGHEST // 255**2 else ""
 
     names, kept = replaceable(model, why_not, (nn.Conv2d, nn.Linear), grouped=True, **given)
@@ -155,7 +155,7 @@ def observe(model: nn.Module, names: list[str], images: list[Tensor]) -> dict[st
 
     def note(name: str, layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], result: Tensor) -> None:
         now = [float(v) for t in (*given, *named.values(), result) for v in t.aminmax()]
-        seen[name] = [f(a, b) for f, a, b in zip((min, max, min, max), seen.get(name, now), now, strict=True)]  # equivalent: symmetric
+        seen[name] = [f(a, b) for f, a, b in zip((min, max, min, max), seen.get(name, now), now, strict=True)]
 
     handles = [model.get_submodule(name).register_forward_hook(partial(note, name), with_kwargs=True) for name in names]
     with torch.no_grad():

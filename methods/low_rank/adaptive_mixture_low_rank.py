@@ -77,7 +77,7 @@ def mixture(layer: Layer, config: Config) -> Mixture:
     count = config.components
     v, u = truncated_svd(layer, count * width(layer, config))
     dealt = torch.arange(v.weight.shape[0]).view(-1, count).T.flatten()  # of 0 1 2 3 4 5, for two blocks: 0 2 4, 1 3 5
-    made = Mixture(v, u, count, min(config.summary, layer.weight.shape[1])).to(layer.weight)  # equivalent: min is symmetric
+    made = Mixture(v, u, count, min(config.summary, layer.weight.shape[1])).to(layer.weight)
     with torch.no_grad():
         v.weight.copy_(v.weight[dealt])
         u.weight.copy_(2 * u.weight[:, dealt])  # sigmoid(0) = 1/2

@@ -98,7 +98,7 @@ def covariance(layer: nn.Conv2d, model: nn.Module, task: Task, config: Config) -
 
 def mahalanobis(layer: nn.Conv2d, model: nn.Module, task: Task, config: Config) -> Metric:
     """alpha_p^2 = sum_n,l d_nl(p)^2: gradients towards the h wrong labels that the network thinks most likely (§3.1)."""
-    task.labels_needed("The Mahalanobis metric")  # equivalent: tests refuse by name
+    task.labels_needed("The Mahalanobis metric")
     split, squares = task.train.first(config.images), torch.zeros_like(layer.weight)
     for image, label in zip(split.images.to(task.device), split.labels.to(task.device), strict=True):
         logits = task.logits(model.eval()(image[None]))
@@ -112,7 +112,7 @@ def roots(patch: Tensor, channels: int) -> list[Tensor]:
     split, found = patch.unflatten(-1, (channels, -1)).unflatten(-3, (channels, -1)), list[Tensor]()
     for part in (torch.einsum("...cpdp->...cd", split), torch.einsum("...cpcq->...pq", split)):
         values, vectors = torch.linalg.eigh(part)
-        values = values.clamp(min=1e-6)[..., None, :]  # equivalent: any little, so that there is an inverse
+        values = values.clamp(min=1e-6)[..., None, :]
         found += [vectors * values**power @ vectors.mT for power in (0.5, -0.5)]
     return found
 
@@ -125,17 +125,17 @@ def lines(rows: Tensor) -> Tensor:
 def clustered(rows: Tensor, most: int) -> Tensor:
     """K-means with clusters of equal size and the distance from a cluster's line (§3.4): indices (count, N / count)."""
     count = max(k for k in range(1, min(len(rows), most) + 1) if len(rows) % k == 0)
-    values, vectors = torch.linalg.eigh((rows @ rows.T).cpu())  # equivalent: on a CPU
+    values, vectors = torch.linalg.eigh((rows @ rows.T).cpu())
     rows = vectors * values.clamp(min=0).sqrt()  # as few columns as rows, the same distances
-    chance, found = torch.Generator().manual_seed(0), list[tuple[float, Tensor]]()  # equivalent: other starts
-    for _ in range(4):  # equivalent: more starts
+    chance, found = torch.Generator().manual_seed(0), list[tuple[float, Tensor]]()
+    for _ in range(4):
         members = torch.randperm(len(rows), generator=chance)[:count, None]
-        for _ in range(50):  # equivalent: most stand still long before
+        for _ in range(50):
             along = (rows @ lines(rows[members]).T).square()  # squared norm less squared distance
             seats = linear_sum_assignment(along.repeat_interleave(len(rows) // count, 1), maximize=True)[1]
             cluster = torch.from_numpy(seats) // (len(rows) // count)
             before, members = members, cluster.argsort(stable=True).view(count, -1)
-            if torch.equal(before, members):  # equivalent: symmetric
+            if torch.equal(before, members):
                 break
         found.append((float(along.T.gather(1, members).sum()), members))
     return max(found, key=lambda pair: pair[0])[1]
@@ -157,7 +157,7 @@ def restored(chain: nn.Sequential, order: Tensor) -> nn.Sequential:
     last: Any = chain[-1]
     if last.bias is not None:
         last.bias.data = last.bias.data[order]
-    return chain.append(Order(order.argsort())).to(last.weight.device)  # equivalent: there already on a CPU
+    return chain.append(Order(order.argsort())).to(last.weight.device)
 
 
 def monochromatic(layer: nn.Conv2d, metric: Metric, config: Config) -> nn.Sequential:
@@ -165,7 +165,7 @@ def monochromatic(layer: nn.Conv2d, metric: Metric, config: Config) -> nn.Sequen
     (outputs, inputs), (patch, output) = layer.weight.shape[:2], metric
     channel, back, place, undo = roots(patch, inputs)
     seen = channel @ (layer.weight.detach().flatten(2) * output[:, None, None]) @ place
-    u, s, v = torch.linalg.svd(seen, full_matrices=False)  # equivalent: the first triple is the same
+    u, s, v = torch.linalg.svd(seen, full_matrices=False)
     members = clustered(u[:, :, 0], config.colours)
     colours, order = lines(u[members, :, 0]), members.flatten()
     sign = torch.einsum("kmc,kc->km", u[members, :, 0], colours).sign().flatten()
@@ -253,7 +253,7 @@ def plan(model: nn.Module, config: Config, **given: Any) -> tuple[dict[str, Any]
 
     def why_not(layer: nn.Conv2d, first: bool) -> str:
         blank = copy.deepcopy(layer)
-        nn.init.zeros_(blank.weight)  # equivalent: the cost is one of shapes, and zeros are quickly clustered
+        nn.init.zeros_(blank.weight)
         chain = (monochromatic if first else biclustered)(blank, frobenius(blank), config)
         return "" if work(chain) < layer.weight.numel() else "would cost as much in clusters"
 
@@ -264,9 +264,9 @@ def cascade(model: nn.Module, task: Task, config: Config, approximate: Callable[
     """From the bottom up: approximate a layer, fix all that runs up to it, statistics too, and tune what runs after it (§3.5, §4)."""
     layers, kept = plan(model, config, **within(task))
     parts, ran = [name for name, part in model.named_modules() if list(part.parameters(recurse=False))], list[str]()
-    run(model, task.train.first(1).images.to(task.device), lambda name, x, y: ran.append(name), parts)  # equivalent: on a CPU
+    run(model, task.train.first(1).images.to(task.device), lambda name, x, y: ran.append(name), parts)
     names = [name for name in ran if name in layers]
-    name_the_kept("biclustering needs a convolution of many channels", names, kept)  # equivalent: tests refuse by name
+    name_the_kept("biclustering needs a convolution of many channels", names, kept)
     done = list[nn.Module]()
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -274,9 +274,9 @@ def cascade(model: nn.Module, task: Task, config: Config, approximate: Callable[
             part.eval()
         return task.loss_of(model, x, y)
 
-    model.requires_grad_(True)  # equivalent: unless someone has frozen it
+    model.requires_grad_(True)
     for place, name in enumerate(names):
-        turn = replace(task, seed=task.seed + 1000 * place)  # equivalent: other batches each time
+        turn = replace(task, seed=task.seed + 1000 * place)
         model = replaced(model, {name: approximate(model, name)})
         done = [model.get_submodule(part) for part in ran[: ran.index(name) + 1]]
         for part in done:

@@ -64,7 +64,7 @@ def reference(task: Task) -> nn.Module:
 
 def spectrum(pair: Any) -> Array:
     """The singular values: columns and rows hold their roots."""
-    values: Array = pair[0].weight.detach().double().square().flatten(1).sum(1).cpu().numpy()  # equivalent: float64 on the CPU already
+    values: Array = pair[0].weight.detach().double().square().flatten(1).sum(1).cpu().numpy()
     return values
 
 
@@ -74,7 +74,7 @@ def split(model: nn.Module, **given: Any) -> tuple[Pairs, dict[str, str]]:
     pairs = {}
     for name, layer in layers.items():
         # r_max = I O D / (I + O), where both factors cost what the layer does (supplement §3)
-        pair = scheme2(layer, max(1, round(layer.weight.numel() / work(layer, scheme2))))  # equivalent: max is symmetric
+        pair = scheme2(layer, max(1, round(layer.weight.numel() / work(layer, scheme2))))
         values = spectrum(pair)
         if len(values) > 1 and values[1] > 1e-6 * values[0]:
             pairs[name] = pair
@@ -87,8 +87,8 @@ def cut(model: nn.Module, pairs: Pairs, ranks: Ranks) -> nn.Module:
     """A copy of the network with the named layers' first columns and rows only, filters of one, channels of the other (supplement §2)."""
     small: dict[str, Any] = {name: copy.deepcopy(pairs[name]) for name in ranks}
     for (columns, rows), rank in zip(small.values(), ranks.values(), strict=True):
-        columns.weight = nn.Parameter(columns.weight[:rank].clone())  # equivalent: without, the rest stays in memory
-        rows.weight = nn.Parameter(rows.weight[:, :rank].clone())  # equivalent: so, too
+        columns.weight = nn.Parameter(columns.weight[:rank].clone())
+        rows.weight = nn.Parameter(rows.weight[:, :rank].clone())
         columns.out_channels = rows.in_channels = rank
     return replaced(model, small)
 
@@ -108,7 +108,7 @@ def linear_cost(model: nn.Module, pairs: Pairs, image: torch.Tensor) -> Cost:
     """As executed: strides, borders and repeated use included. c_l is what a second rank adds where each layer has one."""
 
     def done(ranks: Ranks) -> int:
-        return int(multiply_adds(cut(model, pairs, ranks), image))  # equivalent: a whole number already
+        return int(multiply_adds(cut(model, pairs, ranks), image))
 
     ones = dict.fromkeys(pairs, 1)
     least = done(ones)
@@ -118,7 +118,7 @@ def linear_cost(model: nn.Module, pairs: Pairs, image: torch.Tensor) -> Cost:
 
 def at_share(pairs: Pairs, share: float) -> Ranks:
     """The same share of every layer's largest rank."""
-    return {name: max(1, round(share * pair[0].out_channels)) for name, pair in pairs.items()}  # equivalent: max is symmetric
+    return {name: max(1, round(share * pair[0].out_channels)) for name, pair in pairs.items()}
 
 
 def with_few(task: Task, config: Config) -> Task:
@@ -139,9 +139,9 @@ def measured(model: nn.Module, pairs: Pairs, task: Task, config: Config) -> Curv
     curves = {}
     for name, pair in pairs.items():
         full = pair[0].out_channels
-        tried = sorted({max(1, round(share * full)) for share in config.profile} - {full})  # equivalent: max is symmetric
+        tried = sorted({max(1, round(share * full)) for share in config.profile} - {full})
         seen = [task.score(cut(model, pairs, {name: rank}), task.validation) / whole for rank in tried]
-        heights = np.minimum(np.maximum.accumulate([0.0, *seen, 1.0]), 1.0)  # equivalent: the last may be more, and min is symmetric
+        heights = np.minimum(np.maximum.accumulate([0.0, *seen, 1.0]), 1.0)
         curves[name] = pchip_interpolate([0, *tried, full], heights, np.arange(full + 1))
     return curves
 
@@ -153,7 +153,7 @@ def equal_accuracy(curves: Curves, least: Ranks, cost: Cost, goal: float) -> Ran
     """
 
     def ranks(a: float) -> Ranks:
-        return {name: max(least[name], int(np.searchsorted(curve, a))) for name, curve in curves.items()}  # equivalent: a symmetric max
+        return {name: max(least[name], int(np.searchsorted(curve, a))) for name, curve in curves.items()}
 
     values = np.unique(np.concatenate(list(curves.values())))
     above = bisect_left(values, goal, key=lambda a: cost.of(ranks(a)))
@@ -163,9 +163,9 @@ def equal_accuracy(curves: Curves, least: Ranks, cost: Cost, goal: float) -> Ran
 def undominated(spent: Array, p: Array, m: Array, best: int) -> Array:
     """Where fewer than `best` others of the same cost are as good in both metrics: the first Pareto fronts, so many."""
     left, fronts = np.lexsort((-m, -p, spent)), []  # equivalent for -m: of equals in p more are kept
-    level = m + 2 * np.unique(spent, return_inverse=True)[1]  # equivalent: higher floors; m <= 1, so that each cost has its own
+    level = m + 2 * np.unique(spent, return_inverse=True)[1]
     for _ in range(best):
-        highest = np.maximum.accumulate(np.append(-1.0, level[left]))  # equivalent: below every level
+        highest = np.maximum.accumulate(np.append(-1.0, level[left]))
         front = level[left] > highest[:-1]  # equivalent to [:1]: all are kept
         fronts.append(left[front])
         left = left[~front]
@@ -179,16 +179,16 @@ def best_in_box(y_p: Curves, y_m: Curves, low: Ranks, high: Ranks, cost: Cost, c
     cost, one that is worse in both products stays worse whatever the other layers do.
     """
     goal, room = config.budget * cost.original, cost.of(high) - cost.of(low)  # room: what later layers may add
-    spent, ranks, p, m = np.array([cost.of(low)]), np.zeros((1, 0), int), np.ones(1), np.ones(1)  # equivalent: twice the same
+    spent, ranks, p, m = np.array([cost.of(low)]), np.zeros((1, 0), int), np.ones(1), np.ones(1)
     for name, c in cost.each.items():
-        step = max(1, round(config.step * (len(y_p[name]) - 1)))  # equivalent: one rank of many changes no step
+        step = max(1, round(config.step * (len(y_p[name]) - 1)))
         grid = np.arange(low[name], high[name] + 1, step)
         ranks = np.hstack([ranks.repeat(len(grid), axis=0), np.tile(grid, len(ranks))[:, None]])
         p, m = np.outer(p, y_p[name][grid]).ravel(), np.outer(m, y_m[name][grid]).ravel()
         spent = np.add.outer(spent, c * (grid - low[name])).ravel()  # with later layers at their lowest
         room -= c * (high[name] - low[name])
         able = np.flatnonzero((spent <= goal * (1 + config.margin)) & (spent + room >= goal * (1 - config.margin)))
-        kept = able[undominated(spent[able], p[able], m[able], config.best)]  # equivalent: prunes less
+        kept = able[undominated(spent[able], p[able], m[able], config.best)]
         spent, ranks, p, m = spent[kept], ranks[kept], p[kept], m[kept]
     order = np.argsort(-(p * spent / cost.original + m), kind="stable")[: config.best]
     return [dict(zip(cost.each, map(int, row), strict=True)) for row in ranks[order]]
@@ -196,7 +196,7 @@ def best_in_box(y_p: Curves, y_m: Curves, low: Ranks, high: Ranks, cost: Cost, c
 
 def rank_sets(model: nn.Module, pairs: Pairs, task: Task, config: Config) -> list[Ranks]:
     """ENC-Map's one set of ranks where the space is 0, else the best in the box from ENC-Map at C_t - delta_s to C_t + delta_s."""
-    cost = linear_cost(model, pairs, task.train.first(1).images.to(task.device))  # equivalent: twice the cost of two images
+    cost = linear_cost(model, pairs, task.train.first(1).images.to(task.device))
     y_p = {name: energy(pair) for name, pair in pairs.items()}
     least = at_share(pairs, min(config.profile))
     if (lowest := cost.of(least) / cost.original) > config.budget:

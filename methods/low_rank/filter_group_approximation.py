@@ -61,12 +61,12 @@ def reference(task: Task) -> nn.Module:
 
 def in_groups(layer: nn.Conv2d, groups: int) -> Tensor:
     """W = [W_1 ... W_g], each for c/g input channels: (g, n, c/g k^2)."""
-    return layer.weight.double().unflatten(1, (groups, -1)).transpose(0, 1).flatten(2)  # equivalent: transposing is symmetric
+    return layer.weight.double().unflatten(1, (groups, -1)).transpose(0, 1).flatten(2)
 
 
 def maps_of(layer: nn.Conv2d, groups: int) -> int:
     """c/g maps for every group, as many as it has channels."""
-    return min(layer.in_channels // groups, layer.out_channels)  # equivalent: symmetric
+    return min(layer.in_channels // groups, layer.out_channels)
 
 
 def moments(layer: nn.Conv2d, groups: int, fed: Iterable[tuple[Tensor, Tensor]]) -> Moments:
@@ -75,7 +75,7 @@ def moments(layer: nn.Conv2d, groups: int, fed: Iterable[tuple[Tensor, Tensor]])
     for images in (pair for before, after in fed for pair in zip(*(few(layer, groups, part) for part in (before, after)), strict=True)):
         x, z = (patches(layer, part).mT.unflatten(1, (groups, -1)).double() for part in images)  # (images, g, d, places)
         count += len(x) * x.shape[3]
-        parts = x.sum(3), z.sum(3), z @ z.mT, x @ z.mT  # equivalent: a sum
+        parts = x.sum(3), z.sum(3), z @ z.mT, x @ z.mT
         sums = [total + part.sum(0) for total, part in zip(sums, parts, strict=True)]
     x, z, zz, xz = (total / count for total in sums)
     return x, z, zz - z[:, :, None] * z[:, None], xz - x[:, :, None] * z[:, None]
@@ -93,12 +93,12 @@ def paired(layer: nn.Conv2d, groups: int, seen: Moments) -> nn.Sequential:
     """min sum_i E || W_i x_i - A_i B_i z_i - b_i ||^2 for every group on its own: B = blockdiag(B_i), k x k; A = [A_1 ... A_g], 1x1."""
     (x, z, zz, xz), w, maps = seen, in_groups(layer, groups), maps_of(layer, groups)
     # of any rank M = W + W (E[x z'] - E[z z']) E[z z']^+ is best, W itself where z = x; A_i are principal directions of M z
-    m = w + w @ (xz - zz) @ torch.linalg.pinv(zz, hermitian=True, rtol=UNSEEN)  # equivalent: symmetric anyway
+    m = w + w @ (xz - zz) @ torch.linalg.pinv(zz, hermitian=True, rtol=UNSEEN)
     a = torch.linalg.eigh(m @ zz @ m.mT).eigenvectors[:, :, -maps:]
     b = a.mT @ m
     shift = (w @ x[:, :, None] - a @ (b @ z[:, :, None])).sum((0, 2))
     grouped = nn.Conv2d(layer.in_channels, groups * maps, **geometry(layer), groups=groups, bias=False)
-    pair = filled(layer, [grouped, nn.Conv2d(groups * maps, layer.out_channels, 1)], [b, a.movedim(1, 0)])  # equivalent: symmetric
+    pair = filled(layer, [grouped, nn.Conv2d(groups * maps, layer.out_channels, 1)], [b, a.movedim(1, 0)])
     pair[1].bias.copy_(shift if layer.bias is None else layer.bias + shift)
     return pair
 
@@ -115,7 +115,7 @@ def plan(model: nn.Module, image: Tensor, groups: tuple[int, ...], exclude: Iter
     maps = {name: answer[0, 0].numel() for name, answer in responses(model, image, layers).items()}
     sizes, chosen = sorted({*maps.values()}, reverse=True), dict[str, int]()
     for name, size in maps.items():
-        layer, most = layers[name], groups[min(sizes.index(size), len(groups) - 1)]  # equivalent: symmetric
+        layer, most = layers[name], groups[min(sizes.index(size), len(groups) - 1)]
         count = max(number for number in range(1, most + 1) if layer.in_channels % number == 0)
         if work(layer, count) < layer.weight.numel():
             chosen[name] = count
@@ -138,8 +138,8 @@ def from_responses(model: nn.Module, groups: Mapping[str, int], images: Tensor) 
 @on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Choose groups by the size of maps, approximate one layer after the other, train the whole network."""
-    images = task.train.first(config.images).images.to(task.device)  # equivalent: there already
-    groups, kept = plan(model, images[:1], config.groups, task.exclude)  # equivalent: images are alike in size
+    images = task.train.first(config.images).images.to(task.device)
+    groups, kept = plan(model, images[:1], config.groups, task.exclude)
     name_the_kept("filter groups need a convolution behind the first with a kernel to save on", groups, kept)
     return fit(from_responses(model, groups, images), task, lr=config.rate)
 

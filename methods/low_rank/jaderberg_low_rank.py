@@ -117,12 +117,12 @@ def reconstruct(factors: nn.Sequential, pairs: Callable[[int], tuple[Tensor, Ten
 
     `pairs(step)` are what enters and what the layer should answer, x_i and Phi_l(x_i).
     """
-    chance = torch.Generator().manual_seed(seed)  # equivalent: other batches of the same images
+    chance = torch.Generator().manual_seed(seed)
 
     def loss(step: int) -> Tensor:
         x, target = pairs(step)
         pick = torch.randint(len(x), (config.batch,), generator=chance)
-        return F.mse_loss(factors(x[pick]), target[pick])  # equivalent: symmetric
+        return F.mse_loss(factors(x[pick]), target[pick])
 
     with torch.enable_grad():
         minimise(loss, [part.weight for part in factors], config.iterations, config.lr)

@@ -56,7 +56,7 @@ def reference(task: Task) -> nn.Module:
 def threshold(alpha: float) -> float:
     """gamma^2 / (M sigma^2) above which a component is kept: (1 + tau)(1 + alpha / tau), phi(tau) + phi(tau / alpha) = 0."""
     tau = brentq(lambda t: sum(math.log1p(z) / z - 0.5 for z in (t, t / alpha)), alpha, 2.52)
-    return float((1 + tau) * (1 + alpha / tau))  # equivalent: a float already
+    return float((1 + tau) * (1 + alpha / tau))
 
 
 def evbmf(matrix: Matrix) -> tuple[int, float]:
@@ -66,7 +66,7 @@ def evbmf(matrix: Matrix) -> tuple[int, float]:
     energy = np.linalg.svd(np.asarray(matrix, np.float64), compute_uv=False) ** 2
     if not energy[0] > 0:
         return 0, 0.0
-    energy = np.maximum(energy, 1e-24 * energy[0])  # equivalent: any tiny number keeps the logarithm finite
+    energy = np.maximum(energy, 1e-24 * energy[0])
 
     def free_energy(log_variance: float) -> float:
         # 2 F / M = sum_h psi(x_h), psi(x) = x - log x + [x > limit] (log(tau + 1) + alpha log(tau / alpha + 1) - tau)
@@ -76,10 +76,10 @@ def evbmf(matrix: Matrix) -> tuple[int, float]:
         return float((x - np.log(x)).sum() + (np.log1p(tau) + alpha * np.log1p(tau / alpha) - tau).sum())
 
     most = math.ceil(small / (1 + alpha)) - 1  # components that can be kept at all
-    lowest = max(energy[most] / limit, energy[most:].mean()) / large  # equivalent: a wider or finer grid finds the same minimum
-    grid = np.linspace(math.log(lowest), math.log(energy.mean() / large), 200)  # equivalent: as above
-    best = int(np.argmin([free_energy(point) for point in grid]))  # equivalent: an index already
-    around = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])  # equivalent: wider bounds hold the same minimum
+    lowest = max(energy[most] / limit, energy[most:].mean()) / large
+    grid = np.linspace(math.log(lowest), math.log(energy.mean() / large), 200)
+    best = int(np.argmin([free_energy(point) for point in grid]))
+    around = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
     variance = math.exp(minimize_scalar(free_energy, bounds=around, method="bounded").x)
     return int((energy > large * variance * limit).sum()), variance
 
@@ -92,15 +92,15 @@ def evbmf_rank(matrix: Matrix) -> int:
 def work(layer: Layer, ranks: Ranks) -> int:
     """Multiply-adds for one output position: stride^2 S R3 + D^2 R3 R4 + R4 T; the parameters where the stride is one."""
     (outputs, inputs), (r3, r4) = layer.weight.shape[:2], ranks
-    area, stride = layer.weight[0, 0].numel(), math.prod(getattr(layer, "stride", ()))  # equivalent: all positions are alike
+    area, stride = layer.weight[0, 0].numel(), math.prod(getattr(layer, "stride", ()))
     return (stride * inputs * r3 if r3 else 0) + area * (r3 or inputs) * r4 + r4 * outputs
 
 
 def choose_ranks(layer: Layer, first: bool) -> tuple[Ranks, str]:
     """VBMF on the mode-3 and mode-4 unfoldings (§3.2), for the first layer and for matrices only on mode 4; and what speaks against it."""
-    kernel = layer.weight.detach().double().cpu()  # equivalent: VBMF computes in float64 anyway, on the CPU
-    output, inward = kernel.flatten(1).numpy(), kernel.transpose(0, 1).flatten(1).numpy()  # equivalent: numpy reads tensors, too
-    unfoldings = [output] if first or kernel[0, 0].numel() == 1 else [output, inward]  # equivalent: all positions are alike
+    kernel = layer.weight.detach().double().cpu()
+    output, inward = kernel.flatten(1).numpy(), kernel.transpose(0, 1).flatten(1).numpy()
+    unfoldings = [output] if first or kernel[0, 0].numel() == 1 else [output, inward]
     if (few := min(min(matrix.shape) for matrix in unfoldings)) < FEWEST:
         return (None, few), f"{few} singular values are too few to tell signal from noise"
     r4, *r3 = (evbmf_rank(matrix) for matrix in unfoldings)
@@ -134,12 +134,12 @@ def factored(layer: Layer, ranks: Ranks) -> nn.Sequential:
 
 def tucker2(layer: Layer, ranks: Ranks) -> nn.Sequential:
     """K(i, j, s, t) = sum C(i, j, r3, r4) U3(s, r3) U4(t, r4) by alternating orthogonal iterations; Tucker-1 where R3 is None."""
-    (r3, r4), kernel = ranks, layer.weight.detach().double().cpu().numpy()  # equivalent: on the CPU already
+    (r3, r4), kernel = ranks, layer.weight.detach().double().cpu().numpy()
     area = kernel[0, 0].size
-    r3, r4 = r3 and min(r3, area * r4), min(r4, area * (r3 or kernel.shape[1]))  # equivalent: min is symmetric; more would be zeros
+    r3, r4 = r3 and min(r3, area * r4), min(r4, area * (r3 or kernel.shape[1]))
     with tl.backend_context("numpy"):
         (core, (u4, *u3)), _ = partial_tucker(kernel, rank=[r4, r3] if r3 else [r4], modes=[0, 1] if r3 else [0], init="svd", tol=1e-5)
-    weights = [torch.from_numpy(weight.copy()) for weight in [*(u.T for u in u3), core, u4]]  # equivalent: a copy of a copy
+    weights = [torch.from_numpy(weight.copy()) for weight in [*(u.T for u in u3), core, u4]]
     return filled(layer, factored(layer, (r3, r4)), weights)
 
 

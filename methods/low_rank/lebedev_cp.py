@@ -75,7 +75,7 @@ def balanced(terms: Tensor, shape: torch.Size) -> Tensor:
     """The same sum, the four vectors of each term of equal length."""
     factors = terms.split(shape)
     lengths = torch.stack([factor.norm(dim=0) for factor in factors])
-    scales = lengths.prod(0) ** 0.25 / lengths.clamp_min(1e-300)  # equivalent: any tiny number keeps zero vectors zero
+    scales = lengths.prod(0) ** 0.25 / lengths.clamp_min(1e-300)
     return torch.cat([factor * scale for factor, scale in zip(factors, scales, strict=True)])
 
 
@@ -83,7 +83,7 @@ def alternate(kernel: Tensor, terms: Tensor, sweeps: int) -> Tensor:
     """Each factor in turn by least squares, the others held: U_n = K_n H_n^-1, H_n without the factor itself."""
     factors = list(terms.split(kernel.shape))
     for mode in sweeps * [0, 1, 2, 3]:
-        inverse = torch.linalg.pinv(overlap(factors, mode), hermitian=True)  # equivalent: a slower way to the same
+        inverse = torch.linalg.pinv(overlap(factors, mode), hermitian=True)
         factors[mode] = contracted(kernel, factors, mode) @ inverse
     return balanced(torch.cat(factors), kernel.shape)
 
@@ -105,7 +105,7 @@ def curvature(terms: Tensor, shape: torch.Size) -> Callable[[Tensor], Tensor]:
 def damped_step(terms: Tensor, shape: torch.Size, gradient: Tensor, damping: Tensor, enough: float = ENOUGH) -> Tensor:
     """(J^T J + damping) p = -gradient by conjugate gradients, preconditioned with the blocks H_n on the diagonal."""
     factors, eye, product = terms.split(shape), torch.eye(terms.shape[1]).to(terms), curvature(terms, shape)
-    inverses = [torch.linalg.pinv(overlap(factors, n) + damping * eye, hermitian=True) for n in range(4)]  # equivalent: only how fast
+    inverses = [torch.linalg.pinv(overlap(factors, n) + damping * eye, hermitian=True) for n in range(4)]
 
     def preconditioned(v: Tensor) -> Tensor:
         return torch.cat([part @ inverse for part, inverse in zip(v.split(shape), inverses, strict=True)])
@@ -114,7 +114,7 @@ def damped_step(terms: Tensor, shape: torch.Size, gradient: Tensor, damping: Ten
     ahead = nearer = preconditioned(left)
     size = first = (left * nearer).sum()
     for _ in range(INNER):
-        if size <= enough**2 * first:  # equivalent: how exact a step need be
+        if size <= enough**2 * first:
             break
         pulled = product(ahead) + damping * ahead
         length = size / (ahead * pulled).sum()
@@ -134,9 +134,9 @@ def gauss_newton(kernel: Tensor, terms: Tensor, iterations: int) -> Tensor:
         moved = terms + damped_step(terms, shape, gradient, damping)
         after = composed(moved, shape) - kernel
         if after.norm() < error.norm():
-            terms, error, damping = moved, after, damping / 3  # equivalent: how fast damping changes only says when it ends
+            terms, error, damping = moved, after, damping / 3
         else:
-            damping = 4 * damping  # equivalent: as above
+            damping = 4 * damping
     return terms
 
 
@@ -173,7 +173,7 @@ def one_after_another(model: nn.Module, ranks: Mapping[str, int], build: Build, 
     """Replace a layer, train the whole network on for its share of the steps, go on to the next layer as training has left it."""
     for turn, (name, rank) in enumerate(ranks.items()):
         model = replaced(model, {name: build(model.get_submodule(name), rank)})
-        fresh = replace(task, seed=len(ranks) * task.seed + turn)  # equivalent: some other batches for every layer
+        fresh = replace(task, seed=len(ranks) * task.seed + turn)
         model = fit(model, fresh, share=1 / len(ranks), lr=rate)
     return model
 

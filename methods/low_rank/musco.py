@@ -46,7 +46,7 @@ def reference(task: Task) -> nn.Module:
 def weakened(rank: int, extreme: int, config: Config) -> int:
     """R_weak = R - w (R - R_extreme), rounded down; R itself at the floor, and where VBMF finds nothing."""
     lower = int(rank - config.weakening * (rank - extreme)) if extreme else rank
-    return max(lower, min(rank, config.floor))  # equivalent: max and min are symmetric
+    return max(lower, min(rank, config.floor))
 
 
 def core(layer: nn.Module) -> Layer:
@@ -59,10 +59,10 @@ def next_ranks(layer: nn.Module, both: bool, config: Config) -> Ranks:
 
     Raises ValueError with the reason why the layer stays as it is.
     """
-    kernel = core(layer).weight.detach().double().cpu()  # equivalent: VBMF computes in float64 anyway, on the CPU
-    unfoldings = [kernel.flatten(1), *([kernel.transpose(0, 1).flatten(1)] if both else [])]  # equivalent: so is a transposition
+    kernel = core(layer).weight.detach().double().cpu()
+    unfoldings = [kernel.flatten(1), *([kernel.transpose(0, 1).flatten(1)] if both else [])]
     now = [min(matrix.shape) for matrix in unfoldings]
-    extreme = [evbmf_rank(matrix.numpy()) for matrix in unfoldings]  # equivalent: numpy reads tensors, too
+    extreme = [evbmf_rank(matrix.numpy()) for matrix in unfoldings]
 
     def ranks(weakening: float) -> Ranks:
         some = replace(config, weakening=weakening)
@@ -97,7 +97,7 @@ def decomposable(model: nn.Module, **given: Any) -> tuple[dict[str, bool], dict[
     both: dict[Layer, bool] = {}
 
     def why_not(layer: Layer, first: bool) -> str:
-        both[layer] = not first and layer.weight[0, 0].numel() > 1  # equivalent: all positions are alike
+        both[layer] = not first and layer.weight[0, 0].numel() > 1
         return ""
 
     layers, others = replaceable(model, why_not, (nn.Conv2d, nn.Linear), **given)
@@ -111,7 +111,7 @@ def plan(model: nn.Module, layers: dict[str, bool], config: Config) -> tuple[dic
         try:
             ranks[name] = next_ranks(model.get_submodule(name), both, config)
         except ValueError as reason:
-            kept[name] = str(reason)  # equivalent: wording
+            kept[name] = str(reason)
     return ranks, kept
 
 
@@ -123,7 +123,7 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     name_the_kept("MUSCO needs a convolution or dense layer of low rank", ranks, others | kept)
     left = config.stages
     while ranks and left > 1:
-        apart = replace(task, seed=task.seed + left)  # equivalent: other batches
+        apart = replace(task, seed=task.seed + left)
         model = fit(decomposed(model, ranks, decompose), apart, share=1 / config.stages, lr=config.rate)
         ranks, left = plan(model, layers, config)[0], left - 1
     return fit(decomposed(model, ranks, decompose), task, share=left / config.stages, lr=config.rate)

@@ -129,14 +129,14 @@ class Train(nn.Module):
         rest, cores, shape = kernels[None], [], kernels.shape
         for mode, share in enumerate([*[config.positions] * (kernels.ndim - 4), config.channels, *[config.windows] * 2], 1):
             largest = min(math.prod(shape[:mode]), math.prod(shape[mode:]))
-            u, spectrum, w = torch.linalg.svd(rest.flatten(0, 1).flatten(1), full_matrices=False)  # equivalent: cut below
+            u, spectrum, w = torch.linalg.svd(rest.flatten(0, 1).flatten(1), full_matrices=False)
             rank = max(1, round(share * largest))  # fewer where the ranks before leave fewer
             cores.append(u[:, :rank].unflatten(0, rest.shape[:2]))
             rest = (spectrum[:rank, None] * w[:rank]).unflatten(1, rest.shape[2:])
         self.cores = nn.ParameterList(balanced([*cores, rest[..., None]], kernels.norm() / rest.norm()))
 
     def forward(self) -> Tensor:
-        whole = self.cores[0].new_ones(1)  # equivalent: all cores are of one type
+        whole = self.cores[0].new_ones(1)
         with torch.autocast(whole.device.type, enabled=False):
             for g in self.cores:
                 whole = torch.tensordot(whole, g, 1)
@@ -151,8 +151,8 @@ def plan(model: nn.Module, **given: Any) -> tuple[list[str], dict[str, str]]:
     most = max(several, key=lambda kind: several[kind] * kind[0].numel(), default=None)
     for name, kind in kinds.items():
         if kind != most:
-            size = "x".join(map(str, kind[0]))  # equivalent: wording
-            kept[name] = f"kernels of {size} hold fewer weights" if kind in several else f"the only kernel of {size}"  # equivalent: wording
+            size = "x".join(map(str, kind[0]))
+            kept[name] = f"kernels of {size} hold fewer weights" if kind in several else f"the only kernel of {size}"
     return [name for name in kinds if name not in kept], kept
 
 
@@ -181,7 +181,7 @@ class Tied(nn.Module):
         for names, config in groups.items():
             modes, found = places(names)
             layers = [self.net.get_submodule(name) for name in names]
-            weight = layers[0].weight  # equivalent: all layers are alike
+            weight = layers[0].weight
             kernels = weight.new_empty(*modes, *weight.shape, dtype=torch.float64)
             for layer, place in zip(layers, found, strict=True):
                 kernels[place] = layer.weight

@@ -75,7 +75,7 @@ class TTLinear(nn.Module):
         """Gaussian noise (panel 8), as wide as in the authors' code."""
         for core in self.cores:
             r, c, s, t = core.shape
-            if not core.is_meta:  # there, torch imports symbolic algebra to draw nothing; equivalent: only slower
+            if not core.is_meta:  # there, torch imports symbolic algebra to draw nothing
                 nn.init.normal_(core, std=math.sqrt(2 / (r * c + s * t)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Filters(nn.Conv2d):
     """G_0[x, y], r_0 filters that every channel meets: Gaussian noise, too; the only number of a 1x1 kernel starts as 1."""
 
     def reset_parameters(self) -> None:
-        if not self.weight.is_meta:  # equivalent: as above
+        if not self.weight.is_meta:
             (nn.init.xavier_normal_ if self.weight.numel() > 1 else nn.init.ones_)(self.weight)
 
 
@@ -102,9 +102,9 @@ class TTConv(TTLinear):
         """(N, C, H, W) -> (N, S, H', W')."""
         n, (first, *others) = len(x), self.cores
         kernel = torch.einsum("rxy,rcst->stcxy", self.filters.weight[:, 0], first).flatten(0, 1)  # G_0[x, y] G_1[c_1, s_1]
-        x = x.unflatten(1, (first.shape[1], -1)).transpose(1, 2)  # (N, c_2 ... c_d, c_1, H, W); equivalent: a transpose is symmetric
+        x = x.unflatten(1, (first.shape[1], -1)).transpose(1, 2)  # (N, c_2 ... c_d, c_1, H, W)
         y = self.filters._conv_forward(x.flatten(0, 1), kernel, None)
-        y = y.unflatten(0, (n, -1)).transpose(1, 2)  # (N, s_1 r_1, c_2 ... c_d, H', W'); equivalent: a transpose is symmetric
+        y = y.unflatten(0, (n, -1)).transpose(1, 2)  # (N, s_1 r_1, c_2 ... c_d, H', W')
         return contract(y.reshape(n * first.shape[2], -1), others).reshape(n, -1, *y.shape[3:])
 
 
@@ -120,8 +120,8 @@ def split(number: int, d: int) -> list[int]:
 
 def train_of(layer: Layer, shape: Modes, rank: int) -> TTLinear:
     """A train with one rank, but where full rank is less: r_k <= min(l^2 prod_{i<=k} C_i S_i, prod_{i>k} C_i S_i)."""
-    sizes = [layer.weight[0, 0].numel(), *(c * s for c, s in shape)]  # equivalent: all positions are alike
-    ranks = [min(rank, math.prod(sizes[: k + 1]), math.prod(sizes[k + 1 :])) for k in range(len(sizes))]  # equivalent: min is symmetric
+    sizes = [layer.weight[0, 0].numel(), *(c * s for c, s in shape)]
+    ranks = [min(rank, math.prod(sizes[: k + 1]), math.prod(sizes[k + 1 :])) for k in range(len(sizes))]
     return (TTConv(layer, shape, ranks) if isinstance(layer, nn.Conv2d) else TTLinear(shape, ranks)).to(layer.weight)
 
 

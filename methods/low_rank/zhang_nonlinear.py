@@ -74,7 +74,7 @@ def regression(y: Tensor, inverse: Tensor, z: Tensor, rank: int) -> tuple[Tensor
 def nearest(y: Tensor, guess: Tensor, penalty: float) -> Tensor:
     """min over z of (r(y) - r(z))^2 + lambda (z - y')^2 for each number (§3.2): the better of the best z <= 0 and z >= 0."""
     goal = y.relu()
-    low, high = guess.clamp(max=0), ((penalty * guess + goal) / (penalty + 1)).relu()  # equivalent: a negative one never wins
+    low, high = guess.clamp(max=0), ((penalty * guess + goal) / (penalty + 1)).relu()
     worse = goal**2 + penalty * (low - guess) ** 2 > (goal - high) ** 2 + penalty * (high - guess) ** 2
     return torch.where(worse, high, low)
 
@@ -83,7 +83,7 @@ def approximation(seen: Tensor, y: Tensor, rank: int, penalties: Iterable[float]
     """min sum_i || r(y_i) - r(M yhat_i + b) ||^2 (§3.2, §3.3) from the linear solution on; without penalties that one."""
     mean = seen.mean(0)
     seen = seen - mean
-    inverse = torch.linalg.pinv(seen.T @ seen, rtol=1e-10, hermitian=True)  # equivalent: any cut above rounding
+    inverse = torch.linalg.pinv(seen.T @ seen, rtol=1e-10, hermitian=True)
     (p, q), b = regression(seen, inverse, y, rank), y.mean(0)
     for penalty in penalties:
         z = nearest(y, seen @ q.T @ p.T + b, penalty)
@@ -93,10 +93,10 @@ def approximation(seen: Tensor, y: Tensor, rank: int, penalties: Iterable[float]
 
 def sampled(maps: Tensor, places: int, seed: int) -> Tensor:
     """Responses (N, d, H, W) at some places of each image's maps, the same ones for the same seed: (N places, d)."""
-    flat, chance = maps.flatten(2), torch.Generator().manual_seed(seed)  # equivalent: other places of the same maps
+    flat, chance = maps.flatten(2), torch.Generator().manual_seed(seed)
     pick = torch.rand(len(flat), 1, flat.shape[2], generator=chance).argsort()[..., :places]
-    pick = pick.to(maps.device).expand(-1, flat.shape[1], -1)  # equivalent: on the CPU already
-    return flat.gather(2, pick).transpose(1, 2).flatten(0, 1).double()  # equivalent: two dimensions swap either way
+    pick = pick.to(maps.device).expand(-1, flat.shape[1], -1)
+    return flat.gather(2, pick).transpose(1, 2).flatten(0, 1).double()
 
 
 def thinned(chain: nn.Sequential, factors: Factors) -> nn.Sequential:
@@ -112,7 +112,7 @@ def thinned(chain: nn.Sequential, factors: Factors) -> nn.Sequential:
 def energies(y: Tensor) -> Tensor:
     """Eigenvalues of Y Y^T, centred, the largest first (§3.1)."""
     y = y - y.mean(0)
-    return torch.linalg.eigvalsh(y.T @ y).flip(0).clamp(min=1e-30)  # equivalent: only dead layers have none, and any tiny one will do
+    return torch.linalg.eigvalsh(y.T @ y).flip(0).clamp(min=1e-30)
 
 
 def select(spectra: dict[str, Tensor], unit: dict[str, float], whole: dict[str, float], speedup: float) -> dict[str, int]:
@@ -145,12 +145,12 @@ def plan(network: nn.Module, task: Task, config: Config, rule: Rule = select) ->
         return "sees raw pixels, where there is little work to save" if first else reason if share < 1 and 1 in layer.kernel_size else ""
 
     def note(name: str, x: Tensor, y: Tensor) -> None:
-        weight, area = layers[name].weight, y[0, 0].numel()  # equivalent: all maps are alike
+        weight, area = layers[name].weight, y[0, 0].numel()
         some.setdefault(name, []).append(sampled(y, config.places, task.seed + len(some.get(name, []))))
         unit[name], whole[name] = area * (share * weight[0].numel() + len(weight)), area * weight.numel()
 
     layers, kept = replaceable(network, why_not, **within(task))
-    for part in chunks(network, task.train.first(config.images).images.to(task.device)):  # equivalent: on the CPU already
+    for part in chunks(network, task.train.first(config.images).images.to(task.device)):
         run(network, part, note, layers)
     answers = {name: torch.cat(parts) for name, parts in some.items()}
     chosen = rule({name: energies(y) for name, y in answers.items()}, unit, whole, config.speedup)
@@ -162,7 +162,7 @@ def plan(network: nn.Module, task: Task, config: Config, rule: Rule = select) ->
 
 def relu_follows(network: fx.GraphModule) -> set[str]:
     """The layers whose answer goes to a ReLU and nowhere else."""
-    readers = {str(node.target): list(node.users) for node in quant.layer_nodes(network)}  # equivalent: a string already
+    readers = {str(node.target): list(node.users) for node in quant.layer_nodes(network)}
     return {name for name, users in readers.items() if len(users) == 1 and quant.operation(network, users[0]) in quant.RELU}
 
 
@@ -172,7 +172,7 @@ def rebuild(model: nn.Module, task: Task, config: Config, rule: Rule = select, f
 
     `feed` says which network feeds the next layer: the approximated one makes it asymmetric.
     """
-    images = task.train.first(config.images).images.to(task.device)  # equivalent: on the CPU already
+    images = task.train.first(config.images).images.to(task.device)
     network = quant.fold_batch_norm(model, task.exclude, images[:1])[0]
     ranks, answers = plan(network, task, config, rule)
     small, nonlinear, parts = copy.deepcopy(network), relu_follows(network), chunks(network, images)

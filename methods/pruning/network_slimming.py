@@ -68,7 +68,7 @@ def norms_to_slim(model: nn.Module, image: Tensor, exclude: Iterable[str] = ()) 
 
 def scales(model: nn.Module, norms: dict[str, str]) -> dict[str, Tensor]:
     """|gamma| of every channel that can be removed, by the convolution that makes the channel."""
-    return {name: model.get_submodule(norm).weight.detach().abs() for name, norm in norms.items()}  # equivalent: no gradient is taken
+    return {name: model.get_submodule(norm).weight.detach().abs() for name, norm in norms.items()}
 
 
 def below_threshold(gammas: dict[str, Tensor], cut: float) -> dict[str, list[int]]:
@@ -86,7 +86,7 @@ def below_threshold(gammas: dict[str, Tensor], cut: float) -> dict[str, list[int
 @on_copies
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Train with the penalty, cut under one threshold, fine-tune. Returns a really thinner network."""
-    image = task.train.first(1).images.to(task.device)  # equivalent: the graph is the same for two images, and on the CPU
+    image = task.train.first(1).images.to(task.device)
     norms = norms_to_slim(model, image, task.exclude)
     model = train_sparse(model, task, config)
     model = remove_channels(model, image, below_threshold(scales(model, norms), config.cut), norms)

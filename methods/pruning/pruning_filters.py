@@ -56,8 +56,8 @@ PRUNED_A = [32, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", *[256] * 3,
 
 def smallest(layer: nn.Conv2d, cut: float) -> list[int]:
     """The share of a layer's filters with the least s_j = sum |F_ij|, §3.1; one is always left."""
-    sums = layer.weight.detach().abs().sum((1, 2, 3))  # equivalent: no gradient is taken
-    return sums.argsort(stable=True)[: min(int(cut * len(sums)), len(sums) - 1)].tolist()  # equivalent: min is symmetric
+    sums = layer.weight.detach().abs().sum((1, 2, 3))
+    return sums.argsort(stable=True)[: min(int(cut * len(sums)), len(sums) - 1)].tolist()
 
 
 def thinned(model: nn.Module, image: Tensor, cuts: dict[str, float], free: Collection[str] | None = None) -> nn.Module:
@@ -69,7 +69,7 @@ def thinned(model: nn.Module, image: Tensor, cuts: dict[str, float], free: Colle
 
 def shares(model: nn.Module, task: Task, config: Config) -> dict[str, float]:
     """Each layer's share: `cut`, or half of it, or none where that alone, without training, costs too much accuracy, §3.2."""
-    image = task.train.first(1).images.to(task.device)  # equivalent: the graph is the same for two images, and on the CPU
+    image = task.train.first(1).images.to(task.device)
     free, kept = free_channels(model, image, task.exclude)
     whole, cuts = task.score(model, task.validation), {}
     for name in free:

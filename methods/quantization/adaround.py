@@ -81,14 +81,14 @@ def learn_rounding(place: quant.Place, grid: quant.Grid, config: Config, seed: i
     """min over V of || f_a(W x) - f_a(W~ x^) ||^2 + lambda f_reg(V)  (Eq. 25). Returns h(V)."""
     weight = place.layer.weight.detach()
     v = starting_point(weight, grid.scale, config).requires_grad_()
-    chance = torch.Generator().manual_seed(seed)  # equivalent: other batches of the same images
+    chance = torch.Generator().manual_seed(seed)
 
     def loss(iteration: int) -> Tensor:
         fed = place.at(iteration)
         pick = torch.randint(len(fed.inputs), (config.batch,), generator=chance)
         up = rectified_sigmoid(v, config)
         answer = place.activation(quant.run(place.layer, soft_weight(weight, up, grid), fed.inputs[pick]))
-        error = distance(answer, fed.target[pick], place.layer)  # equivalent: the distance is symmetric
+        error = distance(answer, fed.target[pick], place.layer)
         beta = annealed(iteration / config.iterations, config)
         return error if beta is None else error + config.penalty * undecided(up, beta)
 
@@ -105,7 +105,7 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     for place in quant.in_order(network, images, task.seed):
         grid = quant.least_squares_grid(place.layer.weight, config.bits)
         up = learn_rounding(place, grid, config, task.seed)
-        hard = (up >= 0.5).float()  # equivalent: a truth value adds as 0 or 1
+        hard = (up >= 0.5).float()
         quant.ship(place.layer, soft_weight(place.layer.weight.detach(), hard, grid), grid.scale)
     return network
 

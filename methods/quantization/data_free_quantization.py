@@ -80,7 +80,7 @@ class Channels:
             return self.gamma**2
         ratio = self.beta / self.gamma
         square = (self.beta**2 + self.gamma**2) * torch.special.ndtr(ratio) + self.beta * self.gamma * density(ratio)
-        return (square - self.mean**2).clamp_min(0)  # equivalent: below zero by rounding errors alone
+        return (square - self.mean**2).clamp_min(0)
 
 
 def density(x: Tensor) -> Tensor:

@@ -187,13 +187,18 @@ class Measured:
         return [Finding(claim, case, said, bound, condition, sample) for condition, sample in samples if sample]
 
     @cached_property
-    def bite(self) -> Bite | None:
-        """The latest record of planted faults."""
-        found: dict[str, Row] = {}
+    def bites(self) -> dict[str, Bite]:
+        """The latest record of planted faults, by their class."""
+        found: dict[str, dict[str, int]] = defaultdict(dict)
         for row in sorted((row for row in self.rows if row.subject == "bite"), key=lambda row: row.date):
-            found[row.metric] = row
-        numbers = {name: round(found[name].value) for name in Bite._fields if name in found}
-        return Bite(**numbers) if {"killed", "equivalent", "planted", "possible"} <= numbers.keys() else None
+            kind, _, what = row.metric.partition("_")
+            found[kind][what] = round(row.value)
+        return {kind: Bite(**numbers) for kind, numbers in found.items() if numbers.keys() == set(Bite._fields)}
+
+    @property
+    def bite(self) -> Bite | None:
+        """Planted faults of all classes."""
+        return Bite._make(map(sum, zip(*self.bites.values(), strict=True))) if self.bites else None
 
 
 class Size(NamedTuple):
@@ -214,14 +219,14 @@ class Size(NamedTuple):
 
 
 class Bite(NamedTuple):
-    """Faults that the claims noticed, those that change nothing, all that were planted, all that could be, and those that no claim
-    could judge because their process died or took too long."""
+    """Faults that were noticed, those that change nothing, those that nothing could judge because their process died or took too long,
+    all that were planted, and all that could be."""
 
     killed: int
     equivalent: int
+    died: int
     planted: int
     possible: int
-    died: int = 0
 
     @property
     def share(self) -> float:

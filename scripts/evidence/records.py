@@ -22,7 +22,7 @@ class Row(NamedTuple):
 
     `subject` is "reference", "method", "control_<name>" (then `metric` is a quantity such as "accuracy") or
     "claim_<id>" or "claim_<id>[<case>]" (then `metric` is "value"), or "run" (then "seconds", which the seed took), or "bite"
-    (then "killed", "equivalent", "planted" or "possible", of which those planted are an even sample).
+    (then "<class>_killed", "<class>_equivalent", "<class>_died", "<class>_planted" or "<class>_possible", of a class of faults).
     In a sweep "@<n>" follows, the place of an operating point. Of a network also "ledger_<name>", what it took to make it, and
     "milliseconds_<n>", its time for so many images.
     """

@@ -1,225 +1,156 @@
-"""Plant faults in a method's source and see whether its claims notice: a claim that no fault can break says nothing."""
+"""Plant faults in a method's source and see whether anything notices: a claim that no fault can break says nothing."""
 
 from __future__ import annotations
 
-import ast
-import copy
 import hashlib
 import importlib
 import json
-import re
+import logging
+import math
+import sys
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from catalog import Problem, Record
-from scripts.evidence import files, source
+from scripts.evidence import files, records, source
 from scripts.evidence.definitions import Codes
-from scripts.evidence.outcome import blanks
+from scripts.evidence.outcome import Verdict, known
+from scripts.evidence.records import Row
+from scripts.running import faults
+from scripts.running.faults import CLASSES, Fault
 from scripts.running.processes import Ended, Job, side_by_side
 
-ROOTS = {"compress", "build", "pack", "unpack", "prepare"}  # what these reach is the method; the rest serves claims and controls
-EQUIVALENT = re.compile(r"# equivalent: (.+)$")  # a comment that says why a fault on this line changes nothing
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One planted fault: the line, what was done to it, and the source with it."""
-
-    line: int
-    what: str
-    code: str
+TOYS = ("resnet", "vgg", "lenet")  # networks of the zoo, of which the first that the method works on is its toy
 
 
 @dataclass(frozen=True)
 class Outcome:
     fault: Fault
-    killed_by: str  # the claim that noticed, or ""
-    equivalent: str = ""  # why the fault changes nothing, from the source
+    killed_by: str  # what noticed, or ""
+    equivalent: bool = False  # nothing noticed, and every network came out bit for bit the same
     died: str = ""  # how its process did, where it died or took too long
 
 
-def reachable(tree: ast.Module, roots: set[str]) -> list[ast.FunctionDef | ast.ClassDef]:
-    """Functions and classes of a module that the roots use, by name; the Config dataclass is data, not code."""
-    known = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    found: dict[str, ast.FunctionDef | ast.ClassDef] = {}
-    todo = [name for name in known if name in roots]
-    while todo:
-        name = todo.pop()
-        if name in found or name == "Config":
-            continue
-        found[name] = known[name]
-        todo += [n.id for n in ast.walk(known[name]) if isinstance(n, ast.Name) and n.id in known]
-    return sorted(found.values(), key=lambda node: node.lineno)
+class Seen(NamedTuple):
+    """One thing that a run of the method shows: a claim's value, whether it meets its bound, networks' digests, or what was refused."""
+
+    what: str
+    value: float = math.nan
+    said: str = ""
 
 
-FLIPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-}  # fmt: skip
-OTHER: dict[type[ast.operator], type[ast.operator]] = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult,
-}  # fmt: skip
-SWAP = """
-
-_real = compress
-def compress(model, task, config):
-    import copy
-    return {control}(model, task, config, _real(copy.deepcopy(model), task, config))
-"""
-
-
-def variants(node: ast.AST) -> Iterator[tuple[str, ast.AST | None]]:
-    """What may be put in an expression's or statement's place, with words; None deletes a statement."""
-    if isinstance(node, ast.BinOp):
-        if isinstance(node.op, ast.Add | ast.Sub):
-            yield f"drop the term {ast.unparse(node.right)}", node.left
-            yield f"drop the term {ast.unparse(node.left)}", node.right
-        if type(node.op) in OTHER:
-            other = copy.deepcopy(node)
-            other.op = OTHER[type(node.op)]()
-            yield f"write {ast.unparse(other)}", other
-    elif isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in FLIPPED:
-        other_compare = copy.deepcopy(node)
-        other_compare.ops = [FLIPPED[type(node.ops[0])]()]
-        yield f"compare {ast.unparse(other_compare)}", other_compare
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Not | ast.Invert):
-        yield f"drop the sign of {ast.unparse(node)}", node.operand
-    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
-        yield f"write {not node.value}", ast.Constant(not node.value)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        value = node.value + 1 if isinstance(node.value, int) else 2 * node.value or 1.0
-        yield f"write {value} for {node.value}", ast.Constant(value)
-    elif isinstance(node, ast.Call):
-        positional = [a for a in node.args if not isinstance(a, ast.Starred)]
-        if len(positional) >= 2 and len(positional) == len(node.args) and ast.dump(node.args[0]) != ast.dump(node.args[1]):
-            swapped = copy.deepcopy(node)
-            swapped.args[0], swapped.args[1] = swapped.args[1], swapped.args[0]
-            yield f"swap the arguments of {ast.unparse(node.func)}", swapped
-        if isinstance(node.func, ast.Name) and positional:
-            yield f"skip the call of {ast.unparse(node.func)}", node.args[0]
-        elif isinstance(node.func, ast.Attribute) and not _is_module(node.func.value):
-            yield f"skip the call of .{node.func.attr}", node.func.value
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        yield f"skip {ast.unparse(node.value)}", ast.Pass()
-    elif isinstance(node, ast.AugAssign):
-        yield f"skip {ast.unparse(node)}", ast.Pass()
-
-
-def _is_module(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name) and node.id in {"torch", "F", "nn", "np", "math", "nets", "copy", "tensorly", "scipy"}
-
-
-def _sites(function: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
-    """(parent, field, index, child) of everything that runs: no docstrings, annotations or refusals."""
-    for parent in _running(function):
-        for name, value in ast.iter_fields(parent):
-            if name in ("annotation", "returns", "decorator_list", "bases") or (name == "body" and refuses(parent)):
-                continue
-            for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-                if isinstance(child, ast.AST):
-                    yield parent, name, index, child
-
-
-def _running(node: ast.AST) -> Iterator[ast.AST]:
-    if isinstance(node, ast.Raise | ast.JoinedStr) or is_wording(node):
-        return
-    yield node
-    for name, value in ast.iter_fields(node):
-        if name not in ("annotation", "returns", "decorator_list", "bases") and not (name == "body" and refuses(node)):
-            for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST):
-                    yield from _running(child)
-
-
-def is_wording(node: ast.AST) -> bool:
-    """Docstrings, log messages, and the `strict` of a zip: nothing that a method computes."""
-    if isinstance(node, ast.Expr):
-        return isinstance(node.value, ast.Constant) or ast.unparse(node.value).startswith("logging.")
-    return isinstance(node, ast.keyword) and node.arg == "strict"
-
-
-def refuses(node: ast.AST) -> bool:
-    """An `if` that ends in an error: what it does on the way there is wording."""
-    return isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise)
-
-
-def faults(text: str) -> list[Fault]:
-    """Every fault that is planted in a method's source, first the two that replace the whole method."""
-    tree = ast.parse(text)
-    compress = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "compress")
-    planted = [Fault(compress.lineno, "return the model unchanged", text + "\n\ndef compress(model, task, config):\n    return model\n")]
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("control_"):
-            planted.append(Fault(compress.lineno, f"return {node.name}", text + SWAP.format(control=node.name)))
-    for function in reachable(tree, ROOTS):
-        for parent, name, index, child in list(_sites(function)):
-            if isinstance(child, ast.Raise) or is_wording(child):
-                continue
-            for what, replacement in variants(child):
-                _put(parent, name, index, replacement)
-                code = ast.unparse(ast.fix_missing_locations(tree))
-                planted.append(Fault(getattr(child, "lineno", function.lineno), what, code))
-                _put(parent, name, index, child)
-    seen: set[str] = set()
-    return [fault for fault in planted if not (fault.code in seen or seen.add(fault.code))]  # type: ignore[func-returns-value]
-
-
-def _put(parent: ast.AST, name: str, index: int | None, child: ast.AST | None) -> None:
-    if index is None:
-        setattr(parent, name, child)
-    else:
-        getattr(parent, name)[index] = child
+# What a method shows, healthy or not
 
 
 def load(code: str, record: Record, path: Path) -> ModuleType:
-    """A method module from changed source, in the place of the healthy one for whatever imports it."""
-    import sys
+    """A method from changed source, in the place of the healthy one for whatever imports it, however it does so.
 
-    package = importlib.import_module(f"methods.{record.family}")
-    module = ModuleType(f"{package.__name__}.{record.id}")
+    Claims and other methods that hold the healthy one are forgotten, and imported again when they are needed.
+    """
+    for name in [name for name in sys.modules if name.startswith("methods.") and name.split(".")[1] != "kit" and name.count(".") > 1]:
+        package, _, short = name.rpartition(".")
+        del sys.modules[name]
+        vars(sys.modules.get(package, sys)).pop(short, None)
+    parent = importlib.import_module(f"methods.{record.family}")
+    module = ModuleType(f"{parent.__name__}.{record.id}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
-    setattr(package, record.id, module)
+    setattr(parent, record.id, module)
     exec(compile(code, str(path), "exec"), module.__dict__)
     return module
 
 
-Verdicts = dict[str, str]  # subject -> what it did
-
-
-def verdicts(root: Path, record: Record, code: str, path: Path, tiers: tuple[str, ...], data: Path | None) -> Iterator[tuple[str, str]]:
-    """(subject, verdict by its bound) of each claim as it is measured, exact ones first."""
+def shown(root: Path, record: Record, code: str, path: Path, tiers: tuple[str, ...], data: Path | None) -> Iterator[Seen]:
+    """What the method shows, cheap things first: exact claims, the toy, smoke claims, whether its controls are fair, its networks."""
     from methods.kit.lab import Lab
-    from scripts.running import smoke
+    from scripts.running import fairness, smoke
 
-    module, claims = load(code, record, path), importlib.import_module(f"methods.{record.family}.claims.{record.id}")
+    logging.disable(logging.WARNING)
+    module = load(code, record, path)
+    _, claims = smoke.modules(record)
     start = (record.executable.start if record.executable else None) or "trained"
-    for tier in tiers:
-        lab = Lab(module, lambda: smoke.make_task("smoke", start, data, 0))
+
+    def verdicts(lab: Lab, tier: str) -> Iterator[Verdict]:
         for name, claim in smoke.claims_of(record, (tier,)):
-            for verdict in smoke.judge(root, claims, name, claim, lab, 0):
-                yield verdict.subject, verdict.error or ("meets" if verdict.meets else "misses")
+            yield from smoke.judge(root, claims, name, claim, lab, 0)
+
+    for verdict in verdicts(Lab(module, lambda: smoke.make_task("smoke", start, data, 0)), "exact"):
+        yield Seen(verdict.subject, said=verdict.error.partition(":")[0] or ("meets" if verdict.meets else "misses"))
+    yield from on_toy(record, module)
+    if "smoke" in tiers:
+        lab = Lab(module, lambda: smoke.make_task("smoke", start, data, 0))
+        for verdict in verdicts(lab, "smoke"):
+            yield Seen(verdict.subject, verdict.value, "error" if verdict.error else "")
+        yield Seen("ledger", said="; ".join(_unplaced(fault) for fault in fairness.faults(root, lab)))
+        for subject in ("method", *fairness.controls(module)):
+            yield Seen(f"network {subject}", said=digest(lab.built(subject)))
 
 
-def _healthy(send: Callable[[Verdicts], None], *arguments: Any) -> None:
-    """Send the verdicts of the method as it is."""
-    send(dict(verdicts(*arguments)))
+def on_toy(record: Record, module: ModuleType) -> Iterator[Seen]:
+    """Method and controls on a small network whose task has three splits that differ: what is refused, and what comes out."""
+    from methods.kit.lab import Lab
+    from methods.kit.ledger import LeakError, unfair
+    from methods.kit.zoo import ZOO
+    from scripts.running import fairness
+    from scripts.running.networks import network, points, task_for
+
+    for name in TOYS:
+        reference = network(ZOO[name])
+        lab = Lab(_with_reference(module, reference), partial(task_for, ZOO[name]), points(module)[0])
+        try:
+            lab.built("method")
+        except LeakError:
+            yield Seen("guard", said="LeakError")
+            return
+        except Exception:  # this network is refused, or a fault; a smoke run tells which
+            continue
+        subjects = ["method", *fairness.controls(module)]
+        try:
+            for subject in subjects[1:]:
+                said = unfair(getattr(module, subject).__doc__, lab.account("method"), lab.account(subject))
+                yield Seen(f"toy ledger {subject}", said="; ".join(said))
+            for subject in subjects:
+                yield Seen(f"network {subject} on {name}", said=digest(lab.built(subject)))
+        except LeakError:
+            yield Seen("guard", said="LeakError")
+        except Exception as problem:
+            yield Seen(f"toy {name}", said=type(problem).__name__)
+        return
 
 
-def _planted(send: Callable[[str], None], expected: Verdicts, *arguments: Any) -> None:
-    """Send the first claim whose verdict is not the healthy method's; "" when all agree."""
-    warnings.simplefilter("ignore")  # of what broken code may do
-    try:
-        send(next((subject for subject, verdict in verdicts(*arguments) if verdict != expected[subject]), ""))
-    except Exception as problem:
-        send(f"import ({type(problem).__name__})")
+def _with_reference(module: ModuleType, reference: Any) -> ModuleType:
+    """The module with another network to start from."""
+    other = ModuleType(module.__name__)
+    vars(other).update({**vars(module), "reference": lambda task: reference})
+    return other
+
+
+def _unplaced(fault: str) -> str:
+    """A fault of a control without its line, which a planted fault may move."""
+    return fault.partition(": ")[2]
+
+
+def digest(network: Any) -> str:
+    """Of a network's numbers and what it answers to a few images that it takes."""
+    import torch
+
+    found = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        found.update(name.encode())
+        if isinstance(value, torch.Tensor):
+            found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+# Planting
 
 
 def bite(
@@ -229,75 +160,119 @@ def bite(
     tiers: tuple[str, ...] = ("exact", "smoke"),
     data: Path | None = None,
     jobs: int = 2,
-    most: int | None = None,
+    most: int = faults.MOST,
     resume: bool = False,
     heard: Callable[[int, int, Outcome], None] = lambda done, planted, outcome: None,
-) -> tuple[list[Outcome], int]:
-    """Plant every fault (or `most` of them, spread evenly), each in a process of its own; `heard` hears each outcome.
+) -> tuple[list[Outcome], list[Fault]]:
+    """Plant every fault, or `most` of them, of each class as many, each in a process of its own; `heard` hears each outcome.
 
     Outcomes are kept as they come; with `resume` those that are known of the same code and data are not found out again.
-    Returns the outcomes, and how many faults there are in all.
-    Raises ValueError when the method as it is has a claim that cannot be measured, an unexpected exact verdict, or a process that dies.
+    Returns the outcomes, and all faults that there are.
+    Raises ValueError when the method as it is has a claim that cannot be measured, an exact claim that surprises, or a process that dies.
     """
     method = source.read(root, root / record.program)
     if isinstance(method, Problem):
         raise ValueError(str(method))
-    every = faults(method.text)
-    planted = [every[i * len(every) // most] for i in range(most)] if most and most < len(every) else every
+    every = faults.every(method.text)
+    planted = faults.drawn(every, method.text, most)
     same = (root, record, method.text, root / method.path, tiers, data)
     started = time.monotonic()
-    expected = _as_it_is(record, Job(record.id, _healthy, same, 1))
+    healthy = _as_it_is(root, record, Job(record.id, _healthy, same, 1))
     patience = 10 + 4 * (time.monotonic() - started)
-
-    lines = method.text.splitlines()
+    allowed = tolerances(root, record, healthy)
     memory = Memory(root, record, Codes(root, method).whole, tiers, data, resume)
     outcomes: dict[int, Outcome] = {}
 
-    def ended(number: int, killed_by: str, died: str) -> None:
-        fault = planted[number]
-        why = EQUIVALENT.search(lines[fault.line - 1]) if fault.line <= len(lines) else None
-        equivalent = why.group(1) if why and not killed_by and not died else ""
-        outcomes[number] = Outcome(fault, killed_by, equivalent, died)
-        memory.keep(fault, killed_by, died)
+    def ended(number: int, killed_by: str, equivalent: bool, died: str) -> None:
+        outcomes[number] = Outcome(planted[number], killed_by, equivalent, died)
+        memory.keep(planted[number], killed_by, equivalent, died)
         heard(len(outcomes), len(planted), outcomes[number])
 
     waiting = deque[Job]()
     for number, fault in enumerate(planted):
-        if (known := memory.known(fault)) is not None:
-            ended(number, *known)
+        if (kept := memory.known(fault)) is not None:
+            ended(number, *kept)
         else:
-            arguments = (expected, root, record, fault.code, root / method.path, tiers, data)
+            arguments = (healthy, allowed, root, record, fault.code, root / method.path, tiers, data)
             waiting.append(Job(str(number), _planted, arguments, threads=1, patience=patience))
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, bool]] = {}
     try:
         with closing(side_by_side(waiting, jobs)) as events:
             for job, event in events:
-                if isinstance(event, str):
+                if isinstance(event, tuple):
                     found[job.name] = event
                 elif isinstance(event, Ended):
-                    ended(int(job.name), found.get(job.name, ""), "" if job.name in found else event.death)
+                    killed_by, equivalent = found.get(job.name, ("", False))
+                    ended(int(job.name), killed_by, equivalent, "" if job.name in found else event.death)
     finally:
         memory.write()
-    return [outcomes[number] for number in sorted(outcomes)], len(every)
+    return [outcomes[number] for number in sorted(outcomes)], every
 
 
-def _as_it_is(record: Record, job: Job) -> Verdicts:
-    """The healthy method's verdicts. Raises ValueError where they say that something is wrong with it."""
-    found: Verdicts = {}
+def _healthy(send: Callable[[list[Seen]], None], *arguments: Any) -> None:
+    """Send what the method shows as it is."""
+    send(list(shown(*arguments)))
+
+
+def _planted(send: Callable[[tuple[str, bool]], None], healthy: list[Seen], allowed: dict[str, float], *arguments: Any) -> None:
+    """Send what noticed the fault, "" where nothing did, and then whether all networks came out as they do without it."""
+    warnings.simplefilter("ignore")  # of what broken code may do
+    expected, same = {seen.what: seen for seen in healthy}, True
+    try:
+        for seen in shown(*arguments):
+            as_ever = noticed(seen, expected.get(seen.what), allowed)
+            if as_ever is None:
+                same = same and seen.said == getattr(expected.get(seen.what), "said", "")
+            elif not as_ever:
+                send((seen.what, False))
+                return
+    except Exception as problem:
+        send((type(problem).__name__, False))
+        return
+    send(("", same))
+
+
+def noticed(seen: Seen, healthy: Seen | None, allowed: dict[str, float]) -> bool | None:
+    """Whether something is as it is without the fault; None for what nobody would notice, a network's digits."""
+    if seen.what.startswith("network "):
+        return None
+    if healthy is None:
+        return False
+    if seen.said != healthy.said:
+        return False
+    return math.isnan(healthy.value) or abs(seen.value - healthy.value) <= allowed[seen.what]
+
+
+def tolerances(root: Path, record: Record, healthy: list[Seen]) -> dict[str, float]:
+    """How far each smoke value may be from the healthy one, as in a run: what is recorded of processors, or what is allowed in any case."""
+    rows = records.read(records.path_of(root, record.family, record.id))
+    values = {seen.what: seen.value for seen in healthy if not math.isnan(seen.value)}
+    now = [Row("smoke", what, "value", value, "now", "", 0, "", 1, "", "", "", "", "") for what, value in values.items()]
+    floors = known(record, now, "smoke", "now")
+    spreads = {
+        subject: found.spread
+        for data in ("standin", "cifar10-jpeg75", "cifar10")
+        for subject, found in known(record, rows, "smoke", data).items()
+    }
+    return {what: 1.001 * max(floors[what].floor, spreads.get(what, 0.0)) for what in values}
+
+
+def _as_it_is(root: Path, record: Record, job: Job) -> list[Seen]:
+    """What the healthy method shows. Raises ValueError where that says that something is wrong with it."""
+    found: list[Seen] = []
     death = ""
     with closing(side_by_side(deque([job]), 1)) as events:
         for _, event in events:
-            if isinstance(event, dict):
+            if isinstance(event, list):
                 found = event
             elif isinstance(event, Ended):
                 death = event.death
     cure = f"run `smallprint smoke {record.id}` first"
     if death or not found:
         raise ValueError(f"{record.id}: the method as it is, without a fault: {death or 'has no claims'}; {cure}")
-    for claim in [*blanks(record, "exact"), *blanks(record, "smoke")]:
-        right = "misses" if claim.bound.because else "meets"
-        if found.get(claim.subject, right) not in ((right,) if claim.said.tier == "exact" else ("meets", "misses")):
-            raise ValueError(f"{record.id}: the method as it is already surprises in {claim.subject}; {cure}")
+    for seen in found:
+        if seen.what.startswith("claim_") and seen.said not in ("", "meets", "misses"):
+            raise ValueError(f"{record.id}: the method as it is cannot measure {seen.what}; {cure}")
     return found
 
 
@@ -307,18 +282,18 @@ class Memory:
     def __init__(self, root: Path, record: Record, code: str, tiers: tuple[str, ...], data: Path | None, resume: bool) -> None:
         self.path = root / "build/bite" / f"{record.id}.json"
         self.key = f"{code} {' '.join(tiers)} {data or 'standin'}"
-        self.outcomes: dict[str, list[str]] = {}
+        self.outcomes: dict[str, tuple[str, bool, str]] = {}
         if resume:
             with suppress(OSError, ValueError):
                 kept = json.loads(self.path.read_text())
                 if kept.get("key") == self.key:
-                    self.outcomes = kept["outcomes"]
+                    self.outcomes = {key: tuple(value) for key, value in kept["outcomes"].items()}
 
-    def known(self, fault: Fault) -> list[str] | None:
+    def known(self, fault: Fault) -> tuple[str, bool, str] | None:
         return self.outcomes.get(_digest(fault))
 
-    def keep(self, fault: Fault, killed_by: str, died: str) -> None:
-        self.outcomes[_digest(fault)] = [killed_by, died]
+    def keep(self, fault: Fault, killed_by: str, equivalent: bool, died: str) -> None:
+        self.outcomes[_digest(fault)] = (killed_by, equivalent, died)
         if len(self.outcomes) % 10 == 0:
             self.write()
 
@@ -333,18 +308,29 @@ def _digest(fault: Fault) -> str:
 
 
 class Score(NamedTuple):
-    """How many faults were noticed by a claim, change nothing, ended their process or took too long, and were planted."""
+    """Of the faults of a class: how many were noticed, change nothing, ended their process or took too long; planted, and possible."""
 
     killed: int
     equivalent: int
     died: int
     planted: int
+    possible: int
+
+    @property
+    def judged(self) -> int:
+        return self.planted - self.equivalent - self.died
 
     @property
     def share(self) -> float:
-        return self.killed / max(1, self.planted - self.equivalent - self.died)
+        return self.killed / max(1, self.judged)
 
 
-def score(outcomes: list[Outcome]) -> Score:
-    killed, equivalent, died = (sum(bool(getattr(o, name)) for o in outcomes) for name in ("killed_by", "equivalent", "died"))
-    return Score(killed, equivalent, died, len(outcomes))
+def scores(outcomes: list[Outcome], every: list[Fault]) -> dict[str, Score]:
+    """The score of each class of which there are faults."""
+    found = {}
+    for kind in CLASSES:
+        mine = [outcome for outcome in outcomes if outcome.fault.kind == kind]
+        if mine:
+            counts = [sum(bool(getattr(outcome, name)) for outcome in mine) for name in ("killed_by", "equivalent", "died")]
+            found[kind] = Score._make([*counts, len(mine), sum(fault.kind == kind for fault in every)])
+    return found

@@ -136,10 +136,12 @@ def _bite(measured: Measured) -> str:
     """How many planted faults the claims notice, in words."""
     if not (bite := measured.bite):
         return ""
-    sample = f" (an even sample of {bite.possible})" if bite.planted < bite.possible else ""
-    harmless = f"; {plural(bite.equivalent, 'fault')} of the rest can change nothing" if bite.equivalent else ""
-    died = f"; {plural(bite.died, 'fault')} ended the run itself" if bite.died else ""
-    return f"Of {bite.planted} faults planted in the program{sample}, they notice {bite.killed}{harmless}{died}. "
+    sample = f" (of {bite.possible} possible ones)" if bite.planted < bite.possible else ""
+    parts = [f"{found.killed} of {found.judged} {FAULTS[kind]}" for kind, found in measured.bites.items() if found.judged]
+    return f"Of {bite.planted} faults planted{sample}, what runs here notices {', '.join(parts)}; the rest change nothing or end the run. "
+
+
+FAULTS = {"outcome": "in what is returned", "arithmetic": "in the arithmetic", "wiring": "in the wiring", "control": "in the controls"}
 
 
 def _claims_table(bodies: str, *, printed: bool) -> str:

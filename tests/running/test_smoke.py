@@ -60,18 +60,18 @@ DEADLY: dict[str, dict[str, str]] = {
 }
 CLAIMS = "methods/pruning/claims"
 SAID = {
-    "zz_segv": f"its process died of SIGSEGV at {CLAIMS}/zz_segv.py:13 in claim_second while it measured claim_second",
-    "zz_abort": f"its process died of SIGABRT at {CLAIMS}/zz_abort.py:13 in claim_second while it measured claim_second",
+    "zz_segv": f"its process died of SIGSEGV at {CLAIMS}/zz_segv.py:14 in claim_second while it measured claim_second",
+    "zz_abort": f"its process died of SIGABRT at {CLAIMS}/zz_abort.py:14 in claim_second while it measured claim_second",
     "zz_killed": "its process died of SIGKILL (killed from outside, or memory ran out) while it measured method",
-    "zz_exits": f"{CLAIMS}/zz_exits.py:13: claim_second: left the program with sys.exit(0)",
+    "zz_exits": f"{CLAIMS}/zz_exits.py:14: claim_second: left the program with sys.exit(0)",
     "zz_exits_hard": "its process ended by itself, with exit code 0, while it measured claim_second",
     "zz_exits_at_import": "methods/pruning/zz_exits_at_import.py:14: <module>: left the program with sys.exit(0), while it was imported",
     "zz_leaves": "methods/pruning/zz_leaves.py:26: compress: left the program with sys.exit(None), while it measured method",
     "zz_raises": "methods/pruning/zz_raises.py:26: compress: RuntimeError: too [bold]narrow[/bold], while it measured method",
     "zz_none": "methods/pruning/zz_none.py:25: compress returned NoneType, no network; return the one that ships, while it measured method",
     "zz_nan": "is not a number",
-    "zz_memory": f"{CLAIMS}/zz_memory.py:13: claim_second: MemoryError: no reason given",
-    "zz_stopped": f"{CLAIMS}/zz_stopped.py:13: claim_second: KeyboardInterrupt: no reason given, while it measured claim_second",
+    "zz_memory": f"{CLAIMS}/zz_memory.py:14: claim_second: MemoryError: no reason given",
+    "zz_stopped": f"{CLAIMS}/zz_stopped.py:14: claim_second: KeyboardInterrupt: no reason given, while it measured claim_second",
 }
 
 
@@ -87,7 +87,7 @@ def test_whatever_dies_is_one_line_and_the_others_go_on(tmp_path: Path) -> None:
     for id in DEADLY:
         assert (SAID.get(id, "meets its bound, not recorded")) in section(done.stdout, id), section(done.stdout, id)
     assert "first §1 exact wiring 0 <= 0 holds" in section(done.stdout, "zz_segv"), "exact verdicts that were measured are shown"
-    assert "second §1 exact 0 <= 0 holds" in section(done.stdout, "zz_none")
+    assert "second §1 exact identity 0 <= 0 holds" in section(done.stdout, "zz_none")
     bad = ", ".join(sorted(id for id in DEADLY if id != "aa_healthy"))
     assert f"{len(DEADLY)} methods in" in done.stdout
     assert f"{len(DEADLY) - 1} with surprises: {bad}" in done.stdout

@@ -207,7 +207,8 @@ def some_rows(code_of: Callable[[str, str], str]) -> list[Row]:
             values = {"accuracy": accuracy, "parameters": 77_786 * cost, "multiply_adds": 12.5e6 * cost}
             values |= {} if subject == "reference" else {"latency": 2 * cost, "output_error": 1 - size}
             found += [row("sweep", f"{subject}@{place}", m, v, "standin", 0, code) for m, v in values.items()]
-    bite = {"killed": 9, "equivalent": 1, "planted": 12, "possible": 40}
+    bite = {"wiring_killed": 5, "wiring_equivalent": 1, "wiring_died": 0, "wiring_planted": 6, "wiring_possible": 30}
+    bite |= {"control_killed": 4, "control_equivalent": 0, "control_died": 1, "control_planted": 6, "control_possible": 10}
     found += [row("bite", "bite", name, count, "standin", code=code) for name, count in bite.items()]
     return [one._replace(code=code_of(one.tier, one.subject)) if one.code == code else one for one in found]
 
@@ -375,7 +376,7 @@ def test_best_control_conditions_and_ratios(facts: Facts) -> None:
     assert measured.conditions == [Condition("smoke", "cifar10-jpeg75"), Condition("smoke", "standin")]
     assert measured.standing(measured.conditions[0]).control == "control_random"
     assert measured.ratio(measured.conditions[0], "file_bytes") == pytest.approx(0.3)
-    assert measured.bite == (9, 1, 12, 40, 0)
+    assert measured.bite == (9, 1, 1, 12, 40)
     assert leading(facts) == Condition("smoke", "cifar10-jpeg75")
 
 
@@ -455,7 +456,7 @@ def test_an_entry_page_says_what_is_known(facts: Facts) -> None:
         "One pass (not two; not three).", "SMOKE = Config(cut=0.5)",
         "make smoke METHOD=slim", "slim.compress(model, task, slim.Config())", "muller2017slimming",
         "<strong>Used by</strong>", "<strong>Covered by</strong>",
-        "Of 12 faults planted in the program (an even sample of 40), they notice 9; 1 fault of the rest can change nothing",
+        "Of 12 faults planted (of 40 possible ones), what runs here notices 4 of 5 in the controls, 5 of 5 in the wiring; the rest change",
         "stale", "dddddddddddddddd", "abc1234567",
     ]:  # fmt: skip
         assert said in page or safe.escape(said) in page, said

@@ -71,7 +71,8 @@ MEASURED: dict[str, dict[str, Any]] = {
         "reference, method, control_NAME, claim_NAME, claim_NAME[CASE], run or bite; in a sweep @N follows, the operating point"
     ),
     "metric": string(
-        "value for a claim; seconds for a run; killed, equivalent, died, planted or possible for a bite; else accuracy, parameters, "
+        "value for a claim; seconds for a run; CLASS_killed, CLASS_equivalent, CLASS_died, CLASS_planted or CLASS_possible for a bite, by "
+        "the class of its faults; else accuracy, parameters, "
         "nonzeros, bits, multiply_adds, bit_operations, file_bytes, latency, output_error or steps; ledger_NAME is what it took to make "
         "the network, milliseconds_N its time for N images"
     ),
