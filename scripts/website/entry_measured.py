@@ -173,7 +173,7 @@ def _claim(name: str, claim: Claim, source: Source | None, measured: Measured, *
     verdict = word(leading)
     head = f'<th scope="rowgroup" colspan="{5 if printed else 4}">{escape(claim.says)} <small>{" · ".join(place)}</small></th>'
     if measured_by := entry_code.of_claim(source, name):
-        lines.append(f'<tr class="sp-code"><td colspan="{5 if printed else 4}">{measured_by}</td></tr>')
+        lines.append(f'<tr><td colspan="{5 if printed else 4}">{measured_by}</td></tr>')
     return f'<tbody class="sp-is-{verdict}" id="claim-{name}"><tr>{head}</tr>\n' + "\n".join(lines) + "</tbody>"
 
 
@@ -186,14 +186,23 @@ def numbers(facts: Facts, record: Record, source: Source | None, measured: Measu
     if not measured.conditions:
         command = code(f"smallprint smoke {record.id} --record")
         return section(title, "numbers", told, f'<p class="sp-empty">Not measured yet: {command} writes the numbers that stand here.</p>')
-    tables = (_condition(measured, condition, explained=not place) for place, condition in enumerate(measured.conditions))
-    return section(title, "numbers", told, _among(facts, record, measured), *tables, entry_ledger.table(measured, measured.conditions[0]))
+    shown = [condition for condition in measured.conditions if condition.data != "standin"] or measured.conditions
+    tables = (_condition(measured, condition, explained=not place) for place, condition in enumerate(shown))
+    others = ", ".join(
+        inside(condition_name(condition), path_of(record), f"comparisons/measured.md#{anchor(condition)}")
+        for condition in measured.conditions
+        if condition not in shown  # drawn shapes, which are no evidence of what the method does to photographs
+    )
+    beside = f"Elsewhere: {others}." if others else ""
+    return section(title, "numbers", told, _among(facts, record, measured), *tables, entry_ledger.table(measured, shown[0]), beside)
 
 
 def _condition(measured: Measured, condition: Condition, *, explained: bool) -> str:
     """Under one condition; the first table of a page is `explained`, as the others have the same columns."""
     subjects = measured.subjects(condition)
     known = [q for q in QUANTITIES if any(measured.sample(condition, s, q) for s in subjects)]
+    if all(_cell(measured, condition, s, "nonzeros") == _cell(measured, condition, s, "parameters") for s in subjects):
+        known = [q for q in known if q != "nonzeros"]  # where no weight is zero, it would say the same again
     groups = [
         ("Really measured", [q for q in MEASURED if q in known]),
         ("Counted on the network as it ships", [q for q in COUNTED if q in known]),
