@@ -149,32 +149,30 @@ def _claims_table(bodies: str, *, printed: bool) -> str:
 
 
 def _claim(name: str, claim: Claim, source: Source | None, measured: Measured, *, printed: bool) -> str:
-    place = [escape(claim.where), f"{claim.tier} claim"]
+    place = [escape(claim.where), *([f"{claim.tier} claim"] if claim.tier != "exact" else [])]
     place += [f"against {subject_name(f'control_{claim.against}').removeprefix('control: ')}"] if claim.against else []
     place += [in_unit(claim.unit)] if claim.unit else []
     place += [f'measures the same as <a href="#claim-{claim.same_as}">the longer claim</a>'] if claim.same_as else []
-    lines, leading = [], []
+    lines = []
     for case, bound in claim.bounds().items():
         every = measured.findings(name, case, claim, bound)
         found: list[Finding | None] = [*([f for f in every if f.evidence] or every)] or [None]  # drawn shapes only where nothing else is
-        leading.append(found[0])
         for finding in found:
             where = [code(case)] if case is not None else []
             if finding:
-                seen = "no data" if finding.condition.data == "none" else data_name(finding.condition.data)
+                seen = "" if claim.tier == "exact" else data_name(finding.condition.data)
                 where.append(f"{seen}, {seeds(finding.sample)}" if len(finding.sample.values) > 1 else seen)
             ours = spread(finding.sample.mean, finding.sample.sd) if finding else NONE
             if finding and claim.kind == "effect" and (beside := size(finding)):
                 ours += f"<br><small>{beside}</small>"
             because = f'<br><small class="sp-because">{escape(bound.because)}</small>' if bound.because and finding is found[0] else ""
             paper = [plain(bound.paper)] if printed else []
-            cells = [" · ".join(where), *paper, ours, bound_text(bound), verdict_mark(finding) + because]
+            cells = [" · ".join(filter(None, where)), *paper, ours, bound_text(bound), verdict_mark(finding) + because]
             lines.append("<tr>" + "".join(f"<td>{text}</td>" for text in cells) + "</tr>")
-    verdict = word(leading)
     head = f'<th scope="rowgroup" colspan="{5 if printed else 4}">{escape(claim.says)} <small>{" · ".join(place)}</small></th>'
     if measured_by := entry_code.of_claim(source, name):
         lines.append(f'<tr><td colspan="{5 if printed else 4}">{measured_by}</td></tr>')
-    return f'<tbody class="sp-is-{verdict}" id="claim-{name}"><tr>{head}</tr>\n' + "\n".join(lines) + "</tbody>"
+    return f'<tbody id="claim-{name}"><tr>{head}</tr>\n' + "\n".join(lines) + "</tbody>"
 
 
 def numbers(facts: Facts, record: Record, source: Source | None, measured: Measured) -> str:
