@@ -10,6 +10,7 @@ from rich.table import Table
 from catalog import Problem, Record
 from catalog.schema import Claim
 from scripts.evidence import records, source
+from scripts.evidence.facts import Measured
 from scripts.evidence.records import Row
 from scripts.evidence.terminal import out, plain
 
@@ -57,15 +58,15 @@ def show(root: Path, record: Record) -> list[Problem | str]:
 
 
 def _claims(claims: Mapping[str, Claim], rows: Sequence[Row], none: str) -> Table:
-    table = _table("claim", "where", "tier", "kind", "bound", "measured")
+    table = _table("claim", "where", "tier", "kind", "bound", "measured", "verdict")
+    measured = Measured(rows)
     for claim_id, claim in claims.items():
         for case, bound in claim.bounds().items():
-            subject = f"claim_{claim_id}" + (f"[{case}]" if case else "")
-            seen: dict[str, list[float]] = {}
-            for row in rows:
-                if row.subject == subject:
-                    seen.setdefault(row.data, []).append(row.value)
-            values = ", ".join(f"{sum(v) / len(v):.4g}" + ("" if data == "none" else f" on {data}") for data, v in seen.items())
+            found = measured.findings(claim_id, case, claim, bound)
+            values = ", ".join(
+                f"{f.sample.mean:.4g}" + ("" if f.condition.data == "none" else f" on {f.condition.data}") for f in found
+            )  # fmt: skip
             label = claim_id + (f" {case}" if case else "")
-            table.add_row(label, plain(claim.where), claim.tier, claim.kind, bound.text, values or none)
+            verdict = found[0].verdict if found and found[0].evidence else ""
+            table.add_row(label, plain(claim.where), claim.tier, claim.kind, bound.text, values or none, verdict)
     return table

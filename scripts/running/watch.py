@@ -58,6 +58,6 @@ def run_methods(
         raise Interrupted(f" after {len(done)} of {total} methods; {kept}") from None
     bad = [entry.id for entry in entries if not reports[entry.id].good]
     if total > 1:
-        verdict = f"[red]{len(bad)} with surprises: {', '.join(bad)}[/red]" if bad else "[green]every verdict as expected[/green]"
+        verdict = f"[red]{len(bad)} with surprises: {', '.join(bad)}[/red]" if bad else "[green]none with surprises[/green]"
         out.print(f"\n{total} methods in {time.monotonic() - started:.0f} s: {verdict}")
     return reports

@@ -151,32 +151,30 @@ def _claims_table(bodies: str, *, printed: bool) -> str:
 
 
 def _claim(name: str, claim: Claim, source: Source | None, measured: Measured, *, printed: bool) -> str:
-    place = [escape(claim.where), f"{claim.tier} claim"]
+    place = [escape(claim.where), *([f"{claim.tier} claim"] if claim.tier != "exact" else [])]
     place += [f"against {subject_name(f'control_{claim.against}').removeprefix('control: ')}"] if claim.against else []
     place += [in_unit(claim.unit)] if claim.unit else []
     place += [f'measures the same as <a href="#claim-{claim.same_as}">the longer claim</a>'] if claim.same_as else []
-    lines, leading = [], []
+    lines = []
     for case, bound in claim.bounds().items():
         every = measured.findings(name, case, claim, bound)
         found: list[Finding | None] = [*([f for f in every if f.evidence] or every)] or [None]  # drawn shapes only where nothing else is
-        leading.append(found[0])
         for finding in found:
             where = [code(case)] if case is not None else []
             if finding:
-                seen = "no data" if finding.condition.data == "none" else data_name(finding.condition.data)
+                seen = "" if claim.tier == "exact" else data_name(finding.condition.data)
                 where.append(f"{seen}, {seeds(finding.sample)}" if len(finding.sample.values) > 1 else seen)
             ours = spread(finding.sample.mean, finding.sample.sd) if finding else NONE
             if finding and claim.kind == "effect" and (beside := size(finding)):
                 ours += f"<br><small>{beside}</small>"
             because = f'<br><small class="sp-because">{escape(bound.because)}</small>' if bound.because and finding is found[0] else ""
             paper = [plain(bound.paper)] if printed else []
-            cells = [" · ".join(where), *paper, ours, bound_text(bound), verdict_mark(finding) + because]
+            cells = [" · ".join(filter(None, where)), *paper, ours, bound_text(bound), verdict_mark(finding) + because]
             lines.append("<tr>" + "".join(f"<td>{text}</td>" for text in cells) + "</tr>")
-    verdict = word(leading)
     head = f'<th scope="rowgroup" colspan="{5 if printed else 4}">{escape(claim.says)} <small>{" · ".join(place)}</small></th>'
     if measured_by := entry_code.of_claim(source, name):
-        lines.append(f'<tr class="sp-code"><td colspan="{5 if printed else 4}">{measured_by}</td></tr>')
-    return f'<tbody class="sp-is-{verdict}" id="claim-{name}"><tr>{head}</tr>\n' + "\n".join(lines) + "</tbody>"
+        lines.append(f'<tr><td colspan="{5 if printed else 4}">{measured_by}</td></tr>')
+    return f'<tbody id="claim-{name}"><tr>{head}</tr>\n' + "\n".join(lines) + "</tbody>"
 
 
 def numbers(facts: Facts, record: Record, source: Source | None, measured: Measured) -> str:
@@ -188,14 +186,23 @@ def numbers(facts: Facts, record: Record, source: Source | None, measured: Measu
     if not measured.conditions:
         command = code(f"smallprint smoke {record.id} --record")
         return section(title, "numbers", told, f'<p class="sp-empty">Not measured yet: {command} writes the numbers that stand here.</p>')
-    tables = (_condition(measured, condition, explained=not place) for place, condition in enumerate(measured.conditions))
-    return section(title, "numbers", told, _among(facts, record, measured), *tables, entry_ledger.table(measured, measured.conditions[0]))
+    shown = [condition for condition in measured.conditions if condition.data != "standin"] or measured.conditions
+    tables = (_condition(measured, condition, explained=not place) for place, condition in enumerate(shown))
+    others = ", ".join(
+        inside(condition_name(condition), path_of(record), f"comparisons/measured.md#{anchor(condition)}")
+        for condition in measured.conditions
+        if condition not in shown  # drawn shapes, which are no evidence of what the method does to photographs
+    )
+    beside = f"Elsewhere: {others}." if others else ""
+    return section(title, "numbers", told, _among(facts, record, measured), *tables, entry_ledger.table(measured, shown[0]), beside)
 
 
 def _condition(measured: Measured, condition: Condition, *, explained: bool) -> str:
     """Under one condition; the first table of a page is `explained`, as the others have the same columns."""
     subjects = measured.subjects(condition)
     known = [q for q in QUANTITIES if any(measured.sample(condition, s, q) for s in subjects)]
+    if all(_cell(measured, condition, s, "nonzeros") == _cell(measured, condition, s, "parameters") for s in subjects):
+        known = [q for q in known if q != "nonzeros"]  # where no weight is zero, it would say the same again
     groups = [
         ("Really measured", [q for q in MEASURED if q in known]),
         ("Counted on the network as it ships", [q for q in COUNTED if q in known]),

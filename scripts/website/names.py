@@ -91,7 +91,7 @@ def seeds(sample: Sample) -> str:
 
 
 def stale_mark(stale: bool) -> str:
-    return ' <span class="sp-stale" title="by older code">stale</span>' if stale else ""
+    return ' <span class="sp-stale">stale</span>' if stale else ""
 
 
 def metric_name(facts: Facts, id: str) -> str:

@@ -175,3 +175,16 @@ def test_any_values_in_any_fields_are_an_entry_or_problems(family: str, data: st
     entry = validate(model, fields, {}, "x.yaml", problems)
     assert (entry is None) == bool(problems)
     assert all(problem.message and "\n" not in problem.message for problem in problems)
+
+
+def test_one_statement_at_two_tiers_is_one_effect() -> None:
+    effect = {"says": "It is better.", "where": "§1", "kind": "effect", "against": "random", "at_least": 0}
+    claims = {
+        "first": {**effect, "tier": "smoke", "same_as": "later"},
+        "sure": {**CLAIM, "at_most": 0},
+        "later": {**effect, "tier": "long"},
+        "other": {**effect, "tier": "smoke", "against": "reference"},
+    }
+    fields = {"name": "A", "title": "A", "authors": ["B"], "year": 2020, "url": "https://example.org", "summary": "A."}
+    paper = Paper.model_validate({**fields, "start": "trained", "returns": "same", "claims": claims})
+    assert paper.effects() == {"later": ["later", "first"], "other": ["other"]}

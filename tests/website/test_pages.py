@@ -452,7 +452,7 @@ def test_an_entry_page_says_what_is_known(facts: Facts) -> None:
         "sp-fails\">fails", "undecided: 2 seeds", "not measured", "The head is counted twice.", "0 of 2 effects hold, 2 are open",
         "The program is the paper’s: 1 of 1 claim hold", "against random",
         "≤ 10⁻⁵", "5.3 ± 2%", "6.20", "−0.14",
-        "2.3 of 20.04 M (11.5%)", "0.30×", "80.5 ± 0.7%", "claim_beats_random", "control: random",
+        "2.3 of 20.04 M (11.5%)", "0.30×", "80.5 ± 0.7%", "control: random",
         "One pass (not two; not three).", "SMOKE = Config(cut=0.5)",
         "make smoke METHOD=slim", "slim.compress(model, task, slim.Config())", "muller2017slimming",
         "<strong>Used by</strong>", "<strong>Covered by</strong>",
@@ -462,7 +462,7 @@ def test_an_entry_page_says_what_is_known(facts: Facts) -> None:
         assert said in page or safe.escape(said) in page, said
     line = SLIM_PY.splitlines().index("def thin(scales): ...") + 1
     assert f'href="#__codelineno-source-{line}"' in page
-    assert 'Measured by <code>claim_sizes</code></summary><div class="highlight"><pre><span></span><code><span class="k">def</span>' in page
+    assert '<summary>Code</summary><div class="highlight"><pre><span></span><code><span class="k">def</span>' in page
     assert "What its claims share, and what they import</summary>\n\n```python\n" in page
     assert "<mi>γ</mi>" in page
     assert f'Computed by <code>thin</code></summary>\n\n```{{ .python #equation-1-code linenums="{line}" }}\ndef thin' in page
