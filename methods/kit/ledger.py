@@ -121,6 +121,8 @@ def told(event: Event, returned: nn.Module | None) -> str:
         who = next((_part(name, "the returned network") for name, part in returned.named_modules() if part is network), who)
     of = f" on {event.images} images of {event.split}" if event.images else f" on {event.split}" if event.split else ""
     inner = sorted({told(replace(each, images=0), returned) for each in event.inner})
+    if event.what == "scores" and who.startswith("a network"):
+        who = "a candidate"
     line = f"{event.what} {who}{of}".rstrip()
     return "; ".join([", ".join([line, *event.details]), *(f"meanwhile {each}" for each in inner)])
 

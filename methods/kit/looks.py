@@ -61,20 +61,21 @@ def listener() -> Looking | None:
 # fmt: off
 SHAPE = {  # what tells a shape or a place, not what is in the images
     "__len__", "size", "dim", "ndimension", "stride", "numel", "nelement", "element_size", "storage_offset", "data_ptr", "untyped_storage",
-    "is_contiguous", "is_floating_point", "is_complex", "get_device", "__repr__", "__format__", "__hash__", "type", "requires_grad_",
+    "is_contiguous", "is_floating_point", "is_complex", "get_device", "__repr__", "__format__", "__hash__", "requires_grad_",
 }
 PICK = {"__getitem__", "__iter__", "split", "tensor_split", "chunk", "unbind", "narrow", "index_select", "select"}
 MOVE = {
     "to", "cpu", "cuda", "float", "double", "half", "bfloat16", "long", "contiguous", "clone", "detach", "cat", "concatenate", "stack",
-    "unsqueeze", "view_as",
+    "unsqueeze",
 }
 # fmt: on
+ONE = slice(None, 1)  # one image of many is asked for to see a shape, or what runs: it is no look
 
 
 class Seen(Tensor):
     """A tensor of a watched split. What picks from it or moves it gives another; anything else is a look and gives a plain tensor."""
 
-    looks: tuple[Look, ...]
+    looks: tuple[Look, ...] = ()
 
     @classmethod
     def __torch_function__(
@@ -85,9 +86,10 @@ class Seen(Tensor):
             name = func.__name__
             if name in SHAPE or (name == "__get__" and not isinstance(answer, Tensor)):
                 return answer
-            first = args[0] if args else None
             looks = looks_of(args)
-            if name in PICK and looks == looks_of((first,)):
+            if not looks or (name == "__getitem__" and isinstance(args[1], slice) and args[1] == ONE):
+                return answer
+            if name in PICK and looks == looks_of(args[:1]):
                 return _each(answer, lambda part: _marked(part, (_again(looks, part),)))
             if name in MOVE or name == "__get__":
                 return _each(answer, lambda part: _marked(part, looks))
@@ -97,6 +99,12 @@ class Seen(Tensor):
                         look.counted = True
                         counter.looked(look)
             return answer
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:  # of a network that keeps images
+        return memo.setdefault(id(self), _marked(plain(self).clone(), self.looks))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return plain(self).__reduce_ex__(protocol)
 
 
 def looks_of(values: Any) -> tuple[Look, ...]:
@@ -115,7 +123,8 @@ def handed_on(computed: Tensor, source: Tensor) -> Tensor:
 
 
 def plain(tensor: Tensor) -> Tensor:
-    return tensor.as_subclass(Tensor) if isinstance(tensor, Seen) else tensor
+    with torch._C.DisableTorchFunctionSubclass():
+        return tensor.as_subclass(Tensor) if isinstance(tensor, Seen) else tensor
 
 
 def _again(looks: tuple[Look, ...], part: Tensor) -> Look:

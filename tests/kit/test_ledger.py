@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from methods.kit import ledger
 from methods.kit.lab import Lab
 from methods.kit.layout import ask
 from methods.kit.ledger import LeakError, blind, factors, unfair
+from methods.kit.looks import plain
 from methods.kit.task import Split, Task, accuracy, on_copies
 from methods.kit.testing import odd_network, odd_task, trace
 from methods.kit.train import fit, minimise
@@ -94,6 +96,8 @@ def test_a_look_counts_once_however_it_is_handed_on() -> None:
     def several(model: nn.Module, task: Task) -> nn.Module:
         images = torch.cat([x for x, _ in task.validation.sample(12, 1).chunks(5)])[2:].to(torch.float64).float().contiguous()
         assert len(images) == 10, "shapes are no looks"
+        model(task.validation.first(1).images.to(torch.float32))
+        assert torch.equal(plain(copy.deepcopy(images)), pickle.loads(pickle.dumps(images)))
         assert images.mean() == images.mean()
         return model
 
