@@ -1,6 +1,7 @@
 # make              environment, check, smoke tests on the stand-in, site
 # make test         environment, the whole test suite
 # make test-lesser  the kit's tests and the exact claims, as a processor without AVX-512 computes, on one thread
+# make test-take    every method in one file of its own does the same as here
 # make properties   the tests of properties, on examples that nobody has seen yet
 # make foreign     methods on networks of torchvision and timm, which are installed for it
 # make counts      multiply-adds beside what torchvision and fvcore count, which are installed for it
@@ -11,7 +12,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 JOBS ?= 2
 
-.PHONY: all test test-clone test-lesser smoke-lesser properties counts foreign lint serve smoke check site clean
+.PHONY: all test test-clone test-lesser test-take smoke-lesser properties counts foreign lint serve smoke check site clean
 .DELETE_ON_ERROR:
 
 all: $(READY)
@@ -28,6 +29,9 @@ LESSER := OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
 test-lesser: $(READY)
 	@$(LESSER) $(BIN)/python -m pytest -n $(JOBS) tests/kit
 	@$(LESSER) SMALLPRINT_CIFAR10= $(BIN)/smallprint smoke -j $(JOBS) --again --tier exact
+
+test-take: $(READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m slow tests/running/test_take.py
 
 smoke-lesser: $(READY)
 	@$(LESSER) $(BIN)/smallprint smoke -j $(JOBS) --again

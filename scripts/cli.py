@@ -431,7 +431,7 @@ def new(
     slug: Annotated[str | None, typer.Option(help="Its id, such as network_slimming; else made of the title")] = None,
     method: Annotated[bool, typer.Option("--method/--no-method", help="Write the method's skeleton too")] = True,
 ) -> None:
-    """Begin an entry: write its YAML and its method, ready to fill in. Refuses papers that are here already.
+    """Begin an entry: write its YAML, its method and its claims, ready to fill in. Refuses papers that are here already.
 
     Examples: [cyan]smallprint new 1611.06440 --family pruning[/cyan] · [cyan]smallprint new 10.1109/ICCV.2017.298[/cyan] ·
     [cyan]smallprint new refs.bib --family low_rank --slug my_paper[/cyan] · [cyan]smallprint new - --no-method < refs.bib[/cyan]
@@ -460,6 +460,36 @@ def new(
     out.print(f"wrote {' and '.join(places)}\nfill in what the first command lists, then go on:")
     for step in ("check", *steps):
         out.print(f"  smallprint {step}")
+
+
+@app.command()
+def take(
+    name: Name,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write this new file instead of standard output")
+    ] = None,
+) -> None:
+    """Take a method home: one file with compress, its controls and all that they use, which needs nothing of this project.
+
+    Its first lines name the packages that it needs. Reference weights, sweeps and claims stay here.
+    Example: [cyan]smallprint take adaround -o adaround.py[/cyan]
+    """
+    from scripts.evidence import files
+    from scripts.running import take as taking
+
+    facts = catalogue()
+    (id,) = pick([name], facts, methods=True)
+    text = taking.take(ROOT, facts.entries[id], source.methods(ROOT)[id])
+    if output is None:
+        typer.echo(text.encode(), nl=False)
+        return
+    if os.path.lexists(output):
+        raise refuse(f"{output}: is there already; remove it, or choose another file")
+    try:
+        files.write(output, text)
+    except OSError as problem:
+        raise refuse(f"{output}: cannot be written: {problem.strerror}; choose another file") from None
+    out.print(plain(f"{output}: {len(text.splitlines())} lines"))
 
 
 @app.command()

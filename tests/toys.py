@@ -89,6 +89,8 @@ def checkout(root: Path, methods: dict[str, dict[str, str]]) -> Path:
         shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__", "measured", "weights", "*.yaml"))
     (root / "methods/kit/weights").mkdir()
     shutil.copy(ROOT / "catalog/vocabulary.yaml", root / "catalog")
+    for name in ("LICENSE", "pyproject.toml"):
+        shutil.copy(ROOT / name, root)
     (root / "methods/pruning/claims").mkdir(parents=True)
     (root / "catalog/pruning").mkdir(exist_ok=True)
     blank = {"top": "", "compress": "", "returned": "model", "claim": "", "value": "0.0", "smoke": "", "level": "0.25"}

@@ -93,35 +93,46 @@ class Definitions:
             if node.name == WHOLE:
                 found |= {Node(node.path, name) for name in file.defined}
             for statement in self.statements(node) or ():
-                inner = {**file.imported, **_imports(node.path, ast.walk(statement))}
-                for chain in _chains(statement):
-                    head, *rest = chain.split(".")
-                    if head in inner:
-                        found |= self.meant([*inner[head].split("."), *rest])
-                    elif head in file.defined:
-                        found.add(Node(node.path, head))
-                    elif head in ("globals", "locals"):
-                        found.add(Node(node.path, WHOLE))
+                found |= self.used(node.path, statement)
             self._named[node] = frozenset(found - {node})
         return self._named[node]
 
-    def meant(self, parts: list[str], depth: int = 0) -> set[Node]:
-        """The definition that a dotted name means; a whole file where it names the file alone, nothing of other packages."""
+    def used(self, path: str, code: ast.AST) -> set[Node]:
+        """What a piece of a file's code names, as definitions."""
+        file, inner, found = self.file(path), self.imports(path, code), set[Node]()
+        for chain in chains(code):
+            head, *rest = chain.split(".")
+            if head in inner:
+                target, _ = self.place([*inner[head].split("."), *rest])
+                found |= {target} if target else set()
+            elif head in file.defined:
+                found.add(Node(path, head))
+            elif head in ("globals", "locals"):
+                found.add(Node(path, WHOLE))
+        return found
+
+    def imports(self, path: str, code: ast.AST) -> dict[str, str]:
+        """The names that imports bind for a piece of a file's code, its own and the file's, each with what it means in full."""
+        return {**self.file(path).imported, **imports(path, ast.walk(code))}
+
+    def place(self, parts: list[str], depth: int = 0) -> tuple[Node | None, int]:
+        """The definition that a dotted name means, and at which of its parts that stands.
+
+        It is a whole file where the file alone is named, and None where it is another package's.
+        """
         if parts[0] != "methods" or depth > 9:
-            return set()
+            return None, 0
         for end in range(len(parts), 0, -1):
             path = next((p for p in (f"{'/'.join(parts[:end])}.py", f"{'/'.join(parts[:end])}/__init__.py") if self._exists(p)), None)
             if path is None:
                 continue
             file, rest = self.file(path), parts[end:]
-            if not rest:
-                return {Node(path, WHOLE)}
-            if rest[0] in file.defined:
-                return {Node(path, rest[0])}
-            if rest[0] in file.imported:
-                return self.meant([*file.imported[rest[0]].split("."), *rest[1:]], depth + 1)
-            return {Node(path, WHOLE)}
-        return set()
+            if rest and rest[0] in file.defined:
+                return Node(path, rest[0]), end
+            if rest and rest[0] in file.imported:
+                return self.place([*file.imported[rest[0]].split("."), *rest[1:]], depth + 1)[0], end
+            return Node(path, WHOLE), end - 1
+        return None, 0
 
     def _exists(self, path: str) -> bool:
         return path in self._files or (self.root / path).is_file()
@@ -139,7 +150,7 @@ class Definitions:
         found = {name for name in {*old.defined, *new.defined} if _shapes(old.defined.get(name)) != _shapes(new.defined.get(name))}
         renamed = {name for name in {*old.imported, *new.imported} if old.imported.get(name) != new.imported.get(name)}
         for name, statements in new.defined.items():
-            if any(chain.split(".")[0] in renamed for statement in statements for chain in _chains(statement)):
+            if any(chain.split(".")[0] in renamed for statement in statements for chain in chains(statement)):
                 found.add(name)
         return {Node(path, name) for name in found} | ({Node(path, LOOSE)} if _shapes(old.loose) != _shapes(new.loose) else set())
 
@@ -186,13 +197,13 @@ def _file(path: str, text: str) -> File:
         return file
     for statement in tree.body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            file.imported.update(_imports(path, [statement]))
+            file.imported.update(imports(path, [statement]))
         elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             continue  # a docstring
         elif names := set(_bound(statement, file)):
             for name in names:
                 file.defined.setdefault(name, []).append(statement)
-            file.imported.update(_imports(path, ast.walk(statement)) if isinstance(statement, ast.If | ast.Try) else {})
+            file.imported.update(imports(path, ast.walk(statement)) if isinstance(statement, ast.If | ast.Try) else {})
         else:
             file.loose.append(statement)
     return file
@@ -207,7 +218,7 @@ def _bound(statement: ast.stmt, file: File) -> Iterator[str]:
         for inner in ast.iter_child_nodes(statement):
             if isinstance(inner, ast.stmt):
                 yield from _bound(inner, file)
-    for node in ast.walk(statement):
+    for node in _outer(statement):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
         elif isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store):
@@ -218,23 +229,38 @@ def _bound(statement: ast.stmt, file: File) -> Iterator[str]:
                 yield base.id
 
 
-def _imports(path: str, nodes: Iterable[ast.AST]) -> dict[str, str]:
+def _outer(node: ast.AST) -> Iterator[ast.AST]:
+    """A statement's nodes but for what has names of its own: comprehensions, functions."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp | ast.Lambda | ast.FunctionDef):
+            yield from _outer(child)
+
+
+def imports(path: str, nodes: Iterable[ast.AST]) -> dict[str, str]:
     """The names that imports bind, each with what it means in full."""
     found: dict[str, str] = {}
     for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 found[alias.asname or alias.name.split(".")[0]] = alias.name if alias.asname else alias.name.split(".")[0]
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
             above = path.split("/")[: -node.level] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             found |= {alias.asname or alias.name: f"{base}.{alias.name}" for alias in node.names}
     return found
 
 
-def _chains(statement: ast.stmt) -> Iterator[str]:
+def bound(code: ast.AST) -> set[str]:
+    """The names that a piece of code binds inside: arguments, assigned names, functions within."""
+    found = {node.arg for node in ast.walk(code) if isinstance(node, ast.arg)}
+    found |= {node.id for node in ast.walk(code) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    return found | {node.name for node in ast.walk(code) if isinstance(node, ast.FunctionDef | ast.ClassDef) and node is not code}
+
+
+def chains(code: ast.AST) -> Iterator[str]:
     """Every name that is used, with the attributes that are taken of it: "nets.trained"."""
-    todo: list[ast.AST] = [statement]
+    todo: list[ast.AST] = [code]
     while todo:
         node = todo.pop()
         attributes: list[str] = []
