@@ -11,11 +11,12 @@ from typing import Any, NoReturn, cast
 from weakref import ref
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from methods.kit.looks import Look, Looking, Seen, listener, looking, seen
+from methods.kit.looks import Look, Looking, Seen, seen
 from methods.kit.task import Split, Task
+from methods.kit.watch import watched_by, watcher
 
 
 class LeakError(Exception):
@@ -88,6 +89,32 @@ class Ledger(Looking):
     running: int = field(default=0, repr=False)  # modules, one within the other
     inside: int = field(default=0, repr=False)  # events, one within the other
 
+    def note(self, *, steps: int = 0, iterations: int = 0, rate: float = 0.0) -> None:
+        self.steps += steps
+        self.iterations += iterations
+        self.rate = max(self.rate, rate)
+        if steps and not self.inside:
+            self.add(Event("steps", details=[f"rate {rate:.3g}"]))
+
+    @contextmanager
+    def during(self, what: str, network: nn.Module | None = None, **details: Any) -> Iterator[None]:
+        """One event of a network; other networks that run meanwhile, and what else happens, are told with it."""
+        who = described(network, self.known) if network is not None else ""
+        event = Event(what, who, ref(network) if network is not None else lambda: None, in_words(network, **details))
+        outer, self.events, steps = self.events, [], self.steps
+        self.inside += 1
+        try:
+            yield
+        finally:
+            mine = [inner for inner in self.events if network is not None and inner.what == "runs" and inner.network() is network]
+            event.inner = [inner for inner in self.events if not any(inner is one for one in mine)]
+            event.split, event.images = " and ".join(sorted({inner.split for inner in mine})), sum(inner.images for inner in mine)
+            event.details[:0] = sorted({inner.details[0] for inner in mine})
+            if self.steps > steps:
+                event.details.append(f"{self.steps - steps} steps")
+            self.events, self.inside = outer, self.inside - 1
+            self.add(event)
+
     def looked(self, look: Look) -> None:
         if look.of_labels:
             self.labelled += look.count()
@@ -125,6 +152,19 @@ def told(event: Event, returned: nn.Module | None) -> str:
         who = "a candidate"
     line = f"{event.what} {who}{of}".rstrip()
     return "; ".join([", ".join([line, *event.details]), *(f"meanwhile {each}" for each in inner)])
+
+
+def in_words(
+    network: nn.Module | None, rate: float | None = None, iterations: int | None = None, params: Iterable[Tensor] | None = None
+) -> list[str]:
+    """Rate, iterations, and the network's parameters that are not among `params`: few by name."""
+    words = [f"{iterations} iterations"] if iterations is not None else []
+    words += [f"rate {rate:g}"] if rate is not None else []
+    if network is not None and params is not None:
+        learn = {id(p) for p in params}
+        frozen = [name for name, p in network.named_parameters() if id(p) not in learn]
+        words += [f"frozen: {', '.join(frozen) if len(frozen) <= 4 else f'{len(frozen)} parameters'}"] if frozen else []
+    return words
 
 
 def repeated(lines: list[str], longest: int = 6) -> list[str]:
@@ -183,41 +223,8 @@ def mode(network: nn.Module) -> str:
 
 def book() -> Ledger | None:
     """The ledger that is being kept, if any."""
-    found = listener()
+    found = watcher()
     return found if isinstance(found, Ledger) else None
-
-
-def note(*, steps: int = 0, iterations: int = 0, rate: float = 0.0) -> None:
-    """Steps of an optimiser or iterations of a solver, where a ledger is kept."""
-    if kept := book():
-        kept.steps += steps
-        kept.iterations += iterations
-        kept.rate = max(kept.rate, rate)
-        if steps and not kept.inside:
-            kept.add(Event("steps", details=[f"rate {rate:.3g}"]))
-
-
-@contextmanager
-def during(what: str, network: nn.Module | None = None, details: Iterable[str] = ()) -> Iterator[None]:
-    """One event of a network; other networks that run meanwhile, and what else happens, are told with it."""
-    if (kept := book()) is None:
-        yield
-        return
-    who = described(network, kept.known) if network is not None else ""
-    event = Event(what, who, ref(network) if network is not None else lambda: None, list(details))
-    outer, kept.events, steps = kept.events, [], kept.steps
-    kept.inside += 1
-    try:
-        yield
-    finally:
-        mine = [inner for inner in kept.events if network is not None and inner.what == "runs" and inner.network() is network]
-        event.inner = [inner for inner in kept.events if not any(inner is one for one in mine)]
-        event.split, event.images = " and ".join(sorted({inner.split for inner in mine})), sum(inner.images for inner in mine)
-        event.details[:0] = sorted({inner.details[0] for inner in mine})
-        if kept.steps > steps:
-            event.details.append(f"{kept.steps - steps} steps")
-        kept.events, kept.inside = outer, kept.inside - 1
-        kept.add(event)
 
 
 def _enter(module: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -240,7 +247,7 @@ def kept(known: Known) -> Iterator[Ledger]:
     ledger, start = Ledger(known=known), time.perf_counter()
     hooks = register_module_forward_pre_hook(_enter), register_module_forward_hook(_leave, always_call=True)
     try:
-        with looking(ledger):
+        with watched_by(ledger):
             yield ledger
     finally:
         for hook in hooks:
@@ -262,7 +269,7 @@ def watched(task: Task) -> Task:
     def score(network: nn.Module, split: Any) -> float:
         if ledger := book():
             ledger.evaluations += 1
-        with during("scores", network):
+        with watcher().during("scores", network):
             return task.score(network, split)
 
     return replace(blind(task), train=marked(task.train, "train"), validation=marked(task.validation, "validation"), score=score)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from methods.kit.watch import Watcher, watcher
 
 
 @dataclass(eq=False)
@@ -30,32 +30,14 @@ class Look:
         return len(self.picked) if self.picked.ndim >= self.rank else 1
 
 
-class Looking:
-    """Whoever counts looks; `looked` is called once for each."""
+class Looking(Watcher):
+    """Whoever counts looks: `looked` is called once for each."""
 
     def looked(self, look: Look) -> None:
         raise NotImplementedError
 
-
-_looking: ContextVar[Looking | None] = ContextVar("looking", default=None)
-
-
-@contextmanager
-def looking(counter: Looking | None) -> Iterator[None]:
-    """Meanwhile `counter` hears of every look, or nobody does: for a pass that only asks in which shape or layout numbers come."""
-    token = _looking.set(counter)
-    try:
-        yield
-    finally:
-        _looking.reset(token)
-
-
-def unseen() -> AbstractContextManager[None]:
-    return looking(None)
-
-
-def listener() -> Looking | None:
-    return _looking.get()
+    def handed_on(self, make: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        return _marked(make(plain(images)), images.looks) if isinstance(images, Seen) else make(images)
 
 
 # fmt: off
@@ -93,7 +75,7 @@ class Seen(Tensor):
                 return _each(answer, lambda part: _marked(part, (_again(looks, part),)))
             if name in MOVE or name == "__get__":
                 return _each(answer, lambda part: _marked(part, looks))
-            if counter := _looking.get():
+            if isinstance(counter := watcher(), Looking):
                 for look in looks:
                     if not look.counted:
                         look.counted = True
@@ -115,11 +97,6 @@ def looks_of(values: Any) -> tuple[Look, ...]:
 
 def seen(tensor: Tensor, split: str, of_labels: bool = False) -> Tensor:
     return _marked(tensor, (Look(split, of_labels, tensor.ndim, tensor),))
-
-
-def handed_on(computed: Tensor, source: Tensor) -> Tensor:
-    """What was computed of images without looking at them, such as their mirrored copies, comes from where they come from."""
-    return _marked(computed, source.looks) if isinstance(source, Seen) else computed
 
 
 def plain(tensor: Tensor) -> Tensor:
