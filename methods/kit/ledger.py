@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from methods.kit.looks import Look, Looking, Seen, seen
 from methods.kit.task import Split, Task
@@ -139,12 +139,13 @@ class Ledger(Looking):
         return repeated([told(event, returned) for event in shown])
 
 
+FEW = 8  # so many images only show what goes in and comes out
 COUNTED = ("steps", "iterations", "images", "labelled", "validation", "evaluations", "rate", "seconds")
 
 
 def told(event: Event, returned: nn.Module | None) -> str:
     who = event.who
-    if returned is not None and not who.startswith("the ") and (network := event.network()) is not None:
+    if returned is not None and who.startswith(("a network", "one like")) and (network := event.network()) is not None:
         who = next((_part(name, "the returned network") for name, part in returned.named_modules() if part is network), who)
     of = f" on {event.images} images of {event.split}" if event.images else f" on {event.split}" if event.split else ""
     inner = sorted({told(replace(each, images=0), returned) for each in event.inner})
@@ -241,11 +242,19 @@ def _leave(module: nn.Module, arguments: Any, answer: Any) -> None:
         kept.running -= 1
 
 
+def _stepped(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+    watcher().note(steps=1, rate=max(float(group["lr"]) for group in optimiser.param_groups))
+
+
 @contextmanager
 def kept(known: Known) -> Iterator[Ledger]:
     """Keeps a ledger meanwhile; in its trace networks are called as in `known`, which must not change."""
     ledger, start = Ledger(known=known), time.perf_counter()
-    hooks = register_module_forward_pre_hook(_enter), register_module_forward_hook(_leave, always_call=True)
+    hooks = (
+        register_module_forward_pre_hook(_enter),
+        register_module_forward_hook(_leave, always_call=True),
+        register_optimizer_step_post_hook(_stepped),
+    )
     try:
         with watched_by(ledger):
             yield ledger
@@ -273,47 +282,3 @@ def watched(task: Task) -> Task:
             return task.score(network, split)
 
     return replace(blind(task), train=marked(task.train, "train"), validation=marked(task.validation, "validation"), score=score)
-
-
-SLACK, FEW = 0.05, 8  # what method and control may differ by; so many images only show what goes in and comes out
-SAID = {"multiply-adds": "multiply_adds", "bytes": "file_bytes"}
-COMPARED = {**{name: name for name in ("steps", "iterations", "images", "labelled", "validation", "evaluations")}, **SAID}
-DIFFERS = re.compile(r"Differs: *([^\n]*)")
-PART = re.compile(r"(?P<quantity>[\w-]+) x(?P<factor>[\d.]+|inf) \((?P<reason>.+)\)")
-
-
-def factors(method: Mapping[str, float], control: Mapping[str, float]) -> dict[str, float]:
-    """How many times the method's numbers a control's are, of those that differ by more than is allowed.
-
-    Iterations are compared where both solve something: a control may do without.
-    """
-    found = {}
-    for name, key in COMPARED.items():
-        ours, theirs = (numbers.get(key, 0.0) for numbers in (method, control))
-        if name == "iterations" and not (ours and theirs):
-            continue
-        if name in ("images", "labelled", "validation") and abs(ours - theirs) <= FEW:
-            continue
-        if abs(ours - theirs) > SLACK * ours:
-            found[name] = theirs / ours if ours else float("inf")
-    return found
-
-
-def unfair(docstring: str | None, method: Mapping[str, float], control: Mapping[str, float]) -> list[str]:
-    """What of a control's ledger and cost differs from the method's and is not said in its docstring, or is said and is not so."""
-    said, faults = {}, []
-    for part in (part.strip() for line in DIFFERS.findall(docstring or "") for part in line.rstrip(". ").split(";")):
-        match = PART.fullmatch(part)
-        if match is None or match["quantity"] not in COMPARED:
-            faults.append(f"`Differs: {part}` is not understood; write `Differs: steps x2 (why)`, of {', '.join(COMPARED)}")
-        else:
-            said[match["quantity"]] = float(match["factor"])
-    found = factors(method, control)
-    if unsaid := [f"{name} x{factor:.3g}" for name, factor in found.items() if name not in said]:
-        cure = f"give it as much, or say `Differs: {' (why); '.join(unsaid)} (why)` in its docstring"
-        faults.append(f"differs from the method by {', '.join(unsaid)}; {cure}")
-    for name, factor in found.items():
-        if name in said and said[name] != factor and not abs(said[name] - factor) <= SLACK * factor:
-            faults.append(f"differs from the method by {name} x{factor:.3g}, its docstring says x{said[name]:g}; correct it")
-    faults += [f"its docstring says that {name} differ, they do not; strike it out" for name in said if name not in found]
-    return faults
