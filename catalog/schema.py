@@ -48,7 +48,9 @@ Web = Annotated[str, StringConstraints(pattern=_WEB, max_length=400), AfterValid
 Family = Literal["low_rank", "pruning", "distillation", "quantization", "architecture", "frameworks", "overviews", "lists"]
 METHOD_FAMILIES = ("low_rank", "pruning", "distillation", "quantization", "architecture", "frameworks")
 Tier = Literal["exact", "smoke", "long", "full"]
-Expected = Literal["holds", "fails"]
+LONGER = ("exact", "smoke", "long", "full")  # tiers, each longer than those before it
+Kind = Literal["effect", "count", "identity", "wiring"]
+REFERENCE = "reference"  # what an effect may be measured against beside a control
 
 
 def _finite(value: float) -> float:
@@ -105,8 +107,7 @@ class Bound(Strict):
     at_least: Number | None = Field(default=None, description="Our number must not be smaller")
     at_most: Number | None = Field(default=None, description="Our number must not be larger")
     within: Tolerance | None = Field(default=None, description='Largest distance from `paper`: absolute, or relative as in "2%"')
-    expected: Expected = Field(default="holds", description="What is expected at our scale")
-    because: Prose | None = Field(default=None, description="Why it is expected to fail at our scale")
+    because: Prose | None = Field(default=None, description="Why our number, as recorded, is not what the paper says")
 
     def admits(self, value: float) -> bool:
         """Whether a measured value meets the bound. NaN never does."""
@@ -146,6 +147,12 @@ class Claim(Bound):
     says: Prose = Field(description="What the paper says, never reworded to fit")
     where: Line = Field(description="Where it says so")
     tier: Tier = Field(description="How much work it takes to measure: exact, smoke, long or full")
+    kind: Kind = Field(
+        description="effect: what the paper says it achieves; count: a published size or cost; identity: its mathematics, against an"
+        " oracle; wiring: our own check that the program does its stages"
+    )
+    against: Slug | None = Field(default=None, description="What an effect is measured against: a control of the method, or reference")
+    same_as: Slug | None = Field(default=None, description="The claim that measures the same effect at a longer tier, where it is judged")
     unit: Line | None = Field(default=None, description="Unit of our number")
     cases: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.+-]+$")], Bound] = Field(
         default={}, description="Bounds that differ from case to case, by the case's name"
@@ -171,8 +178,18 @@ class Claim(Bound):
                 raise ValueError(f"needs exactly one of at_least, at_most, within{at}, has {' and '.join(given) or 'none'}; keep one")
             if bound.within is not None and bound.paper is None:
                 raise ValueError(f"within needs paper{at}: add the number to be within of")
-            if (bound.expected == "fails") != (bound.because is not None):
-                raise ValueError(f"expected: fails and because go together{at}: say why it fails, or drop both")
+        return self
+
+    @model_validator(mode="after")
+    def _kind_agrees(self) -> Self:
+        if self.kind != "effect":
+            for name in ("against", "same_as"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is for an effect, and this is of kind {self.kind}; remove it or correct the kind")
+        elif self.tier == "exact":
+            raise ValueError("an effect is measured on data; let its tier be smoke, long or full, or choose another kind")
+        elif self.against is None:
+            raise ValueError("an effect needs against: name the control that it is measured against, or reference")
         return self
 
 
@@ -243,6 +260,30 @@ class Executable(Entry):
         if self.claims and (self.start is None or self.returns is None):
             raise ValueError("has claims but not both start and returns; add start: trained | scratch and returns: smaller | same | larger")
         return self
+
+    @model_validator(mode="after")
+    def _same_effects(self) -> Self:
+        for name, claim in self.claims.items():
+            if claim.same_as is None:
+                continue
+            other, at = self.claims.get(claim.same_as), f"claim {name} is the same_as {claim.same_as}"
+            if other is None:
+                raise ValueError(f"{at}, which is no claim; correct or remove it")
+            if other.kind != "effect" or other.against != claim.against:
+                raise ValueError(f"{at}, which is no effect against {claim.against}; one statement has one kind and one alternative")
+            if LONGER.index(other.tier) <= LONGER.index(claim.tier):
+                raise ValueError(f"{at}, which is of the tier {other.tier}, not longer than {claim.tier}; put same_as on the shorter one")
+            if set(other.cases) != set(claim.cases):
+                raise ValueError(f"{at}, which has other cases; give both the same")
+        return self
+
+    def effects(self) -> dict[str, list[str]]:
+        """What the paper says it achieves: every effect's claim, with all that measure it, the longest tier first."""
+        mine = {name: claim for name, claim in self.claims.items() if claim.kind == "effect" and claim.same_as is None}
+        shorter = sorted(
+            (name for name, claim in self.claims.items() if claim.same_as), key=lambda name: -LONGER.index(self.claims[name].tier)
+        )
+        return {name: [name, *(other for other in shorter if self.claims[other].same_as == name)] for name in mine}
 
 
 class Paper(Executable):

@@ -133,6 +133,7 @@ def check(
 ) -> None:
     """Check every file of the catalogue and its link to the code. Needs no torch and no network; takes under a second."""
     from scripts.curation import check as checker
+    from scripts.evidence.owed import owed, summary
 
     if schema:
         print(json.dumps(checker.schema(), indent=2))
@@ -153,6 +154,8 @@ def check(
         facts = tree.catalogue
         counts = f"{len(facts.entries)} entries, {len(facts.comparisons)} comparison tables, {len(tree.sources)} methods"
         out.print(f"{counts}: no problems")
+        if debts := summary(owed(ROOT)):
+            out.print(debts)
 
 
 @app.command(name="list")
@@ -209,7 +212,7 @@ def smoke(
     """Run methods (all without a name): reference, controls and method on CIFAR-10 or the stand-in, then every claim.
 
     A claim of the smoke tier is compared with what is recorded of the same seed, an exact one with its bound. Exit code 1 when one
-    departs from its record, an exact verdict is not the expected one, a control got more or less than the method and does not say so,
+    departs from its record, an exact one is not what its entry says, a control got more or less than the method and does not say so,
     or a method does not come to its end.
     """
     from catalog.schema import Tier

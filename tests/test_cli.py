@@ -135,7 +135,7 @@ NO_NUMBERS: dict[str, tuple[bytes, int, str]] = {
     "header": (GOOD[MEASURED].replace("tier", "tear").encode(), 1, "the columns must be tier,subject"),
     "no header": (f"{ROW}\n".encode(), 1, "the columns must be tier,subject"),
     "empty": (b"", 1, "the columns must be tier,subject"),
-    "number": (GOOD[MEASURED].replace(",0.5,", ",half,").encode(), 2, "could not convert string to float: 'half'"),
+    "number": (GOOD[MEASURED].replace(",0.0,", ",half,").encode(), 2, "could not convert string to float: 'half'"),
     "huge number": (GOOD[MEASURED].replace(",0,cpu", f",{'9' * 5000},cpu").encode(), 2, "Exceeds the limit"),
     "day": (GOOD[MEASURED].replace("2026-01-01T", "2026-01-41T").encode(), 2, "day"),
     "too few values": (GOOD[MEASURED].replace(",cpu", "").encode(), 2, "not as many values as columns"),

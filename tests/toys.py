@@ -77,9 +77,9 @@ start: trained
 returns: same
 summary: A toy.
 claims:
-  first: {{says: It is zero., where: §1, tier: exact, at_most: 0}}
-  second: {{says: It is zero., where: §1, tier: exact, at_most: 0}}
-  level: {{says: It is level., where: §1, tier: smoke, at_least: 0, unit: share of images}}
+  first: {{says: It is zero., where: §1, tier: exact, kind: wiring, at_most: 0}}
+  second: {{says: It is zero., where: §1, tier: exact, kind: identity, at_most: 0}}
+  level: {{says: It is level., where: §1, tier: smoke, kind: effect, against: none, at_least: 0, unit: share of images}}
 """
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from pydantic import BaseModel
 
 from catalog import FAMILIES, Catalogue, Place, Problem, Record, dotted, line_of, load, nearest
 from catalog.schema import METHOD_FAMILIES, Claim, Comparison, Framework, Listing, Overview, Paper, Vocabulary
+from scripts.curation import debts
 from scripts.evidence import link_health, networks, records
+from scripts.evidence.facts import Facts, Measured
 from scripts.evidence.source import Program, Source, claims_paths, methods, paths
 
 VOCABULARY = "catalog/vocabulary.yaml"
@@ -31,6 +34,17 @@ class Tree:
     sources: dict[str, Source]
     ids: dict[str, str]  # of every entry's file -> family
     written: set[str]  # paths of every method's file
+
+    @cached_property
+    def rows(self) -> dict[Path, list[records.Row] | records.Damaged]:
+        """What every file of results holds, or why it cannot be read."""
+        found: dict[Path, list[records.Row] | records.Damaged] = {}
+        for file in sorted((self.root / "catalog" / "measured").glob("**/*.csv")):
+            try:
+                found[file] = records.read(file)
+            except records.Damaged as problem:
+                found[file] = problem
+        return found
 
     def problem(self, path: str, place: Place, message: str) -> Problem:
         """A problem with a field of a YAML file."""
@@ -372,15 +386,13 @@ def _table_numbers(tree: Tree, path: str, table: Comparison) -> Iterator[Problem
 
 def check_measured(tree: Tree) -> Iterator[Problem]:
     """Measured results can be read, and what they measured is still there."""
-    for file in sorted((tree.root / "catalog" / "measured").glob("**/*.csv")):
+    for file, rows in tree.rows.items():
         path = file.relative_to(tree.root).as_posix()
         if tree.ids.get(file.stem) != file.parent.name or len(file.relative_to(tree.root).parts) != 4:
             yield Problem(path, 1, "", f"there is no entry catalog/{file.parent.name}/{file.stem}.yaml; rename or remove this file")
             continue
-        try:
-            rows = records.read(file)
-        except records.Damaged as problem:
-            yield Problem(path, problem.line, "", problem.reason)
+        if isinstance(rows, records.Damaged):
+            yield Problem(path, rows.line, "", rows.reason)
             continue
         seen: set[tuple[str, str]] = set()
         for number, row in enumerate(rows, 2):
@@ -438,6 +450,18 @@ def check_networks(tree: Tree) -> Iterator[Problem]:
             yield Problem("catalog/networks.csv", line, row.id, f"is no method; {networks.CURE}")
 
 
+def check_debts(tree: Tree) -> Iterator[Problem]:
+    """What the contract asks of a method is there, or owed by one that was there before it."""
+    measured = {
+        id: Measured(rows)
+        for id, record in tree.catalogue.entries.items()
+        if isinstance(rows := tree.rows.get(records.path_of(tree.root, record.family, id)), list)
+    }
+    facts = Facts(tree.catalogue, tree.sources, measured)
+    there = {Path(path).stem for path in tree.written}
+    yield from debts.settle(tree.root, debts.found(facts, tree.catalogue.places), there)
+
+
 RULES = (
     check_words,
     check_references,
@@ -453,6 +477,7 @@ RULES = (
     check_measured,
     check_links,
     check_networks,
+    check_debts,
 )
 
 

@@ -374,12 +374,14 @@ returns: smaller | same | larger  # keep one: what comes back
 CLAIMS = """\
 # equations:  # the idea in one to three, in LaTeX; each beside the function that computes it
 #   - {tex: 'W_n \\approx \\sum_k a_{nk} b_k', says: What it says and what its symbols mean., where: Eq. 1, function: compress}
-claims:  # at least two exact and one smoke; each is measured by claim_<id> in methods/$family/claims/$slug.py
+claims:  # at least two exact, one of them wiring, and one smoke; each is measured by claim_<id> in methods/$family/claims/$slug.py
   first_claim:  # measured by claim_first_claim there; give both a name that tells
     says:  # what the paper says, not reworded to fit
     where:  # its place, such as Eq. 1, §3 or Table 2
     tier: exact  # exact, smoke, long or full
-    at_most:  # the bound; or at_least, or within with paper: the printed number
+    kind: effect | count | identity | wiring  # keep one: what it achieves, a printed size, its mathematics, our check of its stages
+    # against: random  # of an effect: the control that it is measured against, or reference
+    at_most:  # the bound, as the paper says it; or at_least, or within with paper: the printed number
 """
 RESULTS = """\
 # results:  # what the paper printed, in the words of catalog/vocabulary.yaml; add new ones there

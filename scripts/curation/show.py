@@ -57,7 +57,7 @@ def show(root: Path, record: Record) -> list[Problem | str]:
 
 
 def _claims(claims: Mapping[str, Claim], rows: Sequence[Row], none: str) -> Table:
-    table = _table("claim", "where", "tier", "bound", "expected", "measured")
+    table = _table("claim", "where", "tier", "kind", "bound", "measured")
     for claim_id, claim in claims.items():
         for case, bound in claim.bounds().items():
             subject = f"claim_{claim_id}" + (f"[{case}]" if case else "")
@@ -67,5 +67,5 @@ def _claims(claims: Mapping[str, Claim], rows: Sequence[Row], none: str) -> Tabl
                     seen.setdefault(row.data, []).append(row.value)
             values = ", ".join(f"{sum(v) / len(v):.4g}" + ("" if data == "none" else f" on {data}") for data, v in seen.items())
             label = claim_id + (f" {case}" if case else "")
-            table.add_row(label, plain(claim.where), claim.tier, bound.text, bound.expected, values or none)
+            table.add_row(label, plain(claim.where), claim.tier, claim.kind, bound.text, values or none)
     return table

@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from catalog import Catalogue, Record, load
-from catalog.schema import Bound, Result
+from catalog.schema import Bound, Claim, Result
 from scripts.evidence import link_health, records
 from scripts.evidence.definitions import Codes, Definitions
 from scripts.evidence.history import Span, spans
 from scripts.evidence.keys import keys
+from scripts.evidence.outcome import SLICES, Judged, Word, judge
 from scripts.evidence.records import ROUNDING, Row
 from scripts.evidence.source import Source, methods
 
 REAL_FIRST = ("cifar10", "cifar10-jpeg75", "standin", "none")
 LONGEST_FIRST = ("full", "long", "smoke", "exact")
-Verdict = Literal["holds", "fails"]
 
 
 class FactsError(ValueError):
@@ -49,6 +49,7 @@ class Sample:
 
     values: tuple[float, ...]
     stale: bool = False
+    slices: int = 1  # different sets of test images, over all seeds
 
     @property
     def mean(self) -> float:
@@ -63,21 +64,27 @@ class Sample:
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim, or one case of it, met by a measurement. It is judged by the mean over the seeds."""
+    """A claim, or one case of it, met by a measurement, and judged by all its seeds together."""
 
     claim: str
     case: str | None
+    said: Claim
     bound: Bound
     condition: Condition
     sample: Sample
 
     @property
-    def verdict(self) -> Verdict:
-        return "holds" if self.bound.admits(self.sample.mean) else "fails"
+    def evidence(self) -> bool:
+        """Whether it says anything of the paper: the stand-in's drawn shapes do not."""
+        return self.condition.data != "standin" or self.said.tier == "exact"
+
+    @cached_property
+    def judged(self) -> Judged:
+        return judge(self.said, self.bound, self.sample.values, SLICES.get(self.condition.tier, 0) * self.sample.slices)
 
     @property
-    def surprise(self) -> bool:
-        return self.verdict != self.bound.expected
+    def verdict(self) -> Word:
+        return self.judged.verdict if self.evidence else "undecided"
 
 
 class Standing(NamedTuple):
@@ -123,7 +130,10 @@ class Measured:
 
     def sample(self, condition: Condition, subject: str, metric: str) -> Sample | None:
         rows = self._groups.get((condition, subject, metric))
-        return Sample(tuple(row.value for row in sorted(rows, key=lambda r: r.seed)), self.stale(rows)) if rows else None
+        if not rows:
+            return None
+        values = tuple(row.value for row in sorted(rows, key=lambda r: r.seed))
+        return Sample(values, self.stale(rows), len({row.data_digest for row in rows}))
 
     @cached_property
     def conditions(self) -> list[Condition]:
@@ -169,12 +179,12 @@ class Measured:
         part, whole = (self.sample(condition, s, metric) for s in (subject, "reference"))
         return part.mean / whole.mean if part and whole and whole.mean else None
 
-    def findings(self, claim: str, case: str | None, bound: Bound) -> list[Finding]:
+    def findings(self, claim: str, case: str | None, said: Claim, bound: Bound) -> list[Finding]:
         """One for each condition under which the claim was measured; the most telling first."""
         subject = f"claim_{claim}[{case}]" if case is not None else f"claim_{claim}"
         conditions = sorted((c for c, s, metric in self._groups if (s, metric) == (subject, "value")), key=lambda c: c.rank)
         samples = ((condition, self.sample(condition, subject, "value")) for condition in conditions)
-        return [Finding(claim, case, bound, condition, sample) for condition, sample in samples if sample]
+        return [Finding(claim, case, said, bound, condition, sample) for condition, sample in samples if sample]
 
     @cached_property
     def bite(self) -> Bite | None:
@@ -223,16 +233,20 @@ class Bite(NamedTuple):
 
 
 class Score(NamedTuple):
-    """How many claims of an entry hold, fail, and were not measured; `surprises` are verdicts that nobody expected."""
+    """How many effects of an entry hold, are level, fail, and are open: not measured, or by too few seeds."""
 
     held: int
+    level: int
     failed: int
     open: int
-    surprises: int
 
     @property
     def total(self) -> int:
-        return self.held + self.failed + self.open
+        return sum(self)
+
+    @property
+    def judged(self) -> int:
+        return self.total - self.open
 
 
 @dataclass(frozen=True)
@@ -257,23 +271,26 @@ class Facts:
         """The leading finding of every claim and case that was measured."""
         entry, measured = record.executable, self.of(record.id)
         claims = entry.claims.items() if entry else ()
-        found = [measured.findings(name, case, bound) for name, claim in claims for case, bound in claim.bounds().items()]
+        found = [measured.findings(name, case, claim, bound) for name, claim in claims for case, bound in claim.bounds().items()]
         return [findings[0] for findings in found if findings]
 
-    def score(self, record: Record) -> Score:
-        """Claims, not cases: a claim with cases holds when all of them do, and is open until all of them are measured."""
+    def effects(self, record: Record) -> dict[str, list[Finding | None]]:
+        """Every effect with the finding that judges it, one for each case: real data before drawn, then the longest tier."""
         entry = record.executable
         if entry is None:
-            return Score(0, 0, 0, 0)
+            return {}
         found = {(finding.claim, finding.case): finding for finding in self.findings(record)}
-        held = failed = surprises = 0
-        for name, claim in entry.claims.items():
-            cases = [found.get((name, case)) for case in claim.bounds()]
-            verdicts = {finding.verdict if finding else None for finding in cases}
-            failed += "fails" in verdicts
-            held += verdicts == {"holds"}
-            surprises += any(finding is not None and finding.surprise for finding in cases)
-        return Score(held, failed, len(entry.claims) - held - failed, surprises)
+
+        def leading(names: list[str], case: str | None) -> Finding | None:
+            there = [found[name, case] for name in names if (name, case) in found]
+            return min(there, key=lambda finding: finding.condition.rank, default=None)
+
+        return {name: [leading(names, case) for case in entry.claims[name].bounds()] for name, names in entry.effects().items()}
+
+    def score(self, record: Record) -> Score:
+        """Effects, not cases: one with cases holds when all of them do, and is open until all of them are judged."""
+        words = [word(findings) for findings in self.effects(record).values()]
+        return Score(words.count("holds"), words.count("level"), words.count("fails"), words.count("undecided"))
 
     @cached_property
     def moved(self) -> dict[str, str]:
@@ -321,6 +338,12 @@ class Facts:
             for name in dict.fromkeys(self.moved.get(name, name) for name in names(record)):
                 found[name].append(record.id)
         return found
+
+
+def word(findings: Iterable[Finding | None]) -> Word:
+    """One verdict for all cases: one that fails fails the whole."""
+    verdicts = {finding.verdict if finding else "undecided" for finding in findings}
+    return next(verdict for verdict in ("fails", "undecided", "level", "holds") if verdict in verdicts)
 
 
 NOTHING = Measured()

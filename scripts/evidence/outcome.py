@@ -1,12 +1,13 @@
-"""What one run of one method found; or what was recorded of it, so that a page can show what the terminal did."""
+"""What one run of one method found, or what was recorded of it; and what a record, of all its seeds, says of a claim."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from catalog import Record
 from catalog.schema import Bound, Claim
@@ -14,13 +15,16 @@ from scripts.evidence.records import ROUNDING, Row
 
 TIME = ("run", "seconds")  # subject and metric of the row that says how long all others of a seed and tier took
 IMAGES = 1_000  # that judge a smoke run
+SLICES = {"smoke": IMAGES, "long": 10_000, "full": 10_000}  # test images that judge one seed
 COUNTED = {"share of images": 1.0, "share of the accuracy": 0.25, "share of the loss": 0.25}  # units of images: of which part
 FLOOR = 1e-3  # a tolerance is no smaller than this share of the number
 WIDER = 0.02  # by how much another copy of the same photographs may move a share of images: nobody has measured it
 COPIES = {"cifar10": "cifar10-jpeg75"}  # data without a record of its own is compared with the record of its copy
 COSTS = {"multiply_adds": "multiply-adds", "parameters": "parameters", "file_bytes": "bytes"}
 GROWN, SLOWER = 1.01, 1.25  # from how many times the reference's a cost, and the time, which varies, is said to be more
-ENOUGH = 3  # seeds before a claim that departs from its record is red
+ENOUGH = 3  # seeds before a claim that departs from its record is red, and before a record says anything
+CHANCE = 0.1  # share of CIFAR-10's images that a guess gets right
+T_QUANTILES = (12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157, 2.228139)
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,6 @@ class Verdict:
     error: str = ""
     seconds: float = 0.0
     known: Known | None = None
-    recording: bool = False  # then it is judged as the record will be, by its bound
 
     @property
     def subject(self) -> str:
@@ -75,12 +78,7 @@ class Verdict:
     @property
     def compared(self) -> list[int]:
         """The seeds that can be compared with the record."""
-        return [seed for seed in self.values if self.known and seed in self.known.values] if not self.bound_alone else []
-
-    @property
-    def bound_alone(self) -> bool:
-        """Whether the bound alone judges: an exact claim, and what is being recorded."""
-        return self.said.tier == "exact" or self.recording
+        return [seed for seed in self.values if self.known and seed in self.known.values] if self.said.tier != "exact" else []
 
     @property
     def departs(self) -> bool:
@@ -97,15 +95,89 @@ class Verdict:
             return "error"
         if self.compared:
             return "departs" if self.departs else "as recorded"
-        if self.bound_alone:
+        if self.said.tier == "exact":
             return "holds" if self.meets else "fails"
         return "meets" if self.meets else "misses"
 
     @property
     def surprising(self) -> bool:
-        """Whether a run with this verdict is red. What nobody has recorded is not, whether it meets its bound or misses it."""
-        expected = (self.bound.expected,) if self.bound_alone else ("as recorded", "meets", "misses")
-        return self.verdict not in expected
+        """Whether a run with this verdict is red.
+
+        An exact claim is red where it misses its bound and the entry does not say why, or meets it and says why it does not. What
+        nobody has recorded is not, whether it meets its bound or misses it.
+        """
+        if self.said.tier == "exact":
+            return self.verdict != ("fails" if self.bound.because else "holds")
+        return self.verdict not in ("as recorded", "meets", "misses")
+
+
+Word = Literal["holds", "fails", "level", "undecided"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a record says of a claim: the mean of its seeds and half of its 95% interval, beside the bound."""
+
+    verdict: Word
+    mean: float
+    half: float  # 0 for an exact claim; NaN where too few seeds tell
+    too_small: bool = False  # level, and what could have been seen is more than what the paper prints
+
+
+def judge(claim: Claim, bound: Bound, values: Sequence[float], images: int) -> Judged:
+    """The verdict on a record, from one value a seed and the number of different test images that judged them.
+
+    The interval is Student's t of the seeds, never narrower than the sampling error of the images (`sampling`): wholly inside the
+    bound it holds, wholly outside it fails, across it nothing is decided. Exact claims are judged by their bound alone.
+    """
+    mean = statistics.fmean(values)
+    if claim.tier == "exact":
+        return Judged("holds" if bound.admits(mean) else "fails", mean, 0.0)
+    if len(values) < ENOUGH:
+        return Judged("undecided", mean, math.nan)
+    if not all(map(math.isfinite, values)):
+        return Judged("fails", mean, math.nan)
+    seeds = t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    half = max(seeds, T_NORMAL * sampling(claim, mean, images))
+    low, high = mean - half, mean + half
+    if bound.admits(low) and bound.admits(high):
+        return Judged("holds", mean, half)
+    if bound.admits(min(max(bound.limit, low), high)):  # the number of the interval that is nearest to the bound's own
+        return Judged("level", mean, half, too_small=bound.paper is not None and half > abs(bound.paper))
+    return Judged("fails", mean, half)
+
+
+def sampling(claim: Claim, value: float, images: int) -> float:
+    """Standard error that so many test images leave of a number that counts them; 0 of what is no count of images.
+
+    A share p has p(1-p)/n. An effect is a difference d of two shares a and b: on the same images its variance is a(1-a) + b(1-b)
+    less twice their covariance, which is not negative as an image that is hard for one network is hard for the other, and at most
+    (1 - d^2)/2, whatever a and b are. A share of the accuracy is a difference over at least a quarter.
+    """
+    whole = counted(claim.unit)
+    if not whole or not images:
+        return 0.0
+    share = min(abs(value) * whole, 1.0)
+    variance = (1 - share**2) / 2 if claim.kind == "effect" else share * (1 - share)
+    return math.sqrt(variance / images) / whole
+
+
+def counted(unit: str | None) -> float:
+    """The part of the test images that a unit counts in; 0 for what counts no images."""
+    return next((part for begin, part in COUNTED.items() if (unit or "").startswith(begin)), 0.0)
+
+
+T_NORMAL = statistics.NormalDist().inv_cdf(0.975)
+
+
+def t_quantile(freedom: int) -> float:
+    """The 97.5% quantile of Student's t: a table for ten degrees of freedom, beyond it Cornish and Fisher's expansion."""
+    if freedom <= len(T_QUANTILES):
+        return T_QUANTILES[freedom - 1]
+    z, n = T_NORMAL, freedom
+    first, second = z**3 + z, 5 * z**5 + 16 * z**3 + 3 * z
+    third = 3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z
+    return z + first / (4 * n) + second / (96 * n**2) + third / (384 * n**3)
 
 
 @dataclass
@@ -177,7 +249,7 @@ def known(record: Record, rows: Iterable[Row], tier: str, data: str, digests: Ma
         if not (by_seed := values.get(verdict.subject)):
             continue
         size = max([abs(verdict.bound.limit), *map(abs, by_seed.values())])
-        whole = next((part for begin, part in COUNTED.items() if (verdict.said.unit or "").startswith(begin)), None)
+        whole = counted(verdict.said.unit)
         floor = max(2 / (whole * IMAGES) if whole else FLOOR * size, (WIDER / whole if whole else WIDER * size) if copy else 0.0)
         found[verdict.subject] = Known(copy or data, by_seed, spreads.get(verdict.said.unit, 0.0), floor)
     return found

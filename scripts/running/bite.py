@@ -295,7 +295,7 @@ def _as_it_is(record: Record, job: Job) -> Verdicts:
     if death or not found:
         raise ValueError(f"{record.id}: the method as it is, without a fault: {death or 'has no claims'}; {cure}")
     for claim in [*blanks(record, "exact"), *blanks(record, "smoke")]:
-        right = {"holds": "meets", "fails": "misses"}[claim.bound.expected]
+        right = "misses" if claim.bound.because else "meets"
         if found.get(claim.subject, right) not in ((right,) if claim.said.tier == "exact" else ("meets", "misses")):
             raise ValueError(f"{record.id}: the method as it is already surprises in {claim.subject}; {cure}")
     return found

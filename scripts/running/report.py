@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog import Record
-from scripts.evidence.outcome import Report, Verdict, grown
+from scripts.evidence.outcome import IMAGES, Report, Verdict, grown, judge
 
 COLUMNS: list[tuple[str, str, Callable[[float], str]]] = [
     ("accuracy", "accuracy", lambda v: f"{100 * v:.1f}%"),
@@ -101,7 +101,7 @@ def numbers_table(report: Report) -> Table:
 def claims_table(verdicts: list[Verdict]) -> Table:
     """One row a claim or case: place in the paper, printed and measured number, bound, verdict, expectation."""
     table = Table(box=None, pad_edge=False)
-    for column in ("claim", "where", "tier"):
+    for column in ("claim", "where", "tier", "kind"):
         table.add_column(column, overflow="fold")
     for column in ("paper", "ours", "bound"):
         table.add_column(column, justify="right")
@@ -110,12 +110,12 @@ def claims_table(verdicts: list[Verdict]) -> Table:
         name = v.claim + (f" {v.case}" if v.case else "")
         paper = "" if v.bound.paper is None else f"{v.bound.paper:g}"
         ours = "" if math.isnan(v.value) else with_spread(list(v.values.values()), lambda x: f"{x:.4g}")
-        table.add_row(escape(name), escape(v.said.where), v.said.tier, paper, ours, escape(v.bound.text), outcome(v))
+        table.add_row(escape(name), escape(v.said.where), v.said.tier, v.said.kind, paper, ours, escape(v.bound.text), outcome(v))
     return table
 
 
 def outcome(v: Verdict) -> str:
-    """The verdict, and loudly when it is not the expected one."""
+    """The verdict, and loudly where it makes a run red. Of a claim that is as recorded, also what the record says of it."""
     because = f": {escape(v.bound.because)}" if v.bound.because else ""
     if v.verdict == "error":
         return f"[red]error[/red] {escape(v.error or 'is not a number')}"
@@ -124,11 +124,15 @@ def outcome(v: Verdict) -> str:
         if v.departs:
             of = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
             return f"[red]departs[/red] from the recorded {statistics.fmean(seeds):.4g} ± {v.known.allowed(len(seeds)):.2g} of {of}"
-        if v.bound.admits(v.known.value):
-            return "[green]holds[/green], as recorded"
-        return f"[yellow]fails[/yellow], as recorded{because}"
-    if not v.bound_alone:
+        if v.known.data == "standin":
+            return f"{'[green]meets[/green]' if v.meets else '[yellow]misses[/yellow]'}, as recorded"
+        said = judge(v.said, v.bound, list(v.known.values.values()), IMAGES * len(v.known.values))
+        seen = f" ±{said.half:.2g}" if said.verdict == "level" else ""
+        colour = "green" if said.verdict == "holds" else "yellow"
+        return f"[{colour}]{said.verdict}[/{colour}]{seen}, as recorded{because if said.verdict != 'holds' else ''}"
+    if v.said.tier != "exact":
         return f"{'[green]meets[/green]' if v.meets else '[yellow]misses[/yellow]'} its bound, not recorded"
     if not v.surprising:
-        return "[green]holds[/green]" if v.verdict == "holds" else f"[yellow]fails, as expected[/yellow]{because}"
-    return f"[red]{v.verdict}[/red], expected: {v.bound.expected}"
+        return "[green]holds[/green]" if v.verdict == "holds" else f"[yellow]fails[/yellow]{because}"
+    cure = "though the entry says why it does not" if v.verdict == "holds" else "and the entry does not say why"
+    return f"[red]{v.verdict}[/red], {cure}"

@@ -217,8 +217,8 @@ def run(
             verdicts = merged(verdicts, at_seed(tier, seed, f"{tier}, seed {seed} ({count} of {len(seeds)}): "))
 
         def judged() -> dict[str, Verdict]:
-            beside = known(record, rows, tier, report.data, report.digests)
-            return {name: replace(v, known=beside.get(name), recording=record_rows and tier == "smoke") for name, v in verdicts.items()}
+            beside = known(record, rows, tier, report.data, report.digests) if not record_rows else {}
+            return {name: replace(v, known=beside.get(name)) for name, v in verdicts.items()}
 
         odd = {name: v for name, v in judged().items() if v.departs and len(v.compared) < ENOUGH}
         for seed in (seed for seed in range(ENOUGH) if seed not in seeds and any(seed in v.known.values for v in odd.values() if v.known)):

@@ -13,7 +13,7 @@ from typing import Any
 
 from catalog import Record
 from scripts.curation import bibtex
-from scripts.evidence.facts import Facts
+from scripts.evidence.facts import Facts, word
 from scripts.evidence.text import escape
 from scripts.website.markup import hosted, inside, sortable
 from scripts.website.names import FAMILIES, condition_name, front, path_of, subject_name
@@ -60,13 +60,15 @@ def training_needed(record: Record) -> str:
 
 
 def verdict(facts: Facts, record: Record) -> str:
-    """One word for all claims of an entry: they hold, hold partly, do not reproduce, or wait."""
+    """One word for all effects of an entry: they hold, hold partly, are level, do not reproduce, or wait."""
     score = facts.score(record)
     if record.id not in facts.sources:
         return "not reimplemented" if record.executable else ""
-    if score.open == score.total:
+    if not score.judged:
         return "not measured"
-    return "partly" if score.failed and score.held else "not reproduced" if score.failed else "holds"
+    if score.held and (score.failed or score.level):
+        return "partly"
+    return "holds" if score.held else "not reproduced" if score.failed else "level"
 
 
 def measured(facts: Facts, record: Record) -> list[dict[str, Any]]:
@@ -117,7 +119,7 @@ def _line(data: Any) -> str:
 def _known(facts: Facts, record: Record) -> dict[str, Any]:
     """Everything beside what stands with the name."""
     entry, score = record.entry, facts.score(record)
-    failing = {finding.claim for finding in facts.findings(record) if finding.verdict == "fails"}
+    failing = {name for name, findings in facts.effects(record).items() if word(findings) == "fails"}
     claims = record.executable.claims if record.executable else {}
     return {
         "venue": entry.venue or "", "tags": entry.tags, "summary": entry.summary, "use": entry.when_to_use or "",
@@ -133,8 +135,8 @@ def _row(facts: Facts, record: Record) -> str:
     entry, score = record.entry, facts.score(record)
     known = measured(facts, record)[:1]
     leading = known[0] if known else {}
-    word = verdict(facts, record)
-    claims = f"{word} <small>{score.held} of {score.total}</small>" if score.total > score.open else word
+    said = verdict(facts, record)
+    effects = f"{said} <small>{score.held} of {score.total}</small>" if score.judged else said
     target = hosted(CATALOGUE, path_of(record))
     title = "" if entry.title == entry.name else f" <small>{escape(entry.title)}</small>"
     gap, accuracy = leading.get("gap"), leading.get("accuracy", {}).get("method")
@@ -147,7 +149,7 @@ def _row(facts: Facts, record: Record) -> str:
         "tags": ", ".join(f"<span>{escape(tag.replace('_', ' '))}</span>" for tag in entry.tags),
         "data": data_needed(record),
         "training": training_needed(record),
-        "verdict": sortable(score.held / score.total if score.total > score.open else None, claims),
+        "verdict": sortable(score.held / score.total if score.judged else None, effects),
         "accuracy": sortable(accuracy, percent(accuracy)),
         "gap": sortable(gap, signed(gap, 1)),
         **{metric: sortable(leading.get(metric), times(leading.get(metric))) for metric in ("multiply_adds", "file_bytes")},

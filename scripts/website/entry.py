@@ -54,7 +54,7 @@ def entry_page(facts: Facts, record: Record) -> str:
         _glance(facts, record, measured),
         _when(facts, record),
         _techniques(facts, record),
-        claims(record, source, measured),
+        claims(facts, record, source, measured),
         numbers(facts, record, source, measured),
         _idea(facts, record, source),
         _departures(source),
@@ -126,9 +126,9 @@ def _glance(facts: Facts, record: Record, measured: Measured) -> str:
     score, tiles = facts.score(record), []
     if score.total:
         tiles.append(
-            _tile(f"{score.held} of {score.total}", "claims hold")
-            if score.open < score.total
-            else _tile(str(score.total), "claims, not measured yet")
+            _tile(f"{score.held} of {score.total}", "effects hold" + (f", {score.level} level" if score.level else ""))
+            if score.judged
+            else _tile(str(score.total), "effects, not measured yet")
         )
     if measured.conditions:
         leading = measured.conditions[0]

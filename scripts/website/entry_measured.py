@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from catalog import Record
 from catalog.schema import Claim
-from scripts.evidence.facts import Condition, Facts, Finding, Measured
+from scripts.evidence.facts import Condition, Facts, Finding, Measured, word
+from scripts.evidence.outcome import Word, counted
 from scripts.evidence.records import ROUNDING, Row
 from scripts.evidence.source import Source
 from scripts.evidence.text import code, escape  # fmt: skip
@@ -27,7 +28,7 @@ from scripts.website.names import (
     stale_mark,
     subject_name,
 )
-from scripts.website.numbers import NONE, plain, plural, quantity, spread, times
+from scripts.website.numbers import NONE, fixed, plain, plural, quantity, spread, times
 
 QUANTITIES = {  # name, explanation; what is really measured first, then what is counted
     "accuracy": ("Accuracy", "share of test images, after the last step"),
@@ -44,26 +45,91 @@ MEASURED, COUNTED = ("accuracy", "latency"), ("parameters", "nonzeros", "bits", 
 
 
 def verdict_mark(finding: Finding | None) -> str:
-    """A verdict in words and colour; one that nobody expected is loud."""
+    """A verdict in words and colour, with what could have been seen where nothing is decided."""
     if finding is None:
         return '<span class="sp-verdict sp-open">not measured</span>'
-    stale = stale_mark(finding.sample.stale)
-    if finding.surprise:
-        return f'<strong class="sp-verdict sp-surprise">{finding.verdict}, though expected: {finding.bound.expected}</strong>{stale}'
-    if finding.verdict == "fails":
-        return f'<span class="sp-verdict sp-fails">fails, as expected</span>{stale}'
-    return f'<span class="sp-verdict sp-holds">holds</span>{stale}'
+    judged, stale = finding.judged, stale_mark(finding.sample.stale)
+    if not finding.evidence:
+        return f'<span class="sp-verdict sp-open">no evidence</span>{stale}'
+    if finding.verdict == "undecided":
+        return f'<span class="sp-verdict sp-open">undecided: {seeds(finding.sample)}</span>{stale}'
+    if finding.verdict == "level":
+        small = "; too small to see here" if judged.too_small else ""
+        return f'<span class="sp-verdict sp-level">level</span>{stale}<br><small>{resolution(finding)}{small}</small>'
+    return f'<span class="sp-verdict sp-{finding.verdict}">{finding.verdict}</span>{stale}'
 
 
-def claims(record: Record, source: Source | None, measured: Measured) -> str:
+def resolution(finding: Finding) -> str:
+    """What could have been seen: "±1.9 points; the paper prints 0.8"."""
+    unit, paper = finding.said.unit, finding.bound.paper
+    printed = f"; the paper prints {in_points(paper, unit)}" if paper is not None else ""
+    return f"±{in_points(finding.judged.half, unit)}{' points' if counted(unit) else ''}{printed}"
+
+
+def in_points(value: float, unit: str | None) -> str:
+    """A share of images in points, anything else as it is."""
+    return fixed(100 * value, 1) if counted(unit) else plain(value, 3)
+
+
+def size(finding: Finding) -> str:
+    """An effect's size against print: "4.8 of 44.7 points"; empty where the paper prints none."""
+    unit, paper = finding.said.unit, finding.bound.paper
+    if paper is None:
+        return ""
+    return f"{in_points(finding.judged.mean, unit)} of {in_points(paper, unit)}{' points' if counted(unit) else ''}"
+
+
+PARTS = {  # kind -> anchor and what stands above its claims
+    "effect": ("effects", "What the paper achieves"),
+    "count": ("counts", "Sizes and costs that it prints"),
+    "identity": ("identities", "The program is the paper’s"),
+    "wiring": ("wiring", "Our own checks that the program does its stages"),
+}
+
+
+def claims(facts: Facts, record: Record, source: Source | None, measured: Measured) -> str:
+    """Effects first, then counts; identities and our own checks are folded, as they are no results of the paper."""
     entry = record.executable
     if entry is None or not entry.claims:
         return ""
-    printed = any(bound.paper is not None for claim in entry.claims.values() for bound in claim.bounds().values())
-    bodies = "\n".join(_claim(name, claim, source, measured, printed=printed) for name, claim in entry.claims.items())
-    guide = inside("How to read this table", path_of(record), "guides/read.md#claims")
+    leading = {name: word(findings) for name, findings in facts.effects(record).items()}
+    parts = []
+    for kind, (part, title) in PARTS.items():
+        mine = {name: claim for name, claim in entry.claims.items() if claim.kind == kind}
+        if not mine:
+            continue
+        printed = any(bound.paper is not None for claim in mine.values() for bound in claim.bounds().values())
+        order = [name for names in entry.effects().values() for name in names] if kind == "effect" else list(mine)
+        bodies = "\n".join(_claim(name, mine[name], source, measured, printed=printed) for name in order)
+        table = _claims_table(bodies, printed=printed)
+        if kind == "effect":
+            told = "On one reference network, judged by the longest run on real images: " + _counted(list(leading.values()))
+            parts.append(f"### {title} {{ #{part} }}\n\n{told}.\n\n{table}")
+        elif kind == "count":
+            parts.append(f"### {title} {{ #{part} }}\n\n{table}")
+        else:
+            summary = f"{title}: {_held(mine, measured)} of {plural(len(mine), 'claim')} hold"
+            parts.append(f'<details class="sp-folded" id="{part}"><summary>{summary}</summary>{table}</details>')
+    guide = inside("How to read this", path_of(record), "guides/read.md#claims")
     told = f"What the {origin(record)} says, and what the reimplementation measures. {_bite(measured)}{guide}."
-    return section("Claims", "claims", told, _claims_table(bodies, printed=printed))
+    return section("Claims", "claims", told, *parts)
+
+
+def _counted(words: list[Word]) -> str:
+    """ "2 of 5 hold, 2 are level, 1 fails"."""
+    there = {kind: words.count(kind) for kind in ("level", "fails", "undecided")}
+    verbs = {"level": ("is level", "are level"), "fails": ("fails", "fail"), "undecided": ("is open", "are open")}
+    rest = [f"{count} {verbs[kind][count > 1]}" for kind, count in there.items() if count]
+    held = words.count("holds")
+    return ", ".join([f"{held} of {plural(len(words), 'effect')} hold{'s' if held == 1 else ''}", *rest])
+
+
+def _held(claims: Mapping[str, Claim], measured: Measured) -> int:
+    """How many hold, in every case."""
+    return sum(
+        word([next(iter(measured.findings(name, case, claim, bound)), None) for case, bound in claim.bounds().items()]) == "holds"
+        for name, claim in claims.items()
+    )
 
 
 def _bite(measured: Measured) -> str:
@@ -83,37 +149,32 @@ def _claims_table(bodies: str, *, printed: bool) -> str:
 
 
 def _claim(name: str, claim: Claim, source: Source | None, measured: Measured, *, printed: bool) -> str:
-    place = [escape(claim.where), f"{claim.tier} claim", *([in_unit(claim.unit)] if claim.unit else [])]
-    lines, states, verdicts = [], set(), set[str | None]()
+    place = [escape(claim.where), f"{claim.tier} claim"]
+    place += [f"against {subject_name(f'control_{claim.against}').removeprefix('control: ')}"] if claim.against else []
+    place += [in_unit(claim.unit)] if claim.unit else []
+    place += [f'measures the same as <a href="#claim-{claim.same_as}">the longer claim</a>'] if claim.same_as else []
+    lines, leading = [], []
     for case, bound in claim.bounds().items():
-        found: list[Finding | None] = [*measured.findings(name, case, bound)] or [None]
-        verdicts.add(found[0].verdict if found[0] else None)
-        states.add("surprise" if any(f and f.surprise for f in found) else found[0].verdict if found[0] else "open")
+        every = measured.findings(name, case, claim, bound)
+        found: list[Finding | None] = [*([f for f in every if f.evidence] or every)] or [None]  # drawn shapes only where nothing else is
+        leading.append(found[0])
         for finding in found:
             where = [code(case)] if case is not None else []
             if finding:
                 seen = "no data" if finding.condition.data == "none" else data_name(finding.condition.data)
                 where.append(f"{seen}, {seeds(finding.sample)}" if len(finding.sample.values) > 1 else seen)
             ours = spread(finding.sample.mean, finding.sample.sd) if finding else NONE
+            if finding and claim.kind == "effect" and (beside := size(finding)):
+                ours += f"<br><small>{beside}</small>"
             because = f'<br><small class="sp-because">{escape(bound.because)}</small>' if bound.because and finding is found[0] else ""
             paper = [plain(bound.paper)] if printed else []
             cells = [" · ".join(where), *paper, ours, bound_text(bound), verdict_mark(finding) + because]
             lines.append("<tr>" + "".join(f"<td>{text}</td>" for text in cells) + "</tr>")
-    state = next(state for state in ("surprise", "fails", "open", "holds") if state in states)
-    word = f"<strong>{summary_word(claim, verdicts)}</strong> · " if len(lines) > 1 else ""
-    head = f'<th scope="rowgroup" colspan="{5 if printed else 4}">{escape(claim.says)} <small>{word}{" · ".join(place)}</small></th>'
+    verdict = word(leading)
+    head = f'<th scope="rowgroup" colspan="{5 if printed else 4}">{escape(claim.says)} <small>{" · ".join(place)}</small></th>'
     if measured_by := entry_code.of_claim(source, name):
         lines.append(f'<tr class="sp-code"><td colspan="{5 if printed else 4}">{measured_by}</td></tr>')
-    return f'<tbody class="sp-is-{state}" id="claim-{name}"><tr>{head}</tr>\n' + "\n".join(lines) + "</tbody>"
-
-
-def summary_word(claim: Claim, verdicts: set[str | None]) -> str:
-    """One word for a claim of several cases or data sets."""
-    if verdicts == {None}:
-        return "not attempted"
-    if verdicts == {"holds"}:
-        return "theory holds" if claim.tier == "exact" else "holds"
-    return "not reproduced" if "holds" not in verdicts else "partly"
+    return f'<tbody class="sp-is-{verdict}" id="claim-{name}"><tr>{head}</tr>\n' + "\n".join(lines) + "</tbody>"
 
 
 def numbers(facts: Facts, record: Record, source: Source | None, measured: Measured) -> str:

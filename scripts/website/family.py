@@ -95,7 +95,7 @@ def findings(facts: Facts, family: str) -> str:
     scores = [facts.score(record) for record in records]
     held, total = sum(score.held for score in scores), sum(score.total for score in scores)
     fails = [record for record, score in zip(records, scores, strict=True) if score.failed]
-    lines = [f"{held} of {plural(total, 'claim')} of {plural(len(records), 'method')} hold where we measured them again."]
+    lines = [f"{held} of {plural(total, 'effect')} of {plural(len(records), 'method')} hold where we measured them again."]
     if ahead:
         lines.append(f"Furthest beyond the best control of equal size ({condition_name(condition)}): {named(ahead[:3])}.")
     if behind:
@@ -104,7 +104,7 @@ def findings(facts: Facts, family: str) -> str:
         lines.append(f"Level with it, within one deviation over the seeds: {named(level[:4])}.")
     if fails:
         links = ", ".join(inside(escape(record.entry.name), here, f"{path_of(record)}#claims") for record in fails)
-        lines.append(f"Claims that fail at this scale, with the reason: {links}.")
+        lines.append(f"Effects that fail at this scale, with the reason: {links}.")
     lines.append(f"Every number, for every length of run: {inside('methods against their controls', here, 'comparisons/measured.md')}.")
     return "\n".join(f"- {line}" for line in lines)
 
@@ -128,16 +128,15 @@ GUIDE: dict[str, Callable[[Facts, str], str]] = {
 
 def _methods(facts: Facts, records: Sequence[Record], here: str) -> str:
     rows = []
-    alarm = ' <strong class="sp-verdict sp-surprise">unexpected</strong>'
     for record in sorted(records, key=lambda r: (r.id not in facts.sources, r.entry.year, r.entry.name)):
-        entry, measured, score = record.entry, facts.of(record.id), facts.score(record)
+        entry, measured = record.entry, facts.of(record.id)
         condition = measured.conditions[0] if measured.conditions else None
         _, *samples = measured.standing(condition) if condition else (None, None, None, None)
         accuracies = [sortable(s.mean if s else None, percent(s.mean) if s else NONE) for s in reversed(samples)]
         ratios = {metric: measured.ratio(condition, metric) if condition else None for metric in ("multiply_adds", "file_bytes")}
         bits = measured.sample(condition, "method", "bits") if condition else None
         rows.append([
-            inside(escape(entry.name), here, path_of(record)) + (alarm if score.surprises else ""), _claims_held(facts, record),
+            inside(escape(entry.name), here, path_of(record)), _effects_held(facts, record),
             *accuracies,
             sortable(ratios["multiply_adds"], times(ratios["multiply_adds"])),
             sortable(bits.mean, quantity("bits", bits.mean)) if bits else NONE,
@@ -146,7 +145,7 @@ def _methods(facts: Facts, records: Sequence[Record], here: str) -> str:
         ])  # fmt: skip
     names = [
         "Name",
-        "Claims that hold",
+        "Effects that hold",
         "Method",
         "Best control",
         "Reference",
@@ -308,19 +307,19 @@ def _size(facts: Facts, here: str, id: str, size: Size) -> list[str]:
     ]
 
 
-def _claims_held(facts: Facts, record: Record) -> str:
+def _effects_held(facts: Facts, record: Record) -> str:
     """ "11 of 12", or the word that there is no program."""
     score = facts.score(record)
     if record.id not in facts.sources:
         return "<small>not reimplemented</small>"
-    return sortable(score.held / score.total, f"{score.held} of {score.total}") if score.total > score.open else NONE
+    return sortable(score.held / score.total, f"{score.held} of {score.total}") if score.judged else NONE
 
 
 def _in_short(facts: Facts, record: Record) -> str:
     score = facts.score(record)
     if record.id not in facts.sources:
         return "not reimplemented"
-    return f"{score.held} of {score.total} claims hold" if score.total > score.open else "reimplemented"
+    return f"{score.held} of {score.total} effects hold" if score.judged else "reimplemented"
 
 
 def _frameworks(facts: Facts, records: Sequence[Record], here: str) -> str:
@@ -338,9 +337,9 @@ def _frameworks(facts: Facts, records: Sequence[Record], here: str) -> str:
             inside(escape(entry.name), here, path_of(record)), status.state if status else "",
             escape(status.last_activity) if status else "", str(len(techniques) or NONE),
             str(len(found) or NONE), str(entry.year),
-            _claims_held(facts, record) if record.id in facts.sources else NONE,
+            _effects_held(facts, record) if record.id in facts.sources else NONE,
         ])  # fmt: skip
-    names = ["Framework", "State", "Last activity", "Techniques", "With an entry here", "Year", "Claims that hold"]
+    names = ["Framework", "State", "Last activity", "Techniques", "With an entry here", "Year", "Effects that hold"]
     columns = [Column(name, name in names[3:]) for name in names]
     parts = [section("All of them", "all", table(*filled(columns, rows), kind="sp-sortable", searched=False))]
     known = [(facts.catalogue.entries[id], found) for id, found in offered.items()]

@@ -35,7 +35,7 @@ def cards(facts: Facts, here: str) -> str:
         held, waiting, total = sum(s.held for s in scores), sum(s.open for s in scores), sum(s.total for s in scores)
         said = [plural(len(records), "entry", "entries")]
         said += [f"{reimplemented} reimplemented"] if reimplemented else []
-        said += [f"{held} of {total} claims hold" if waiting < total else f"{plural(total, 'claim')} to measure"] if total else []
+        said += [f"{held} of {total} effects hold" if waiting < total else f"{plural(total, 'effect')} to measure"] if total else []
         inner = f"{inside(name, here, f'{family}/index.md')}{{ .sp-card-name }}\n\n{sentence}\n\n<small>{' · '.join(said)}</small>"
         made.append(f'<div class="sp-card sp-{family}" markdown>\n\n{inner}\n\n</div>')
     return '<div class="sp-cards" markdown>\n\n' + "\n\n".join(made) + "\n\n</div>"
@@ -123,44 +123,41 @@ def _where(facts: Facts, record: Record, finding: Finding, here: str) -> str:
     because = f" {escape(finding.bound.because)}" if finding.bound.because else ""
     says = f"{escape(claim.says)}{case} ({escape(claim.where)})" if claim else escape(finding.claim)
     there = f"{path_of(record)}#claim-{finding.claim}"
-    odd = f" **It {finding.verdict}, though expected: {finding.bound.expected}.**" if finding.surprise else ""
     name, stale = inside(escape(record.entry.name), here, there), stale_mark(finding.sample.stale)
-    return f"- **{name}**: {says}{odd} *{numbers}{data}.*{because}{stale}"
+    return f"- **{name}**: {says} *{numbers}{data}.*{because}{stale}"
 
 
 def verdicts(facts: Facts, here: str) -> str:
-    """Claims that do not hold, one by one, then how many hold, method by method."""
-    surprises, fails, rows, still_open = [], [], [], 0
+    """Effects that fail, one by one, then how many hold, are level and fail, method by method."""
+    fails, rows, still_open = [], [], 0
     for record in facts.catalogue.entries.values():
         score = facts.score(record)
         still_open += score.open
-        found = facts.findings(record)
-        surprises += [_where(facts, record, finding, here) for finding in found if finding.surprise]
-        fails += [_where(facts, record, finding, here) for finding in found if finding.verdict == "fails" and not finding.surprise]
-        if score.held or score.failed:
+        found = [finding for findings in facts.effects(record).values() for finding in findings if finding]
+        fails += [_where(facts, record, finding, here) for finding in found if finding.verdict == "fails"]
+        if score.judged:
             bite = facts.of(record.id).bite
             rows.append([
                 inside(escape(record.entry.name), here, f"{path_of(record)}#claims"),
-                sortable(score.held / score.total, f"{score.held} of {score.total}"), str(score.failed or NONE), str(score.open or NONE),
+                sortable(score.held / score.total, f"{score.held} of {score.total}"), str(score.level or NONE),
+                str(score.failed or NONE), str(score.open or NONE),
                 sortable(bite.share, f"{bite.killed} of {bite.judged}") if bite else NONE, NAMES[record.family],
             ])  # fmt: skip
     if not rows:
-        return f'<p class="sp-empty">No claim has been measured yet; {plural(still_open, "claim")} wait.</p>'
+        return f'<p class="sp-empty">No effect has been measured yet; {plural(still_open, "effect")} wait.</p>'
     columns = [
         Column("Method"),
-        *(Column(name, True) for name in ("Claims that hold", "Fail", "Not measured", "Planted faults noticed")),
+        *(Column(name, True) for name in ("Effects that hold", "Level", "Fail", "Open", "Planted faults noticed")),
         Column("Family"),
     ]
     parts = []
-    if surprises:
-        parts.append('<div class="sp-loud" markdown>\n\n**Against what was expected**\n\n' + "\n".join(surprises) + "\n\n</div>")
     parts.append("### Did not reproduce { #did-not }")
     if fails:
         indented = "\n".join(f"    {line}" for line in fails)
-        told = f"{plural(len(fails), 'failure')}, each with its number and the reason; a claim may have several cases"
+        told = f"{plural(len(fails), 'failure')}, each with its number and the reason; an effect may have several cases"
         parts.append(f'??? quote "{told}"\n\n{indented}')
     else:
-        parts.append(f"Nothing {'else ' if surprises else ''}so far, at the scale of these runs.")
+        parts.append("Nothing so far, at the scale of these runs.")
     parts.append("### Method by method { #did }\n\n" + table(*filled(columns, rows), kind="sp-sortable", searched=False))
     return "\n\n".join(parts)
 

@@ -15,7 +15,7 @@ from catalog.schema import KINDS, Bound, Claim, Paper
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=32)
 PIECES = st.sampled_from([*"ab:-?[]{},&*!|>'\"%@`#~. \t\n\r01_=<", "\x00", "\ufeff", "\u2028", "\ud800", "é", "!!int ", "!!bool ", "---\n"])
-CLAIM: dict[str, Any] = {"says": "It holds.", "where": "§1", "tier": "exact"}
+CLAIM: dict[str, Any] = {"says": "It holds.", "where": "§1", "tier": "exact", "kind": "identity"}
 
 
 @settings(max_examples=300)
@@ -99,17 +99,17 @@ def test_a_bound_in_words(bound: Bound, text: str) -> None:
 
 
 def test_a_claim_without_cases_has_one_bound() -> None:
-    claim = Claim(**CLAIM, paper=3.0, at_most=4, expected="fails", because="too small")
-    assert claim.bounds() == {None: Bound(paper=3.0, at_most=4, expected="fails", because="too small")}
+    claim = Claim(**CLAIM, paper=3.0, at_most=4, because="too small")
+    assert claim.bounds() == {None: Bound(paper=3.0, at_most=4, because="too small")}
 
 
 def test_cases_override_what_the_claim_says() -> None:
-    cases = {"B0": {"paper": 5.3}, "B1": {"paper": 7.8, "within": 0.1}, "B2": {"paper": 9.2, "expected": "fails", "because": "typo"}}
+    cases = {"B0": {"paper": 5.3}, "B1": {"paper": 7.8, "within": 0.1}, "B2": {"paper": 9.2, "because": "typo"}}
     bounds = Claim.model_validate({**CLAIM, "within": "2%", "cases": cases}).bounds()
     assert bounds == {
         "B0": Bound(paper=5.3, within="2%"),
         "B1": Bound(paper=7.8, within=0.1),
-        "B2": Bound(paper=9.2, within="2%", expected="fails", because="typo"),
+        "B2": Bound(paper=9.2, within="2%", because="typo"),
     }
     assert bounds["B0"].admits(5.4)
     assert not bounds["B0"].admits(5.5)
@@ -132,14 +132,17 @@ def test_cases_override_what_the_claim_says() -> None:
         {"paper": 1.0, "within": -0.1},
         {"paper": 1.0, "within": math.nan},
         {"at_most": 1, "expected": "fails"},
-        {"at_most": 1, "because": "small"},
-        {"at_most": 1, "expected": "maybe"},
+        {"at_most": 1, "kind": "result"},
+        {"at_most": 1, "against": "random"},
+        {"at_most": 1, "same_as": "other"},
+        {"at_most": 1, "kind": "effect", "against": "random"},
+        {"at_most": 1, "kind": "effect", "tier": "smoke"},
         {"at_most": 1, "tier": "quick"},
         {"at_most": 1, "says": " "},
         {"at_most": 1, "cases": {"B 0": {}}},
         {"at_most": 1, "cases": {"B0": {"at_least": 0}}},
         {"cases": {"B0": {"at_least": 0}, "B1": {}}},
-        {"at_most": 1, "cases": {"B0": {"expected": "fails"}}},
+        {"at_most": 1, "cases": {"B0": {"kind": "count"}}},
     ],
     ids=str,
 )

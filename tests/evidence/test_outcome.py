@@ -7,12 +7,16 @@ import shutil
 import statistics
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from catalog import Record, load
+from catalog.schema import Claim
 from scripts.evidence import records
-from scripts.evidence.outcome import Report, Verdict, blanks, grown, known, recorded
+from scripts.evidence.outcome import Report, Verdict, blanks, grown, judge, known, recorded, sampling, t_quantile
 from scripts.running.report import as_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,13 +30,15 @@ start: trained
 returns: same
 summary: A toy.
 claims:
-  exact: {says: It is zero., where: §1, tier: exact, at_most: 0.5}
-  images: {says: It is better., where: §1, tier: smoke, at_least: 0, unit: share of images}
-  more: {says: It is better., where: §1, tier: smoke, at_least: 0, unit: share of images}
-  ratio: {says: It is smaller., where: §1, tier: smoke, at_most: 2.0, unit: ratio}
-  regained: {says: Some comes back., where: §1, tier: smoke, at_least: 0.5, unit: share of the accuracy that was lost}
-  tiny: {says: It is small., where: §1, tier: smoke, at_most: 0.0001}
-  minutes: {says: It is better., where: §1, tier: long, at_least: 0, unit: share of images}
+  exact: {says: It is zero., where: §1, tier: exact, kind: identity, at_most: 0.5}
+  missed: {says: It is zero., where: §1, tier: exact, kind: count, at_most: 0.5, because: The table is wrong.}
+  images: {says: It is better., where: §1, tier: smoke, kind: effect, against: random, at_least: 0, unit: share of images}
+  more: {says: It is better., where: §1, tier: smoke, kind: effect, against: random, at_least: 0, unit: share of images}
+  ratio: {says: It is smaller., where: §1, tier: smoke, kind: effect, against: random, at_most: 2.0, unit: ratio}
+  regained:
+    {says: Some comes back., where: §1, tier: smoke, kind: effect, against: none, at_least: 0.5, unit: share of the accuracy that was lost}
+  tiny: {says: It is small., where: §1, tier: smoke, kind: effect, against: random, at_most: 0.0001}
+  minutes: {says: It is better., where: §1, tier: long, kind: effect, against: random, at_least: 0, unit: share of images}
 """
 
 
@@ -133,11 +139,12 @@ def test_errors_and_no_numbers_gate_with_or_without_a_record(record: Record) -> 
     assert nan.verdict == "error"
 
 
-def test_the_bound_alone_judges_exact_claims_and_what_is_being_recorded(record: Record) -> None:
+def test_the_bound_alone_judges_exact_claims(record: Record) -> None:
     assert judged(record, [row("exact", 0.9, tier="exact")], "exact", {0: 0.4}).verdict == "holds"
     assert judged(record, [], "exact", {0: 0.6}).surprising
-    recording = replace(judged(record, [row("images", 0.3)], "images", {0: -0.3}), recording=True)
-    assert (recording.verdict, recording.surprising) == ("fails", True)
+    missed, met = judged(record, [], "missed", {0: 0.6}), judged(record, [], "missed", {0: 0.4})
+    assert (missed.verdict, missed.surprising) == ("fails", False), "the entry says why"
+    assert (met.verdict, met.surprising) == ("holds", True), "what meets its bound needs no reason"
 
 
 def test_a_stale_record_judges_like_a_fresh_one(record: Record) -> None:
@@ -167,3 +174,68 @@ def test_what_is_more_than_the_reference_is_said_unless_that_is_the_method_s_nat
     numbers["method"] = {"multiply_adds": [1e6], "latency": [1.2]}
     assert grown(record, report) == ""
     assert grown(record, Report("toy", "smoke")) == ""
+
+
+# The verdict on a record
+
+
+def effect(**fields: Any) -> Claim:
+    return Claim.model_validate({"says": "A", "where": "B", "tier": "smoke", "kind": "effect", "against": "random", **fields})
+
+
+POINTS = {"unit": "share of images"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "values", "verdict"),
+    [
+        ({"at_least": 0, **POINTS}, [0.05, 0.06, 0.07], "holds"),
+        ({"at_least": 0, **POINTS}, [-0.05, -0.06, -0.07], "fails"),
+        ({"at_least": 0, **POINTS}, [0.01, 0.01, 0.01], "level"),  # three thousand images cannot tell one point
+        ({"at_least": 0, **POINTS}, [0.01, -0.01, 0.0], "level"),
+        ({"at_least": 0, **POINTS}, [0.2, 0.2], "undecided"),
+        ({"at_least": 0, **POINTS}, [0.2, 0.2, math.nan], "fails"),
+        ({"at_most": 0.5}, [0.4, 0.4, 0.4], "holds"),  # no count of images: the seeds alone tell
+        ({"at_most": 0.5}, [0.4, 0.5, 0.45], "level"),
+        ({"at_most": 0.5}, [0.6, 0.61, 0.62], "fails"),
+        ({"paper": 8, "within": 0}, [8, 8, 8], "holds"),
+        ({"paper": 8, "within": 1}, [8, 8.1, 7.9], "holds"),
+        ({"paper": 8, "within": 1}, [7, 8, 9], "level"),
+        ({"paper": 8, "within": 0.1}, [7.2, 8, 8.8], "level"),  # the interval holds the bound
+        ({"paper": 8, "within": 1}, [5, 5.1, 5.2], "fails"),
+    ],
+)
+def test_the_interval_judges(fields: dict[str, Any], values: list[float], verdict: str) -> None:
+    claim = effect(**fields)
+    assert judge(claim, claim.bounds()[None], values, 1000 * len(values)).verdict == verdict
+
+
+def test_a_level_claim_says_what_could_have_been_seen() -> None:
+    claim = effect(at_least=0, paper=0.008, **POINTS)
+    found = judge(claim, claim.bounds()[None], [0.01] * 5, 5000)
+    assert (found.verdict, round(found.half, 4), found.too_small) == ("level", 0.0196, True)
+    claim = effect(at_least=0, paper=0.05, **POINTS)
+    assert not judge(claim, claim.bounds()[None], [0.01] * 5, 5000).too_small
+
+
+def test_an_exact_claim_is_judged_by_its_bound_alone() -> None:
+    claim = Claim(says="A", where="B", tier="exact", kind="identity", at_most=1.0)
+    assert [judge(claim, claim.bounds()[None], [value], 0).verdict for value in (1.0, 1.1, math.nan)] == ["holds", "fails", "fails"]
+
+
+def test_an_interval_is_never_narrower_than_the_images_allow() -> None:
+    """Two networks that are right on independent images have the largest error that a difference of shares can have."""
+    generator, images = np.random.default_rng(0), 2_000
+    for a, b in ((0.5, 0.5), (0.6, 0.4), (0.9, 0.1), (0.95, 0.9)):
+        found = [np.mean(generator.random(images) < a) - np.mean(generator.random(images) < b) for _ in range(2_000)]
+        assert np.std(found) <= 1.05 * sampling(effect(at_least=0, **POINTS), a - b, images)
+    share = Claim(says="A", where="B", tier="smoke", kind="wiring", at_least=0, unit="share of images")
+    assert sampling(share, 0.3, 1000) == pytest.approx(math.sqrt(0.3 * 0.7 / 1000))
+    regained = effect(at_least=0, unit="share of the accuracy that was lost")
+    assert sampling(regained, 0.5, 1000) > 3 * sampling(effect(at_least=0, **POINTS), 0.5, 1000), "of a quarter of the images"
+    assert sampling(effect(at_most=1, unit="ratio"), 0.5, 1000) == 0
+
+
+@pytest.mark.parametrize("freedom", [*range(1, 31), 100, 1000])
+def test_quantiles_of_student_s_t(freedom: int) -> None:
+    assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-4)

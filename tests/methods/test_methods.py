@@ -31,13 +31,10 @@ def test_exact_claims(id: str) -> None:
 
 @pytest.mark.parametrize("id", METHODS)
 @pytest.mark.parametrize("data", ["standin", "cifar10-jpeg75"])
-def test_the_record_of_smoke_claims_is_what_the_entry_expects(id: str, data: str) -> None:
-    """A run is compared with the record alone (`make` does so), so it is here that the record meets the bounds."""
+def test_every_smoke_claim_is_recorded(id: str, data: str) -> None:
+    """A run is compared with the record; what the record says of a claim, `check` judges."""
     recorded = known(FACTS.entries[id], records.read(records.path_of(ROOT, METHODS[id].family, id)), "smoke", data)
-    wanted = {claim.subject: claim.bound for claim in blanks(FACTS.entries[id], "smoke")}
-    assert recorded.keys() == wanted.keys()
-    verdicts = {subject: "holds" if bound.admits(recorded[subject].value) else "fails" for subject, bound in wanted.items()}
-    assert verdicts == {subject: bound.expected for subject, bound in wanted.items()}
+    assert recorded.keys() == {claim.subject for claim in blanks(FACTS.entries[id], "smoke")}
     assert all(len(found.values) >= 5 for found in recorded.values())
 
 

@@ -86,7 +86,7 @@ def test_whatever_dies_is_one_line_and_the_others_go_on(tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
     for id in DEADLY:
         assert (SAID.get(id, "meets its bound, not recorded")) in section(done.stdout, id), section(done.stdout, id)
-    assert "first §1 exact 0 <= 0 holds" in section(done.stdout, "zz_segv"), "exact verdicts that were measured are shown"
+    assert "first §1 exact wiring 0 <= 0 holds" in section(done.stdout, "zz_segv"), "exact verdicts that were measured are shown"
     assert "second §1 exact 0 <= 0 holds" in section(done.stdout, "zz_none")
     bad = ", ".join(sorted(id for id in DEADLY if id != "aa_healthy"))
     assert f"{len(DEADLY)} methods in" in done.stdout
@@ -108,7 +108,7 @@ def test_a_record_judges_the_next_run_in_either_direction(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
     found = [(row["tier"], row["seed"], row["threads"]) for row in rows(root, "toy") if row["subject"] == "claim_level"]
     assert found == [*(("rounding", str(seed), "2") for seed in range(3)), *(("smoke", str(seed), "1") for seed in range(3))]
-    assert "level §1 smoke 0.25 >= 0 holds, as recorded" in section(smallprint(root, "smoke", "toy").stdout, "toy")
+    assert "level §1 smoke effect 0.25 >= 0 meets, as recorded" in section(smallprint(root, "smoke", "toy").stdout, "toy")
     (root / "moved").touch()
     moved = smallprint(root, "smoke", "toy")
     assert moved.returncode == 1

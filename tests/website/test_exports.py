@@ -50,8 +50,36 @@ def row(subject: str, metric: str, value: float, seed: int = 0, tier: str = "smo
 
 
 CLAIMS = {
-    "same": {"says": "Nothing changes.", "where": "§3", "tier": "exact", "at_most": 0.1},
-    "sizes": {"says": "Sizes.", "where": "§4", "tier": "exact", "within": "2%", "cases": {"B0": {"paper": 5.0}, "B1": {"paper": 7.0}}},
+    "same": {"says": "Nothing changes.", "where": "§3", "tier": "exact", "kind": "identity", "at_most": 0.1},
+    "sizes": {
+        "says": "Sizes.",
+        "where": "§4",
+        "tier": "exact",
+        "kind": "count",
+        "within": "2%",
+        "cases": {"B0": {"paper": 5.0}, "B1": {"paper": 7.0}},
+    },
+    "better": {
+        "says": "It is better.",
+        "where": "§5",
+        "tier": "long",
+        "kind": "effect",
+        "against": "a",
+        "at_least": 0,
+        "paper": 0.1,
+        "unit": "share of images",
+    },
+    "at_once": {
+        "says": "It is better.",
+        "where": "§5",
+        "tier": "smoke",
+        "kind": "effect",
+        "against": "a",
+        "at_least": 0,
+        "unit": "share of images",
+        "same_as": "better",
+    },
+    "smaller": {"says": "It is small.", "where": "§6", "tier": "smoke", "kind": "effect", "against": "reference", "at_most": 0.5},
 }
 
 
@@ -136,7 +164,7 @@ def test_json_holds_everything_and_what_is_derived_of_it(facts: Facts, made: dic
         assert type(known.entry).model_validate(own) == known.entry
     assert slim["page"] == "https://example.org/small/pruning/slim/"
     assert (slim["added"], slim["changed"], slim["method"]) == ("2026-01-02", "2026-01-09", None)
-    assert slim["score"] == {"total": 2, "held": 1, "failed": 1, "open": 0, "surprises": 1}
+    assert slim["score"] == {"total": 2, "held": 0, "level": 0, "failed": 0, "open": 2}
     best = slim["leading"]
     assert (best["accuracy_reference"], best["accuracy_control"], best["accuracy_method"], best["control"]) == (0.9, 0.7, 0.805, "b")
     assert (best["bits"], best["file_kept"], best["multiply_adds_kept"]) == (4.125, 0.333333, None)
@@ -150,7 +178,7 @@ def test_json_holds_everything_and_what_is_derived_of_it(facts: Facts, made: dic
 def test_tables_say_the_same(made: dict[str, str]) -> None:
     entries = {line["id"]: line for line in rows(made["data/catalog.csv"])}
     assert entries["slim"]["authors"] == "Ana Müller; Bo Chen"
-    assert entries["slim"]["claims_held"] == "1"
+    assert entries["slim"]["effects_held"] == "0"
     assert entries["slim"]["measured_accuracy_method"] == "0.805"
     assert entries["evil"]["builds_on"] == "slim; tool"
     assert entries["evil"]["measured_data"] == entries["evil"]["doi"] == ""

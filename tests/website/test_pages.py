@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog import load
-from catalog.schema import Bound, Framework
+from catalog.schema import Bound, Claim, Framework
 from scripts.curation import bibtex
 from scripts.evidence import keys, records, source
 from scripts.evidence import text as safe
@@ -31,7 +31,7 @@ from scripts.evidence.facts import Condition, Facts, FactsError, Measured, gathe
 from scripts.evidence.outcome import TIME, recorded
 from scripts.evidence.records import Row
 from scripts.running.report import as_text
-from scripts.website import browse, entry, hooks, markup, names, numbers, printed, search, site
+from scripts.website import browse, entry, home, hooks, markup, names, numbers, printed, search, site
 from scripts.website.charts import charts, dress, lineage, vega
 from scripts.website.home import METHODS, leading, points
 from scripts.website.pages import makers, pages
@@ -65,15 +65,17 @@ summary: It makes networks slim.
 when_to_use: Often.
 when_not: Rarely.
 claims:
-  same: {says: Nothing changes., where: §3, tier: exact, at_most: 1.0e-5}
+  same: {says: Nothing changes., where: §3, tier: exact, kind: identity, at_most: 1.0e-5}
   sizes:
     says: The sizes are the printed ones.
     where: Table 2
     tier: exact
+    kind: count
     within: 2%
-    cases: {B0: {paper: 5.3}, B1: {paper: 7.8, expected: fails, because: The head is counted twice.}}
-  beats_random: {says: It beats random channels., where: §4, tier: smoke, at_least: 0.02}
-  later: {says: It takes long., where: §5, tier: long, at_least: 0.5}
+    cases: {B0: {paper: 5.3}, B1: {paper: 7.8, because: The head is counted twice.}}
+  beats_random:
+    {says: It beats random channels., where: §4, tier: smoke, kind: effect, against: random, at_least: 0.02, unit: share of images}
+  later: {says: It takes long., where: §5, tier: long, kind: effect, against: reference, at_least: 0.5}
 results:
   - dataset: CIFAR-10
     model: VGG-19
@@ -356,16 +358,16 @@ def test_departures_part_at_semicolons_outside_brackets() -> None:
 # What rows say
 
 
-def test_findings_are_judged_by_the_mean_and_led_by_real_data(facts: Facts) -> None:
+def test_findings_are_led_by_real_data_and_effects_counted(facts: Facts) -> None:
     record = facts.catalogue.entries["slim"]
     found = {(f.claim, f.case): f for f in facts.findings(record)}
     assert found["beats_random", None].condition == Condition("smoke", "cifar10-jpeg75")
     assert found["beats_random", None].sample.mean == pytest.approx(0.055)
     assert found["beats_random", None].sample.stale
     assert found["same", None].verdict == "holds"
-    assert (found["sizes", "B0"].verdict, found["sizes", "B0"].surprise) == ("fails", True)
-    assert (found["sizes", "B1"].verdict, found["sizes", "B1"].surprise) == ("fails", False)
-    assert facts.score(record) == (2, 1, 1, 1)  # held, failed, open, surprises
+    assert found["sizes", "B0"].verdict == found["sizes", "B1"].verdict == "fails"
+    assert found["beats_random", None].verdict == "undecided", "two seeds"
+    assert facts.score(record) == (0, 0, 0, 2)  # held, level, failed, open
 
 
 def test_best_control_conditions_and_ratios(facts: Facts) -> None:
@@ -426,9 +428,12 @@ def test_a_sweep_over_steps_shows_the_spread_and_the_student_alone(facts: Facts)
     assert "| 50 |" in re.sub(r"</?data[^>]*>", "", page)
 
 
+EXACT = Claim(says="It is so.", where="§1", tier="exact", kind="identity", at_most=1.0)
+
+
 def test_nan_never_holds() -> None:
     measured = Measured([row("exact", "claim_a", "value", float("nan"), "none")], now)
-    [finding] = measured.findings("a", None, Bound(at_most=1.0))
+    [finding] = measured.findings("a", None, EXACT, Bound(at_most=1.0))
     assert finding.verdict == "fails"
 
 
@@ -443,7 +448,8 @@ def test_a_description_is_whole_sentences() -> None:
 def test_an_entry_page_says_what_is_known(facts: Facts) -> None:
     page = pages(facts)["pruning/slim.md"]
     for said in [
-        "fails, though expected: holds", "fails, as expected", "not measured", "The head is counted twice.",
+        "sp-fails\">fails", "undecided: 2 seeds", "not measured", "The head is counted twice.", "0 of 2 effects hold, 2 are open",
+        "The program is the paper’s: 1 of 1 claim hold", "against random",
         "≤ 10⁻⁵", "5.3 ± 2%", "6.20", "−0.14",
         "2.3 of 20.04 M (11.5%)", "0.30×", "80.5 ± 0.7%", "claim_beats_random", "control: random",
         "One pass (not two; not three).", "SMOKE = Config(cut=0.5)",
@@ -458,10 +464,28 @@ def test_an_entry_page_says_what_is_known(facts: Facts) -> None:
     assert 'Measured by <code>claim_sizes</code></summary><div class="highlight"><pre><span></span><code><span class="k">def</span>' in page
     assert "What its claims share, and what they import</summary>\n\n```python\n" in page
     assert "<mi>γ</mi>" in page
-    assert (
-        f'Computed by <code>thin</code></summary>\n\n```{{ .python #equation-1-code linenums="{line}" }}\ndef thin' in page
-    )
+    assert f'Computed by <code>thin</code></summary>\n\n```{{ .python #equation-1-code linenums="{line}" }}\ndef thin' in page
     assert "[archived copy](https://web.archive.org/web/2/https://arxiv.org/abs/1708.06519)" in page
+
+
+@pytest.mark.parametrize(
+    ("values", "word", "said"),
+    [
+        ((0.3, 0.3, 0.3), "holds", "1 of 2 effects holds, 1 is open"),
+        ((-0.3, -0.3, -0.3), "not reproduced", "0 of 2 effects hold, 1 fails, 1 is open"),
+        ((0.05, -0.05, 0.0), "level", "≈ level ±12.4 points"),
+    ],
+)
+def test_pages_count_effects(facts: Facts, values: tuple[float, ...], word: str, said: str) -> None:
+    rows = [row("smoke", "claim_beats_random", "value", value, "cifar10-jpeg75", seed) for seed, value in enumerate(values)]
+    found = replace(facts, measured={**facts.measured, "slim": Measured(rows, now)})
+    told = home.verdicts(found, "index.md")
+    made = pages(found)
+    assert browse.verdict(found, facts.catalogue.entries["slim"]) == word
+    text = made["pruning/slim.md"].replace('<span class="sp-verdict sp-level">', "≈ ").replace("</span><br><small>", " ")
+    assert said in text
+    assert ("1 failure, each" in told) == (word == "not reproduced")
+    assert ("Nothing so far" in told) == (word != "not reproduced")
 
 
 def test_a_page_shows_what_the_terminal_prints(facts: Facts) -> None:
@@ -859,8 +883,8 @@ def test_the_scripts_know_what_the_pages_say(facts: Facts) -> None:
     assert named["slim"]["name"] == "Slim"
     assert not named["slim"].keys() & told["slim"].keys()
     slim = told["slim"]
-    assert (slim["held"], slim["claims"], slim["verdict"]) == (2, 4, "partly")
-    assert slim["fails"] == ["The sizes are the printed ones."]
+    assert (slim["held"], slim["claims"], slim["verdict"]) == (0, 2, "not measured")
+    assert slim["fails"] == [], "what fails are no effects"
     smoke = slim["measured"][0]
     assert (smoke["control"], round(smoke["gap"], 6), smoke["seeds"]) == ("random", 10.0, 2)
     assert smoke["file_bytes"] == pytest.approx(0.3)
@@ -906,7 +930,7 @@ def test_the_catalogue_of_a_bundle_links_files(built: dict[str, Path]) -> None:
 
 def test_a_guide_says_what_was_measured(facts: Facts) -> None:
     guide = pages(replace(facts, templates={"pruning/index.md": GUIDE}))["pruning/index.md"]
-    assert "2 of 4 claims of 1 method hold" in guide
+    assert "0 of 2 effects of 1 method hold" in guide
     assert "[Slim](slim.md) (+10.0 points to *random*)" in guide
     years = re.findall(r'class="sp-year">(\d+)<', guide)
     assert years == ["2017", "2020"]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from catalog import FAMILIES, Record
-from catalog.schema import Bound
 from scripts.curation import cite
 from scripts.evidence.facts import Facts, Sample
 from scripts.website.names import path_of
@@ -70,7 +69,7 @@ def number(value: float | None) -> float | None:
 
 def _score(facts: Facts, record: Record) -> dict[str, int]:
     score = facts.score(record)
-    return {"total": score.total, "held": score.held, "failed": score.failed, "open": score.open, "surprises": score.surprises}
+    return {"total": score.total, "held": score.held, "level": score.level, "failed": score.failed, "open": score.open}
 
 
 def leading(facts: Facts, record: Record) -> dict[str, Any] | None:
@@ -119,13 +118,11 @@ LEADING: dict[str, dict[str, Any]] = {
 def findings(facts: Facts, record: Record) -> list[dict[str, Any]]:
     """Every claim and case that was measured, under every condition."""
     entry, measured = record.executable, facts.of(record.id)
-    bounds: list[tuple[str, str | None, Bound]] = []
-    for name, claim in entry.claims.items() if entry else ():
-        bounds += [(name, case, bound) for case, bound in claim.bounds().items()]
-    found = [finding for name, case, bound in bounds for finding in measured.findings(name, case, bound)]
+    claims = entry.claims.items() if entry else ()
+    found = [f for name, claim in claims for case, bound in claim.bounds().items() for f in measured.findings(name, case, claim, bound)]
     return [
         {"claim": f.claim, "case": f.case, "tier": f.condition.tier, "data": f.condition.data, **_sample(f.sample),
-         "verdict": f.verdict, "expected": f.bound.expected}
+         "verdict": f.verdict, "half_interval": number(f.judged.half)}
         for f in found
     ]  # fmt: skip
 
@@ -143,15 +140,19 @@ FINDING: dict[str, dict[str, Any]] = {
     "sd": maybe("number", "Its standard deviation; null for one seed"),
     "seeds": {"type": "integer", "description": "How many seeds"},
     "stale": {"type": "boolean", "description": "Whether the code has changed since"},
-    "verdict": {"enum": ["holds", "fails"], "description": "Whether our number meets the bound of the claim"},
-    "expected": {"enum": ["holds", "fails"], "description": "What was expected"},
+    "verdict": {
+        "enum": ["holds", "level", "fails", "undecided"],
+        "description": "Whether the 95% interval of our number lies inside the bound of the claim, across it or outside; undecided by fewer"
+        " than three seeds and on the stand-in, which is no evidence",
+    },
+    "half_interval": maybe("number", "Half of that interval; 0 for an exact claim, null where too few seeds tell"),
 }
 SCORE: dict[str, dict[str, Any]] = {
-    "total": integer("Claims"),
-    "held": integer("Claims that hold, in every case"),
-    "failed": integer("Claims that fail, in some case"),
-    "open": integer("Claims that are not measured yet"),
-    "surprises": integer("Claims that turned out otherwise than expected"),
+    "total": integer("Effects: what the paper says that it achieves"),
+    "held": integer("Effects that hold, in every case"),
+    "level": integer("Effects of which the seeds and images decide nothing"),
+    "failed": integer("Effects that fail, in some case"),
+    "open": integer("Effects that are not measured yet, or by too few seeds"),
 }
 FIELDS = (
     Field("id", string("Its name in addresses, commands and other entries"), lambda facts, record, place: record.id),
@@ -166,7 +167,8 @@ FIELDS = (
           lambda facts, record, place: day_of(facts, record, "added")),
     Field("changed", maybe("string", "Day on which its facts, program or numbers changed last (UTC); null where git does not know"),
           lambda facts, record, place: day_of(facts, record, "changed")),
-    Field("score", record_of(SCORE, "How many of its claims hold, fail and are open"), lambda facts, record, place: _score(facts, record)),
+    Field("score", record_of(SCORE, "How many of its effects hold, are level, fail and are open"),
+          lambda facts, record, place: _score(facts, record)),
     Field("leading",
           {"anyOf": [record_of(LEADING), {"type": "null"}], "description": "Its numbers under the most telling condition; null before any"},
           lambda facts, record, place: leading(facts, record)),

@@ -22,7 +22,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # of catalog.csv: where the value stand
             *("builds_on", "compared_with", "summary", "page", "citation_key", "citation", "method", "added", "changed"),
         )
     },
-    **{f"claims_{name}": ("score", name) for name in SCORE},
+    **{f"effects_{name}": ("score", name) for name in SCORE},
     **{f"measured_{name}": ("leading", name) for name in LEADING},
 }
 
