@@ -87,7 +87,7 @@ def test_whatever_dies_is_one_line_and_the_others_go_on(tmp_path: Path) -> None:
     for id in DEADLY:
         assert (SAID.get(id, "meets its bound, not recorded")) in section(done.stdout, id), section(done.stdout, id)
     assert "first §1 exact wiring 0 <= 0 holds" in section(done.stdout, "zz_segv"), "exact verdicts that were measured are shown"
-    assert "second §1 exact 0 <= 0 holds" in section(done.stdout, "zz_none")
+    assert "second §1 exact identity 0 <= 0 holds" in section(done.stdout, "zz_none")
     bad = ", ".join(sorted(id for id in DEADLY if id != "aa_healthy"))
     assert f"{len(DEADLY)} methods in" in done.stdout
     assert f"{len(DEADLY) - 1} with surprises: {bad}" in done.stdout
