@@ -32,6 +32,13 @@ def watcher() -> Watcher:
     return _watcher.get()
 
 
+def iterations(most: int) -> Iterator[int]:
+    """0, 1, ... of a solver's loop, as far as it goes: each is told."""
+    for turn in range(most):
+        watcher().note(iterations=1)
+        yield turn
+
+
 @contextmanager
 def watched_by(new: Watcher) -> Iterator[None]:
     token = _watcher.set(new)

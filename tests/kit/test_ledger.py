@@ -20,6 +20,7 @@ from methods.kit.looks import plain
 from methods.kit.task import Split, Task, accuracy, on_copies
 from methods.kit.testing import odd_network, odd_task, trace
 from methods.kit.train import fit, minimise
+from methods.kit.watch import iterations
 
 Build = Callable[[nn.Module, Task], nn.Module]
 
@@ -77,6 +78,14 @@ def test_what_learns_without_an_optimiser_is_counted() -> None:
         return model
 
     assert [numbers(solved)[name] for name in ("iterations", "rate", "images")] == [7, 0.5, 0]
+
+    def settled(model: nn.Module, task: Task) -> nn.Module:
+        for turn in iterations(50):
+            if turn == 2:
+                break
+        return model
+
+    assert numbers(settled)["iterations"] == 3
 
 
 def test_labels_that_nobody_reads_are_no_labels() -> None:
