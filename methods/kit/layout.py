@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from methods.kit.looks import unseen
+from methods.kit.watch import unseen
 
 FEWEST = 8  # input channels; with fewer, oneDNN's gradient of a strided 1x1 kernel writes past its buffer (uxlfoundation/oneDNN#6035)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,11 +10,13 @@ from typing import Any, NoReturn, cast
 from weakref import ref
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from methods.kit.looks import Look, Looking, Seen, listener, looking, seen
+from methods.kit.looks import Look, Looking, Seen, seen
 from methods.kit.task import Split, Task
+from methods.kit.watch import watched_by, watcher
 
 
 class LeakError(Exception):
@@ -88,6 +89,32 @@ class Ledger(Looking):
     running: int = field(default=0, repr=False)  # modules, one within the other
     inside: int = field(default=0, repr=False)  # events, one within the other
 
+    def note(self, *, steps: int = 0, iterations: int = 0, rate: float = 0.0) -> None:
+        self.steps += steps
+        self.iterations += iterations
+        self.rate = max(self.rate, rate)
+        if steps and not self.inside:
+            self.add(Event("steps", details=[f"rate {rate:.3g}"]))
+
+    @contextmanager
+    def during(self, what: str, network: nn.Module | None = None, **details: Any) -> Iterator[None]:
+        """One event of a network; other networks that run meanwhile, and what else happens, are told with it."""
+        who = described(network, self.known) if network is not None else ""
+        event = Event(what, who, ref(network) if network is not None else lambda: None, in_words(network, **details))
+        outer, self.events, steps = self.events, [], self.steps
+        self.inside += 1
+        try:
+            yield
+        finally:
+            mine = [inner for inner in self.events if network is not None and inner.what == "runs" and inner.network() is network]
+            event.inner = [inner for inner in self.events if not any(inner is one for one in mine)]
+            event.split, event.images = " and ".join(sorted({inner.split for inner in mine})), sum(inner.images for inner in mine)
+            event.details[:0] = sorted({inner.details[0] for inner in mine})
+            if self.steps > steps:
+                event.details.append(f"{self.steps - steps} steps")
+            self.events, self.inside = outer, self.inside - 1
+            self.add(event)
+
     def looked(self, look: Look) -> None:
         if look.of_labels:
             self.labelled += look.count()
@@ -112,17 +139,33 @@ class Ledger(Looking):
         return repeated([told(event, returned) for event in shown])
 
 
+FEW = 8  # so many images only show what goes in and comes out
 COUNTED = ("steps", "iterations", "images", "labelled", "validation", "evaluations", "rate", "seconds")
 
 
 def told(event: Event, returned: nn.Module | None) -> str:
     who = event.who
-    if returned is not None and not who.startswith("the ") and (network := event.network()) is not None:
+    if returned is not None and who.startswith(("a network", "one like")) and (network := event.network()) is not None:
         who = next((_part(name, "the returned network") for name, part in returned.named_modules() if part is network), who)
     of = f" on {event.images} images of {event.split}" if event.images else f" on {event.split}" if event.split else ""
     inner = sorted({told(replace(each, images=0), returned) for each in event.inner})
+    if event.what == "scores" and who.startswith("a network"):
+        who = "a candidate"
     line = f"{event.what} {who}{of}".rstrip()
     return "; ".join([", ".join([line, *event.details]), *(f"meanwhile {each}" for each in inner)])
+
+
+def in_words(
+    network: nn.Module | None, rate: float | None = None, iterations: int | None = None, params: Iterable[Tensor] | None = None
+) -> list[str]:
+    """Rate, iterations, and the network's parameters that are not among `params`: few by name."""
+    words = [f"{iterations} iterations"] if iterations is not None else []
+    words += [f"rate {rate:g}"] if rate is not None else []
+    if network is not None and params is not None:
+        learn = {id(p) for p in params}
+        frozen = [name for name, p in network.named_parameters() if id(p) not in learn]
+        words += [f"frozen: {', '.join(frozen) if len(frozen) <= 4 else f'{len(frozen)} parameters'}"] if frozen else []
+    return words
 
 
 def repeated(lines: list[str], longest: int = 6) -> list[str]:
@@ -181,41 +224,8 @@ def mode(network: nn.Module) -> str:
 
 def book() -> Ledger | None:
     """The ledger that is being kept, if any."""
-    found = listener()
+    found = watcher()
     return found if isinstance(found, Ledger) else None
-
-
-def note(*, steps: int = 0, iterations: int = 0, rate: float = 0.0) -> None:
-    """Steps of an optimiser or iterations of a solver, where a ledger is kept."""
-    if kept := book():
-        kept.steps += steps
-        kept.iterations += iterations
-        kept.rate = max(kept.rate, rate)
-        if steps and not kept.inside:
-            kept.add(Event("steps", details=[f"rate {rate:.3g}"]))
-
-
-@contextmanager
-def during(what: str, network: nn.Module | None = None, details: Iterable[str] = ()) -> Iterator[None]:
-    """One event of a network; other networks that run meanwhile, and what else happens, are told with it."""
-    if (kept := book()) is None:
-        yield
-        return
-    who = described(network, kept.known) if network is not None else ""
-    event = Event(what, who, ref(network) if network is not None else lambda: None, list(details))
-    outer, kept.events, steps = kept.events, [], kept.steps
-    kept.inside += 1
-    try:
-        yield
-    finally:
-        mine = [inner for inner in kept.events if network is not None and inner.what == "runs" and inner.network() is network]
-        event.inner = [inner for inner in kept.events if not any(inner is one for one in mine)]
-        event.split, event.images = " and ".join(sorted({inner.split for inner in mine})), sum(inner.images for inner in mine)
-        event.details[:0] = sorted({inner.details[0] for inner in mine})
-        if kept.steps > steps:
-            event.details.append(f"{kept.steps - steps} steps")
-        kept.events, kept.inside = outer, kept.inside - 1
-        kept.add(event)
 
 
 def _enter(module: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -232,13 +242,21 @@ def _leave(module: nn.Module, arguments: Any, answer: Any) -> None:
         kept.running -= 1
 
 
+def _stepped(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+    watcher().note(steps=1, rate=max(float(group["lr"]) for group in optimiser.param_groups))
+
+
 @contextmanager
 def kept(known: Known) -> Iterator[Ledger]:
     """Keeps a ledger meanwhile; in its trace networks are called as in `known`, which must not change."""
     ledger, start = Ledger(known=known), time.perf_counter()
-    hooks = register_module_forward_pre_hook(_enter), register_module_forward_hook(_leave, always_call=True)
+    hooks = (
+        register_module_forward_pre_hook(_enter),
+        register_module_forward_hook(_leave, always_call=True),
+        register_optimizer_step_post_hook(_stepped),
+    )
     try:
-        with looking(ledger):
+        with watched_by(ledger):
             yield ledger
     finally:
         for hook in hooks:
@@ -260,51 +278,7 @@ def watched(task: Task) -> Task:
     def score(network: nn.Module, split: Any) -> float:
         if ledger := book():
             ledger.evaluations += 1
-        with during("scores", network):
+        with watcher().during("scores", network):
             return task.score(network, split)
 
     return replace(blind(task), train=marked(task.train, "train"), validation=marked(task.validation, "validation"), score=score)
-
-
-SLACK, FEW = 0.05, 8  # what method and control may differ by; so many images only show what goes in and comes out
-SAID = {"multiply-adds": "multiply_adds", "bytes": "file_bytes"}
-COMPARED = {**{name: name for name in ("steps", "iterations", "images", "labelled", "validation", "evaluations")}, **SAID}
-DIFFERS = re.compile(r"Differs: *([^\n]*)")
-PART = re.compile(r"(?P<quantity>[\w-]+) x(?P<factor>[\d.]+|inf) \((?P<reason>.+)\)")
-
-
-def factors(method: Mapping[str, float], control: Mapping[str, float]) -> dict[str, float]:
-    """How many times the method's numbers a control's are, of those that differ by more than is allowed.
-
-    Iterations are compared where both solve something: a control may do without.
-    """
-    found = {}
-    for name, key in COMPARED.items():
-        ours, theirs = (numbers.get(key, 0.0) for numbers in (method, control))
-        if name == "iterations" and not (ours and theirs):
-            continue
-        if name in ("images", "labelled", "validation") and abs(ours - theirs) <= FEW:
-            continue
-        if abs(ours - theirs) > SLACK * ours:
-            found[name] = theirs / ours if ours else float("inf")
-    return found
-
-
-def unfair(docstring: str | None, method: Mapping[str, float], control: Mapping[str, float]) -> list[str]:
-    """What of a control's ledger and cost differs from the method's and is not said in its docstring, or is said and is not so."""
-    said, faults = {}, []
-    for part in (part.strip() for line in DIFFERS.findall(docstring or "") for part in line.rstrip(". ").split(";")):
-        match = PART.fullmatch(part)
-        if match is None or match["quantity"] not in COMPARED:
-            faults.append(f"`Differs: {part}` is not understood; write `Differs: steps x2 (why)`, of {', '.join(COMPARED)}")
-        else:
-            said[match["quantity"]] = float(match["factor"])
-    found = factors(method, control)
-    if unsaid := [f"{name} x{factor:.3g}" for name, factor in found.items() if name not in said]:
-        cure = f"give it as much, or say `Differs: {' (why); '.join(unsaid)} (why)` in its docstring"
-        faults.append(f"differs from the method by {', '.join(unsaid)}; {cure}")
-    for name, factor in found.items():
-        if name in said and said[name] != factor and not abs(said[name] - factor) <= SLACK * factor:
-            faults.append(f"differs from the method by {name} x{factor:.3g}, its docstring says x{said[name]:g}; correct it")
-    faults += [f"its docstring says that {name} differ, they do not; strike it out" for name in said if name not in found]
-    return faults

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from methods.kit.watch import Watcher, watcher
 
 
 @dataclass(eq=False)
@@ -30,51 +30,34 @@ class Look:
         return len(self.picked) if self.picked.ndim >= self.rank else 1
 
 
-class Looking:
-    """Whoever counts looks; `looked` is called once for each."""
+class Looking(Watcher):
+    """Whoever counts looks: `looked` is called once for each."""
 
     def looked(self, look: Look) -> None:
         raise NotImplementedError
 
-
-_looking: ContextVar[Looking | None] = ContextVar("looking", default=None)
-
-
-@contextmanager
-def looking(counter: Looking | None) -> Iterator[None]:
-    """Meanwhile `counter` hears of every look, or nobody does: for a pass that only asks in which shape or layout numbers come."""
-    token = _looking.set(counter)
-    try:
-        yield
-    finally:
-        _looking.reset(token)
-
-
-def unseen() -> AbstractContextManager[None]:
-    return looking(None)
-
-
-def listener() -> Looking | None:
-    return _looking.get()
+    def handed_on(self, make: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        return _marked(make(plain(images)), images.looks) if isinstance(images, Seen) else make(images)
 
 
 # fmt: off
 SHAPE = {  # what tells a shape or a place, not what is in the images
     "__len__", "size", "dim", "ndimension", "stride", "numel", "nelement", "element_size", "storage_offset", "data_ptr", "untyped_storage",
-    "is_contiguous", "is_floating_point", "is_complex", "get_device", "__repr__", "__format__", "__hash__", "type", "requires_grad_",
+    "is_contiguous", "is_floating_point", "is_complex", "get_device", "__repr__", "__format__", "__hash__", "requires_grad_",
 }
 PICK = {"__getitem__", "__iter__", "split", "tensor_split", "chunk", "unbind", "narrow", "index_select", "select"}
 MOVE = {
     "to", "cpu", "cuda", "float", "double", "half", "bfloat16", "long", "contiguous", "clone", "detach", "cat", "concatenate", "stack",
-    "unsqueeze", "view_as",
+    "unsqueeze",
 }
 # fmt: on
+ONE = slice(None, 1)  # one image of many is asked for to see a shape, or what runs: it is no look
 
 
 class Seen(Tensor):
     """A tensor of a watched split. What picks from it or moves it gives another; anything else is a look and gives a plain tensor."""
 
-    looks: tuple[Look, ...]
+    looks: tuple[Look, ...] = ()
 
     @classmethod
     def __torch_function__(
@@ -85,18 +68,25 @@ class Seen(Tensor):
             name = func.__name__
             if name in SHAPE or (name == "__get__" and not isinstance(answer, Tensor)):
                 return answer
-            first = args[0] if args else None
             looks = looks_of(args)
-            if name in PICK and looks == looks_of((first,)):
+            if not looks or (name == "__getitem__" and isinstance(args[1], slice) and args[1] == ONE):
+                return answer
+            if name in PICK and looks == looks_of(args[:1]):
                 return _each(answer, lambda part: _marked(part, (_again(looks, part),)))
             if name in MOVE or name == "__get__":
                 return _each(answer, lambda part: _marked(part, looks))
-            if counter := _looking.get():
+            if isinstance(counter := watcher(), Looking):
                 for look in looks:
                     if not look.counted:
                         look.counted = True
                         counter.looked(look)
             return answer
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:  # of a network that keeps images
+        return memo.setdefault(id(self), _marked(plain(self).clone(), self.looks))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return plain(self).__reduce_ex__(protocol)
 
 
 def looks_of(values: Any) -> tuple[Look, ...]:
@@ -109,13 +99,9 @@ def seen(tensor: Tensor, split: str, of_labels: bool = False) -> Tensor:
     return _marked(tensor, (Look(split, of_labels, tensor.ndim, tensor),))
 
 
-def handed_on(computed: Tensor, source: Tensor) -> Tensor:
-    """What was computed of images without looking at them, such as their mirrored copies, comes from where they come from."""
-    return _marked(computed, source.looks) if isinstance(source, Seen) else computed
-
-
 def plain(tensor: Tensor) -> Tensor:
-    return tensor.as_subclass(Tensor) if isinstance(tensor, Seen) else tensor
+    with torch._C.DisableTorchFunctionSubclass():
+        return tensor.as_subclass(Tensor) if isinstance(tensor, Seen) else tensor
 
 
 def _again(looks: tuple[Look, ...], part: Tensor) -> Look:

@@ -19,8 +19,8 @@ from methods.kit import pack as packing
 from methods.kit import products
 from methods.kit.layers import refuse_reparametrized, unmasked
 from methods.kit.layout import evaluating, laid_out, suited
-from methods.kit.looks import unseen
 from methods.kit.task import Task
+from methods.kit.watch import unseen
 
 
 @dataclass(frozen=True)

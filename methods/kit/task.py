@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from methods.kit.batches import BATCHES, CURE, DataError, find
 from methods.kit.layout import copied, evaluating, laid_out, suited
-from methods.kit.looks import handed_on, plain, unseen
 from methods.kit.progress import told
+from methods.kit.watch import unseen, watcher
 
 MEAN = (0.4914, 0.4822, 0.4465)  # of CIFAR-10's training images, per colour
 STD = (0.2470, 0.2435, 0.2616)
@@ -225,7 +225,7 @@ class Task:
         total = max(1, round(share * self.steps))
         for images, labels in islice(self.train.endless(self.batch, generator), total):
             if self.augmented:
-                images = handed_on(augment(plain(images), generator), images)
+                images = watcher().handed_on(partial(augment, generator=generator), images)
             yield images.to(self.device).contiguous(), labels.to(self.device)
 
     def with_steps(self, steps: int) -> Task:

@@ -25,7 +25,12 @@ def odd_network(classes: int = 4) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return nn.Sequential(
-            nets.conv_bn(3, 6), nets.Residual(6, 10, 2), nets.conv_bn(10, 7), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(7, classes)
+            nets.conv_bn(3, 24),
+            nets.Residual(24, 40, 2),
+            nets.conv_bn(40, 28),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(28, classes),
         ).eval()
 
 

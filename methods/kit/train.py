@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from methods.kit import ledger
 from methods.kit.layout import laid_out, suited
 from methods.kit.progress import told
 from methods.kit.task import Task
+from methods.kit.watch import watcher
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -38,7 +38,7 @@ def descend(params: Iterable[nn.Parameter], velocity: dict[Tensor, Tensor | None
         moved, list(gradients.values()), buffers, weight_decay=weight_decay, momentum=0.9, lr=lr, dampening=0, nesterov=True, maximize=False
     )
     velocity.update(zip(moved, buffers, strict=True))
-    ledger.note(steps=1, rate=lr)
+    watcher().note(steps=1, rate=lr)
 
 
 def schedule(step: int, total: int) -> float:
@@ -92,8 +92,10 @@ def fit(
     loss = loss or task.loss_of
     velocity: dict[Tensor, Tensor | None] = {}
     torch.manual_seed(task.seed)
-    known = ledger.during("trains", model.to(task.device), [f"rate {lr:g}", *frozen(model, chosen)])
-    with laid_out(model, suited(model, task.train.first(1).images)) as layout, known:
+    with (
+        laid_out(model.to(task.device), suited(model, task.train.first(1).images)) as layout,
+        watcher().during("trains", model, rate=lr, params=chosen),
+    ):
         model.train()
         for step, (x, y) in enumerate(told(task.batches(share), "training", total), 1):
             with autocast(task.device):
@@ -107,20 +109,13 @@ def fit(
     return model.eval()
 
 
-def frozen(model: nn.Module, chosen: Iterable[nn.Parameter]) -> list[str]:
-    """The parameters that are not trained, in words: nothing where all are, few by name."""
-    learn = {id(p) for p in chosen}
-    names = [name for name, p in model.named_parameters() if id(p) not in learn]
-    return [f"frozen: {', '.join(names) if len(names) <= 4 else f'{len(names)} parameters'}"] if names else []
-
-
 def minimise(loss: Callable[[int], Tensor], params: list[Tensor], steps: int, lr: float) -> None:
     """Adam with its usual constants, for what is searched and not trained: `loss(step)` of `params`, which change in place."""
     if _rehearsed.get() is not None:
         return
     means, squares = ([torch.zeros_like(p) for p in params] for _ in range(2))
     counts: list[Tensor] = [torch.zeros(()) for _ in params]
-    with ledger.during("minimises", details=[f"{steps} iterations", f"rate {lr:g}"]):
+    with watcher().during("minimises", rate=lr, iterations=steps):
         for step in told(range(steps), "searching", steps):
             gradients = list(torch.autograd.grad(loss(step), params))
             with torch.no_grad():
@@ -128,4 +123,4 @@ def minimise(loss: Callable[[int], Tensor], params: list[Tensor], steps: int, lr
                     params, gradients, means, squares, [], counts, lr=lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0,
                     amsgrad=False, maximize=False,
                 )  # fmt: skip
-            ledger.note(iterations=1, rate=lr)
+            watcher().note(iterations=1, rate=lr)

@@ -45,6 +45,7 @@ from methods.kit.layers import (
 from methods.kit.nets import trained
 from methods.kit.task import Task, on_copies
 from methods.kit.train import fit
+from methods.kit.watch import iterations
 
 Metric = tuple[Tensor, Tensor]  # weighs patches (C d e, C d e) and output channels (F)
 Blocks = tuple[Tensor, Tensor, Tensor]  # of all clusters: (G, H, K1, C/G) in, (G, H, K2, K1 or 1, d e), (G, H, F/H, K2) out
@@ -130,7 +131,7 @@ def clustered(rows: Tensor, most: int) -> Tensor:
     chance, found = torch.Generator().manual_seed(0), list[tuple[float, Tensor]]()
     for _ in range(4):
         members = torch.randperm(len(rows), generator=chance)[:count, None]
-        for _ in range(50):
+        for _ in iterations(50):
             along = (rows @ lines(rows[members]).T).square()  # squared norm less squared distance
             seats = linear_sum_assignment(along.repeat_interleave(len(rows) // count, 1), maximize=True)[1]
             cluster = torch.from_numpy(seats) // (len(rows) // count)
@@ -198,7 +199,7 @@ def outer_blocks(blocks: Tensor, patch: Tensor, config: Config) -> Blocks:
     for _ in range(config.terms):
         u, _, w = torch.linalg.svd(torch.linalg.svd(left.flatten(3), full_matrices=False)[2][..., 0, :].unflatten(-1, left.shape[3:]))
         b, q = u[..., 0], w[..., 0, :]
-        for _ in range(20):
+        for _ in iterations(20):
             f = F.normalize(torch.einsum("ghfcp,ghc,ghp->ghf", left, b, q), dim=-1)
             b = F.normalize(torch.einsum("ghfcp,ghf,ghp->ghc", left, f, q), dim=-1)
             scaled = torch.einsum("ghfcp,ghf,ghc->ghp", left, f, b)

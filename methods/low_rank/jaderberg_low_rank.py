@@ -38,6 +38,7 @@ from methods.kit.layers import (
 from methods.kit.nets import trained
 from methods.kit.task import Task, on_copies
 from methods.kit.train import minimise
+from methods.kit.watch import iterations
 
 Build = Callable[[nn.Conv2d, int], nn.Sequential]
 
@@ -71,7 +72,7 @@ def separable_basis(kernel: Tensor, m: int, sweeps: int = 200) -> tuple[Tensor, 
     def solved(equation: str, x: Tensor, y: Tensor) -> Tensor:
         return torch.linalg.pinv((x @ x.mT) * (y @ y.mT), hermitian=True) @ torch.einsum(equation, kernel, x, y)
 
-    for _ in range(sweeps):
+    for _ in iterations(sweeps):
         a = solved("cnij,cmi,cmj->cmn", v, h)
         v = solved("cnij,cmn,cmj->cmi", a, h)
         h = solved("cnij,cmn,cmi->cmj", a, v)

@@ -26,6 +26,7 @@ from methods.kit.layers import along, filled, name_the_kept, ranks_at, replaced,
 from methods.kit.nets import trained
 from methods.kit.task import Task, on_copies
 from methods.kit.train import fit
+from methods.kit.watch import iterations
 from methods.low_rank import jaderberg_low_rank as jaderberg
 
 MODES = "tsxy"  # of a kernel: T output maps, S input maps, d rows, d columns
@@ -82,9 +83,10 @@ def balanced(terms: Tensor, shape: torch.Size) -> Tensor:
 def alternate(kernel: Tensor, terms: Tensor, sweeps: int) -> Tensor:
     """Each factor in turn by least squares, the others held: U_n = K_n H_n^-1, H_n without the factor itself."""
     factors = list(terms.split(kernel.shape))
-    for mode in sweeps * [0, 1, 2, 3]:
-        inverse = torch.linalg.pinv(overlap(factors, mode), hermitian=True)
-        factors[mode] = contracted(kernel, factors, mode) @ inverse
+    for _ in iterations(sweeps):
+        for mode in range(4):
+            inverse = torch.linalg.pinv(overlap(factors, mode), hermitian=True)
+            factors[mode] = contracted(kernel, factors, mode) @ inverse
     return balanced(torch.cat(factors), kernel.shape)
 
 
@@ -125,11 +127,11 @@ def damped_step(terms: Tensor, shape: torch.Size, gradient: Tensor, damping: Ten
     return step
 
 
-def gauss_newton(kernel: Tensor, terms: Tensor, iterations: int) -> Tensor:
+def gauss_newton(kernel: Tensor, terms: Tensor, most: int) -> Tensor:
     """min || composed - kernel ||^2 over all factors together, less damped after a step that lowers it, more after one that fails."""
     shape, error = kernel.shape, composed(terms, kernel.shape) - kernel
     damping = torch.stack([overlap(terms.split(shape), n) for n in range(4)]).max()
-    for _ in range(iterations):
+    for _ in iterations(most):
         gradient = torch.cat([contracted(error, terms.split(shape), n) for n in range(4)])  # J^T error
         moved = terms + damped_step(terms, shape, gradient, damping)
         after = composed(moved, shape) - kernel

@@ -28,6 +28,7 @@ from torch import Tensor, fx, nn
 
 from methods.kit import nets, quant
 from methods.kit.task import Task, on_copies
+from methods.kit.watch import iterations
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def equalize_pair(first: quant.Layer, second: quant.Layer) -> Tensor:
 def equalize(network: fx.GraphModule, statistics: dict[str, Channels], settled: float) -> None:
     """Sweep over all pairs until every factor is 1; the statistics follow. Warns where they still move after MOST_SWEEPS."""
     layers = quant.layer_nodes(network)
-    for _ in range(MOST_SWEEPS):
+    for _ in iterations(MOST_SWEEPS):
         change = 0.0
         for first, second in quant.neighbours(network):
             s = equalize_pair(layers[first], layers[second])

@@ -19,6 +19,7 @@ from scripts.evidence.source import Source, parsed, shape
 
 WHOLE, LOOSE = "*", ""  # in a node's place of a name: all of a file, and its statements that define nothing
 BENCH = (("methods/kit/lab.py", "Lab"), ("scripts/running/smoke.py", "make_task"))  # measure every method
+WATCHING = ("methods/kit/ledger.py", "methods/kit/looks.py")  # they tell what was done to make a network, and change no number
 BUILDS = ("prepare", "reference", "student", "compress", "pack", "unpack")  # what the bench asks a method for
 POINTS = {"smoke": "SMOKE", "rounding": "SMOKE", "long": "LONG", "sweep": "SWEEP"}  # where a tier's settings stand
 WEIGHTS = "methods/kit/weights"
@@ -126,6 +127,8 @@ class Definitions:
             path = next((p for p in (f"{'/'.join(parts[:end])}.py", f"{'/'.join(parts[:end])}/__init__.py") if self._exists(p)), None)
             if path is None:
                 continue
+            if path in WATCHING:
+                return None, 0
             file, rest = self.file(path), parts[end:]
             if rest and rest[0] in file.defined:
                 return Node(path, rest[0]), end

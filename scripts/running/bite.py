@@ -97,7 +97,7 @@ def shown(root: Path, record: Record, code: str, path: Path, tiers: tuple[str, .
 def on_toy(record: Record, module: ModuleType) -> Iterator[Seen]:
     """Method and controls on a small network whose task has three splits that differ: what is refused, and what comes out."""
     from methods.kit.lab import Lab
-    from methods.kit.ledger import LeakError, unfair
+    from methods.kit.ledger import LeakError
     from methods.kit.zoo import ZOO
     from scripts.running import fairness
     from scripts.running.networks import network, points, task_for
@@ -115,7 +115,7 @@ def on_toy(record: Record, module: ModuleType) -> Iterator[Seen]:
         subjects = ["method", *fairness.controls(module)]
         try:
             for subject in subjects[1:]:
-                said = unfair(getattr(module, subject).__doc__, lab.account("method"), lab.account(subject))
+                said = fairness.unfair(getattr(module, subject).__doc__, lab.account("method"), lab.account(subject))
                 yield Seen(f"toy ledger {subject}", said="; ".join(said))
             for subject in subjects:
                 yield Seen(f"network {subject} on {name}", said=digest(lab.built(subject)))

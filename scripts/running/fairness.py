@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
@@ -11,11 +12,17 @@ from types import ModuleType
 import torch
 
 from methods.kit.lab import Lab
-from methods.kit.ledger import unfair
+from methods.kit.ledger import FEW
 from methods.kit.measure import milliseconds
 
 PREFIX = "ledger_"
 BATCHES = (1, 64)  # images whose latency is recorded
+
+SLACK = 0.05  # what method and control may differ by
+SAID = {"multiply-adds": "multiply_adds", "bytes": "file_bytes"}
+COMPARED = {**{name: name for name in ("steps", "iterations", "images", "labelled", "validation", "evaluations")}, **SAID}
+DIFFERS = re.compile(r"Differs: *([^\n]*)")
+PART = re.compile(r"(?P<quantity>[\w-]+) x(?P<factor>[\d.]+|inf) \((?P<reason>.+)\)")
 
 
 def controls(method: ModuleType) -> list[str]:
@@ -65,3 +72,40 @@ def weighed(id: str, found: list[str], owed: set[str]) -> tuple[list[str], list[
     if not found:
         return [f"catalog/owed.yaml: {id} no longer owes `ledger`: take it off the list"], []
     return [], [f"owed: {fault}" for fault in found]
+
+
+def factors(method: Mapping[str, float], control: Mapping[str, float]) -> dict[str, float]:
+    """How many times the method's numbers a control's are, of those that differ by more than is allowed.
+
+    Iterations are compared where both solve something: a control may do without.
+    """
+    found = {}
+    for name, key in COMPARED.items():
+        ours, theirs = (numbers.get(key, 0.0) for numbers in (method, control))
+        if name == "iterations" and not (ours and theirs):
+            continue
+        if name in ("images", "labelled", "validation") and abs(ours - theirs) <= FEW:
+            continue
+        if abs(ours - theirs) > SLACK * ours:
+            found[name] = theirs / ours if ours else float("inf")
+    return found
+
+
+def unfair(docstring: str | None, method: Mapping[str, float], control: Mapping[str, float]) -> list[str]:
+    """What of a control's ledger and cost differs from the method's and is not said in its docstring, or is said and is not so."""
+    said, faults = {}, []
+    for part in (part.strip() for line in DIFFERS.findall(docstring or "") for part in line.rstrip(". ").split(";")):
+        match = PART.fullmatch(part)
+        if match is None or match["quantity"] not in COMPARED:
+            faults.append(f"`Differs: {part}` is not understood; write `Differs: steps x2 (why)`, of {', '.join(COMPARED)}")
+        else:
+            said[match["quantity"]] = float(match["factor"])
+    found = factors(method, control)
+    if unsaid := [f"{name} x{factor:.3g}" for name, factor in found.items() if name not in said]:
+        cure = f"give it as much, or say `Differs: {' (why); '.join(unsaid)} (why)` in its docstring"
+        faults.append(f"differs from the method by {', '.join(unsaid)}; {cure}")
+    for name, factor in found.items():
+        if name in said and said[name] != factor and not abs(said[name] - factor) <= SLACK * factor:
+            faults.append(f"differs from the method by {name} x{factor:.3g}, its docstring says x{said[name]:g}; correct it")
+    faults += [f"its docstring says that {name} differ, they do not; strike it out" for name in said if name not in found]
+    return faults

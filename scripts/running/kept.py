@@ -14,11 +14,15 @@ from typing import Any
 from catalog import Problem, Record
 from methods.kit.batches import BATCHES, DataError, find
 from scripts.evidence import files, records, source
-from scripts.evidence.definitions import Codes
+from scripts.evidence.definitions import WATCHING, Codes
 
 VERSIONS = ("torch", "numpy", "scipy", "scikit-learn", "tensorly", "torch-pruning")
 PROCESSOR = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE")  # settings that change what it computes
-RUNNERS = ("running/smoke.py", "running/runs.py", "running/processes.py", "running/stamp.py", "evidence/outcome.py", "evidence/records.py")
+RUNNERS = (
+    *("scripts/running/smoke.py", "scripts/running/runs.py", "scripts/running/processes.py", "scripts/running/stamp.py"),
+    *("scripts/running/fairness.py", "scripts/evidence/outcome.py", "scripts/evidence/records.py", "scripts/evidence/owed.py"),
+    *("catalog/owed.yaml", *WATCHING),
+)
 MOST = 20  # runs that are kept of each method
 
 
@@ -28,7 +32,7 @@ def key(root: Path, record: Record, options: dict[str, Any], threads: int | None
     told: list[object] = [options["tiers"], options["seeds"], options["device"], threads, _data(options["data"]), _processor()]
     told += [platform.python_version(), *map(_version, VERSIONS), *(os.environ.get(name) for name in PROCESSOR)]
     told += [method if isinstance(method, Problem) else Codes(root, method).whole, record.executable]
-    own = [root / "scripts" / name for name in RUNNERS]
+    own = [root / name for name in RUNNERS]
     for path in (*own, *sorted((root / "methods/kit/weights").iterdir()), records.path_of(root, record.family, record.id)):
         told.append(hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "")
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]

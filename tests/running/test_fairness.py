@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from scripts.evidence.owed import owed
+from scripts.running.fairness import factors, unfair
 from tests.toys import checkout, smallprint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,3 +103,30 @@ def test_the_list_names_standing_methods_alone() -> None:
     known = {path.stem for path in (ROOT / "methods").glob("*/*.py")}
     assert set(owed(ROOT)) <= known
     assert set(yaml.safe_load((ROOT / "catalog/owed.yaml").read_text())) == set(owed(ROOT))
+
+
+def test_what_differs_is_found() -> None:
+    ours = {"steps": 20.0, "images": 1000.0, "labelled": 0.0, "iterations": 9.0, "multiply_adds": 50.0, "file_bytes": 10.0}
+    assert factors(ours, ours | {"steps": 19.0, "images": 1050.0, "labelled": 8.0, "iterations": 0.0, "file_bytes": 10.5}) == {}
+    theirs = ours | {"steps": 10.0, "labelled": 100.0, "iterations": 5.0, "multiply_adds": 60.0}
+    assert factors(ours, theirs) == {"steps": 0.5, "iterations": pytest.approx(5 / 9), "labelled": float("inf"), "multiply-adds": 1.2}
+
+
+@pytest.mark.parametrize(
+    ("docstring", "control", "fault"),
+    [
+        (None, 20, None),
+        (None, 40, "differs from the method by steps x2; give it as much, or say `Differs: steps x2 (why)` in its docstring"),
+        ("Differs: steps x2 (the teacher's).", 40, None),
+        ("Differs: steps x2.05 (the teacher's)", 40, None),
+        ("Differs: steps x3 (the teacher's)", 40, "differs from the method by steps x2, its docstring says x3; correct it"),
+        ("Differs: steps x2 (the teacher's)", 20, "its docstring says that steps differ, they do not; strike it out"),
+        ("Differs: step x2 (the teacher's)", 20, "`Differs: step x2 (the teacher's)` is not understood; write `Differs: steps x2"),
+        ("Differs: steps x2", 20, "`Differs: steps x2` is not understood"),
+        ("Differs: steps x0 (it does not learn)", 0, None),
+    ],
+)
+def test_what_a_docstring_says_is_measured(docstring: str | None, control: float, fault: str | None) -> None:
+    found = unfair(docstring, {"steps": 20.0}, {"steps": float(control)})
+    assert len(found) == bool(fault)
+    assert not fault or found[0].startswith(fault)
