@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -118,6 +119,19 @@ class Bound(Strict):
         if self.within is None or self.paper is None:
             raise ValueError("a bound needs at_least, at_most, or within and paper")
         return abs(value - self.paper) <= self.slack
+
+    def worst(self, values: Sequence[float]) -> float:
+        """The number of several that decides: smallest for `at_least`, largest for `at_most`, farthest from `paper` for `within`.
+
+        NaN is worse than any, and so is nothing at all.
+        """
+        if not values or any(value != value for value in values):
+            return float("nan")
+        if self.at_least is not None:
+            return min(values)
+        if self.at_most is not None:
+            return max(values)
+        return max(values, key=lambda value: abs(value - (self.paper or 0.0)))
 
     @property
     def limit(self) -> float:

@@ -47,3 +47,8 @@ def trace(method: ModuleType, model: nn.Module, task: Task, config: Any) -> list
     with ledger.kept({"the given network": model}) as kept:
         network = method.compress(copied(model), ledger.watched(task), config)
     return kept.trace(network)
+
+
+def largest(*values: float) -> float:
+    """The largest of some numbers, and no number where one of them is none: Python's `max` drops that unless it comes first."""
+    return float("nan") if any(value != value for value in values) else max(values)

@@ -73,25 +73,15 @@ def claims_of(record: Record, tiers: tuple[str, ...]) -> Iterator[tuple[str, Cla
             yield name, claim
 
 
-def keeps_nan(choose: Callable[..., Any]) -> Callable[..., Any]:
-    """`max` or `min`, but not a number where one of several floats is none: Python's drop it unless it comes first."""
-
-    def chosen(*values: Any, **how: Any) -> Any:
-        several = list(values[0]) if len(values) == 1 else values
-        nan = next((value for value in several if isinstance(value, float) and math.isnan(value)), None)
-        return choose(several, **how) if nan is None else nan
-
-    return chosen
-
-
 def call(module: ModuleType, name: str, claim: Claim, lab: Lab, seed: int) -> dict[str | None, float]:
-    """The numbers of one claim, by case, from the file of claims. Often it is the worst of many, among which a NaN must not get lost."""
-    vars(module).update(max=keeps_nan(max), min=keeps_nan(min))
-    function: Callable[..., float] = getattr(module, f"claim_{name}")
+    """The number of one claim, by case, from the file of claims; where it gives several, the worst."""
+    function: Callable[..., Any] = getattr(module, f"claim_{name}")
     values = {}
-    for case in claim.bounds():
+    for case, bound in claim.bounds().items():
         torch.manual_seed(seed)
-        values[case] = float(function(lab) if case is None else function(lab, case))
+        found = function(lab) if case is None else function(lab, case)
+        several = found if isinstance(found, list | tuple) else [found]
+        values[case] = bound.worst([float(value) for value in several])
     return values
 
 

@@ -14,32 +14,27 @@ from typing import Any
 
 import pytest
 
-from scripts.running.smoke import call, keeps_nan
+from catalog.schema import Bound
+from scripts.running.smoke import call
 from tests.toys import checkout, smallprint
 
-
-@pytest.mark.parametrize("choose", [max, min])
-def test_a_nan_among_numbers_is_kept(choose: Any) -> None:
-    keeps = keeps_nan(choose)
-    for values in ((0.0, math.nan), (math.nan, 0.0), (1, 2.0, math.nan)):
-        assert math.isnan(keeps(*values))
-        assert math.isnan(keeps(iter(values)))
-    for values in ((3, 1, 2), ("b", "a"), ([2], [1, 5])):
-        assert keeps(*values) == choose(*values)
-        assert keeps(iter(values)) == choose(values)
-    assert keeps([1, -3], key=abs) == choose([1, -3], key=abs)
-    assert keeps([], default=7) == 7
+BOUNDS = {"at_most": Bound(at_most=1), "at_least": Bound(at_least=1), "within": Bound(paper=1, within=0.5)}
 
 
-def test_a_claim_does_not_lose_one() -> None:
-    module = ModuleType("method")
-    exec(
-        "def claim_worst(lab):\n    worst = 0.0\n    for x in (1.0, float('nan'), 2.0):\n        worst = max(worst, x)\n    return worst",
-        vars(module),
-    )
-    claim: Any = SimpleNamespace(bounds=lambda: {None: None})
+@pytest.mark.parametrize(
+    ("bound", "values", "worst"),
+    [
+        ("at_most", "[0.5, 2.0, -3.0]", 2.0), ("at_least", "(0.5, 2.0, -3.0)", -3.0), ("within", "[0.5, 2.0, -3.0]", -3.0),
+        ("within", "[0.5, 2.0]", 2.0), ("at_most", "7", 7.0), ("at_most", "[1.0, float('nan'), 2.0]", math.nan),
+        ("at_least", "[2.0, float('nan')]", math.nan), ("within", "[float('nan')]", math.nan), ("at_most", "[]", math.nan),
+    ],
+)  # fmt: skip
+def test_of_several_numbers_the_worst_counts(bound: str, values: str, worst: float) -> None:
+    module = ModuleType("claims")
+    exec(f"def claim_some(lab):\n    return {values}", vars(module))
+    claim: Any = SimpleNamespace(bounds=lambda: {None: BOUNDS[bound]})
     lab: Any = None
-    assert math.isnan(call(module, "worst", claim, lab, 0)[None])
+    assert call(module, "some", claim, lab, 0)[None] == pytest.approx(worst, nan_ok=True)
 
 
 SEGV = "os.kill(os.getpid(), signal.SIGSEGV)"

@@ -18,6 +18,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Split, Task
+from methods.kit.testing import largest
 
 
 def claim_hint_loss(lab: Lab) -> float:
@@ -83,45 +84,45 @@ def a_layer(channels: int, rows: int, columns: int, act: nn.Module | None = None
     return method.Layer(1, torch.Size((channels, rows, columns)), act or nn.ReLU())
 
 
-def claim_regressor_size(lab: Lab) -> float:
+def claim_regressor_size(lab: Lab) -> list[float]:
     """Largest difference of regressors' output shapes, weights and multiply-adds from what they have to be."""
-    worst = 0.0
+    found = list[float]()
     for c, rows, columns, o, up, across in ((5, 8, 8, 7, 8, 8), (4, 9, 7, 6, 5, 7), (3, 16, 12, 8, 1, 5)):
         hint, guided = a_layer(o, up, across), a_layer(c, rows, columns)
         r, v = method.regressor(hint, guided), torch.zeros(2, *guided.shape)
         weights = (rows - up + 1) * (columns - across + 1) * o * c  # k_1 k_2 O_h O_g
-        worst = max(worst, float(r(v).shape != (2, *hint.shape)), abs(r[0].weight.numel() - weights))
-        worst = max(worst, abs(multiply_adds(r, v[:1]) - weights * up * across))
-    return worst
+        found += [float(r(v).shape != (2, *hint.shape)), abs(r[0].weight.numel() - weights)]
+        found.append(abs(multiply_adds(r, v[:1]) - weights * up * across))
+    return found
 
 
-def claim_regressor_shares_non_linearity(lab: Lab) -> float:
+def claim_regressor_shares_non_linearity(lab: Lab) -> list[float]:
     """Largest difference of what regressors answer from numpy's non-linearity of their convolutions; 1 where weights start large.
 
     Just made, a regressor answers with no zeros, so that it can learn; and it is no part of the teacher.
     """
-    worst, x = 0.0, torch.rand(4, 6, 5, 5)
+    found, x = list[float](), torch.rand(4, 6, 5, 5)
     kinds: list[tuple[nn.Module, Callable[[Any], Any]]] = [
         (nn.Tanh(), np.tanh), (nn.LeakyReLU(0.3), lambda a: np.where(a > 0, a, 0.3 * a)), (nn.ReLU(), lambda a: np.maximum(a, 0)),
     ]  # fmt: skip
     for act, plain in kinds:
         r = method.regressor(a_layer(7, 3, 3, act), a_layer(6, 5, 5))
         small = 0 < r[0].weight.std() < 0.005 and bool((r(x) > 0).all())
-        worst = max(worst, float(not small or r[1] is act or float(r[0].weight.detach().mean().abs()) > 0.001))
+        found.append(float(not small or r[1] is act or float(r[0].weight.detach().mean().abs()) > 0.001))
         nn.init.normal_(r[0].weight)
-        worst = max(worst, float(np.abs(r(x).detach().numpy() - plain(r[0](x).detach().numpy())).max()))
-    return worst
+        found.append(float(np.abs(r(x).detach().numpy() - plain(r[0](x).detach().numpy())).max()))
+    return found
 
 
-def claim_loss_of_second_stage(lab: Lab) -> float:
+def claim_loss_of_second_stage(lab: Lab) -> list[float]:
     """Largest difference from H(y, P_S) + lambda H(P_T, P_S) by scipy, less the entropy of the teacher's answers."""
-    (z, v), y, worst = torch.randn(2, 8, 5, dtype=torch.float64), torch.arange(8) % 5, 0.0
+    (z, v), y, found = torch.randn(2, 8, 5, dtype=torch.float64), torch.arange(8) % 5, list[float]()
     for weight, tau in ((4.0, 3.0), (1.0, 3.0), (2.5, 1.0), (0.0, 7.0)):
         p, q = (log_softmax(x.numpy() / tau, axis=1) for x in (v, z))
         soft = (np.exp(p) * (p - q)).sum(1).mean()
         hard = -log_softmax(z.numpy(), axis=1)[range(8), y.numpy()].mean()
-        worst = max(worst, abs(method.loss(z, v, y, weight, tau).item() - hard - weight * soft))
-    return worst
+        found.append(abs(method.loss(z, v, y, weight, tau).item() - hard - weight * soft))
+    return found
 
 
 def _toy() -> tuple[nn.Sequential, nn.Sequential, Task]:
@@ -159,7 +160,7 @@ def claim_first_stage_moves_up_to_guided(lab: Lab) -> float:
     return wrong + sum(name not in ("teacher 0", "teacher 1", "student 0", "student 1") for name in ran)
 
 
-def claim_first_stage_descends(lab: Lab) -> float:
+def claim_first_stage_descends(lab: Lab) -> list[float]:
     """Largest relative difference of a step of the first stage from the gradient of Eq. 3, by central differences, on 12 weights."""
     teacher, learner, task = _toy()
     teacher.eval().requires_grad_(False)
@@ -176,7 +177,7 @@ def claim_first_stage_descends(lab: Lab) -> float:
             u, r = teacher[:2](x).numpy(), first(start[:2](x)).numpy()
         return float(0.5 * np.square(u - r).sum() / len(x))
 
-    worst = 0.0
+    found = list[float]()
     for old, new in ((start[0].conv, learner[0].conv), (start[1].second.bn, learner[1].second.bn), (first[0], last[0])):
         weight, after = old.weight.data.flatten(), new.weight.detach().double().flatten()
         steps, wanted = [], []
@@ -189,8 +190,8 @@ def claim_first_stage_descends(lab: Lab) -> float:
             weight[i] = value
             steps.append(float(after[i]) - value)
             wanted.append(-1.9 * config.hint_lr / 16 * (slope + 5e-4 * value))  # Nesterov's first step, weight decay; 4x4 places
-        worst = max(worst, float(np.abs(np.subtract(steps, wanted)).max() / np.abs(wanted).max()))
-    return worst
+        found.append(float(np.abs(np.subtract(steps, wanted)).max() / np.abs(wanted).max()))
+    return found
 
 
 def claim_hints_first_then_outputs(lab: Lab) -> float:
@@ -230,7 +231,7 @@ def claim_second_stage_gradient(lab: Lab) -> float:
     for k, (x, y) in enumerate(task.batches()):
         z, v, weight = logits[k].numpy(), teacher(x).double().numpy(), 4 - 3 * k / task.steps
         wanted = softmax(z, 1) - np.eye(3)[y.numpy()] + weight * (softmax(z / 3, 1) - softmax(v / 3, 1)) / 3
-        worst = max(worst, float(np.abs(len(x) * slopes[k].numpy() - wanted).max()))
+        worst = largest(worst, float(np.abs(len(x) * slopes[k].numpy() - wanted).max()))
     return worst
 
 

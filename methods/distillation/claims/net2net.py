@@ -17,10 +17,11 @@ from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.surgery import widths
 from methods.kit.task import Split, Task
+from methods.kit.testing import largest
 from methods.kit.train import fit
 
 
-def claim_copies_are_uniform(lab: Lab) -> float:
+def claim_copies_are_uniform(lab: Lab) -> list[float]:
     """Chi-squared over its degrees of freedom, of how often each channel is copied, or the inverse, whichever is larger.
 
     Infinite if a first copy is not in its place.
@@ -29,7 +30,7 @@ def claim_copies_are_uniform(lab: Lab) -> float:
     if list(g[:11]) != list(range(11)) or g.max() > 10:
         return float("inf")
     uneven = float(chisquare(np.bincount(g[11:], minlength=11)).statistic / 10)
-    return max(uneven, 1 / max(uneven, 1e-9))  # as even as in turn is not random
+    return [uneven, 1 / max(uneven, 1e-9)]  # as even as in turn is not random
 
 
 class Concat(nn.Module):
@@ -90,7 +91,7 @@ def function_change(case: str, dtype: torch.dtype) -> float:
                 as_large &= len(grown.get_submodule(name).weight) == (round(config.widen * n) if n != 3 else n)
         with torch.no_grad():
             before, after = network.eval()(task.train.first(9).images), grown(task.train.first(9).images)
-        worst = max(worst, float((before - after).abs().max() / before.abs().max()) if as_large else float("inf"))
+        worst = largest(worst, float((before - after).abs().max() / before.abs().max()) if as_large else float("inf"))
     return worst
 
 
@@ -104,7 +105,7 @@ def claim_keeps_function_in_float32(lab: Lab) -> float:
     return function_change("both", torch.float32)
 
 
-def claim_follows_algorithm(lab: Lab) -> float:
+def claim_follows_algorithm(lab: Lab) -> list[float]:
     """Largest difference of a dense network's numbers from Algorithm 1, entry by entry; infinite if a first copy is not in its place."""
     network = dense()
     grown = method.grow(network, toy(network), method.Config(2.0, added=0, noise=0.0))
@@ -117,7 +118,7 @@ def claim_follows_algorithm(lab: Lab) -> float:
     wrong += [abs(u["1.weight"][j, k] - w["1.weight"][g[j], k]) for j in range(10) for k in range(192)]
     wrong += [abs(u["4.weight"][j, k] - w["4.weight"][g2[j], g[k]] / g.count(g[k])) for j in range(8) for k in range(10)]
     wrong += [abs(u["6.weight"][j, k] - w["6.weight"][j, g2[k]] / g2.count(g2[k])) for j in range(3) for k in range(8)]
-    return float(max(wrong))
+    return list(wrong)
 
 
 def claim_norm_undoes_itself(lab: Lab) -> float:

@@ -20,12 +20,13 @@ from methods.kit.layers import disturbed
 from methods.kit.measure import weight_bits
 from methods.kit.pack import pack
 from methods.kit.task import Split, Task
+from methods.kit.testing import largest
 
 
-def claim_nearest_level_by_enumeration(lab: Lab) -> float:
+def claim_nearest_level_by_enumeration(lab: Lab) -> list[float]:
     """Largest difference of a stored weight from its nearest level, for layers of less than a bucket, of whole ones, and flat ones."""
     torch.manual_seed(0)
-    worst = 0.0
+    found = list[float]()
     for layer, bucket, bits in (
         (nn.Conv2d(5, 7, 3), 16, 2), (nn.Linear(6, 4), 24, 4), (nn.Linear(3, 2), 256, 3), (nn.Conv2d(4, 4, 2, groups=2), 10, 8),
     ):  # fmt: skip
@@ -38,8 +39,8 @@ def claim_nearest_level_by_enumeration(lab: Lab) -> float:
                 if weight is layer.weight
                 else (method.quantized(weight, config),)
             )
-            worst = max(worst, *(float(abs(w.detach().numpy() - _oracle(weight, config)).max()) for w in ours))
-    return worst
+            found += [*(float(abs(w.detach().numpy() - _oracle(weight, config)).max()) for w in ours)]
+    return found
 
 
 def _oracle(weight: Tensor, config: method.Config) -> np.ndarray:
@@ -82,7 +83,7 @@ def _step() -> Task:
 NESTEROV = 1.9  # times a gradient: the kit's first step, momentum 0.9
 
 
-def claim_gradient_at_quantized_weights(lab: Lab) -> float:
+def claim_gradient_at_quantized_weights(lab: Lab) -> list[float]:
     """Largest difference of one step of Algorithm 1 from that along the gradient of a plain network with quantized weights."""
     learner, teacher, task, config = _net(), _net(1), _step(), method.Config(bits=2, bucket=16, lr=0.1)
     plain = copy.deepcopy(learner)
@@ -96,10 +97,10 @@ def claim_gradient_at_quantized_weights(lab: Lab) -> float:
     wanted = {name: p - 0.1 * NESTEROV * (plain.get_parameter(name).grad + 5e-4 * p) for name, p in learner.named_parameters()}
     wanted = {name: value.detach().clone() for name, value in wanted.items()}
     method.distil(learner, teacher, task, config)
-    return max(float((p - wanted[name]).detach().abs().max()) for name, p in learner.named_parameters())
+    return [float((p - wanted[name]).detach().abs().max()) for name, p in learner.named_parameters()]
 
 
-def claim_point_gradient_is_scaled_sum(lab: Lab) -> float:
+def claim_point_gradient_is_scaled_sum(lab: Lab) -> list[float]:
     """Largest difference of one step of Algorithm 2 from that along sum_i alpha_i dL/dQ_i, dL/dQ_i by central differences."""
     learner, teacher, task, config = _net(), _net(1), _step(), method.Config(bits=2, bucket=16, points_lr=1e-6)
     criterion, (x, y) = method.teaching(teacher, task, config), next(task.batches())
@@ -123,7 +124,7 @@ def claim_point_gradient_is_scaled_sum(lab: Lab) -> float:
         wanted[name] = sums
     method.learned(learner, points, task, config, criterion)
     moved = {name: (start[name] - p.detach()) / (NESTEROV * config.points_lr) for name, p in points.items()}
-    return max(float((moved[name] - wanted[name]).abs().max() / wanted[name].abs().max()) for name in points)
+    return [float((moved[name] - wanted[name]).abs().max() / wanted[name].abs().max()) for name in points]
 
 
 def claim_only_points_move(lab: Lab) -> float:
@@ -159,16 +160,16 @@ def claim_points_follow_gradients(lab: Lab) -> float:
         w = learner.get_submodule(name).weight.detach().numpy().reshape(-1)
         runs = [w[i : i + 16] for i in range(0, len(w), 16)]
         scaled = np.concatenate([(run - run.min()) / (run.max() - run.min()) for run in runs])
-        worst = max(worst, float(abs(p.detach().numpy() - np.percentile(scaled, np.linspace(0, 100, len(p)))).max()))
-        worst = max(worst, float("inf") if abs(len(p) - share[name]) > 1 else 0.0)
+        worst = largest(worst, float(abs(p.detach().numpy() - np.percentile(scaled, np.linspace(0, 100, len(p)))).max()))
+        worst = largest(worst, float("inf") if abs(len(p) - share[name]) > 1 else 0.0)
     kept = [method.shared_out(norms, 4) for norms in ([1.0, 1.0, 1.0], [5.0, 1.0, 1.0], [1e-9, 1.0, 1.0])]
     return worst if kept == [[4, 4, 4], [6, 3, 3], [2, 5, 5]] else float("inf")
 
 
-def claim_loss_mixes_teacher_and_labels(lab: Lab) -> float:
+def claim_loss_mixes_teacher_and_labels(lab: Lab) -> list[float]:
     """Difference of the loss from 0.7 T^2 KL(p || q) and 0.3 of the labels' negative log-likelihood by scipy, of bfloat16 logits, too."""
     torch.manual_seed(0)
-    (z, v), y, t, worst = torch.randn(2, 32, 10).double(), torch.arange(32) % 10, 2.0, 0.0
+    (z, v), y, t, found = torch.randn(2, 32, 10).double(), torch.arange(32) % 10, 2.0, list[float]()
     for kind, scale in ((torch.float64, 1e6), (torch.bfloat16, 1.0)):  # float32 arithmetic is a million times coarser
         z, v = z.to(kind), v.to(kind)
         q, p = (log_softmax(x.double().numpy() / t, axis=1) for x in (z, v))
@@ -176,8 +177,8 @@ def claim_loss_mixes_teacher_and_labels(lab: Lab) -> float:
         soft = t**2 * rel_entr(np.exp(p), np.exp(q)).sum(1).mean()
         ours = method.teaching(nn.Identity(), Task("none", *[Split(z, y)] * 3, steps=1), method.Config())(z, v, y), method.labels(z, v, y)
         wanted = 0.7 * soft - 0.3 * likelihood, -likelihood
-        worst = max(worst, *(scale * abs(float(value) - want) for value, want in zip(ours, wanted, strict=True)))
-    return worst
+        found += [*(scale * abs(float(value) - want) for value, want in zip(ours, wanted, strict=True))]
+    return found
 
 
 def claim_student_comes_back_small(lab: Lab) -> float:
@@ -210,9 +211,9 @@ def claim_teacher_stays_still(lab: Lab) -> float:
     )  # type: ignore[misc]
 
 
-def claim_student_follows_teacher(lab: Lab) -> float:
+def claim_student_follows_teacher(lab: Lab) -> list[float]:
     """KL from teacher to student after a few steps without labels, over that of the student put on levels untaught: the worse algorithm."""
-    worst = 0.0
+    found = list[float]()
     for algorithm in method.ALGORITHMS:
         teacher, learner, task = _toy()
         config, x = method.Config(algorithm, bits=2, bucket=64, teacher_weight=1.0, lr=0.05, points_lr=3e-4), task.train.images
@@ -222,14 +223,14 @@ def claim_student_follows_teacher(lab: Lab) -> float:
         small = method.distil(learner, teacher, task, config)
         with torch.no_grad():
             before, after = (float(soft_loss(net.eval()(x), teacher(x), 1.0)) for net in (start, small))
-        worst = max(worst, after / before)
-    return worst
+        found.append(after / before)
+    return found
 
 
-def claim_stored_layer_runs_like_its_layer(lab: Lab) -> float:
+def claim_stored_layer_runs_like_its_layer(lab: Lab) -> list[float]:
     """Largest relative difference of the outputs of stored layers from those of plain layers with the same numbers."""
     torch.manual_seed(0)
-    worst, config = 0.0, method.Config(bits=3, bucket=10)
+    found, config = list[float](), method.Config(bits=3, bucket=10)
     for layer, x in (
         (nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), torch.randn(2, 4, 9, 9)),
         (nn.Conv2d(4, 6, (2, 3), padding="same", dilation=2, bias=False), torch.randn(2, 4, 9, 9)),
@@ -240,21 +241,21 @@ def claim_stored_layer_runs_like_its_layer(lab: Lab) -> float:
         plain.weight.data = method.quantized(layer.weight, config)
         stored = method.shipped(nn.Sequential(layer), {"0": method.uniform(8, layer.weight)}, config)
         with torch.no_grad():
-            worst = max(worst, float((stored(x) - plain(x)).abs().max() / plain(x).abs().max()))
-    return worst
+            found.append(float((stored(x) - plain(x)).abs().max() / plain(x).abs().max()))
+    return found
 
 
-def claim_size_formula(lab: Lab) -> float:
+def claim_size_formula(lab: Lab) -> list[float]:
     """Relative difference of the measured bits from n b + 2 * 32 n / k, for a layer of n weights in buckets of k."""
     torch.manual_seed(0)
-    layer, worst = nn.Linear(512, 128, bias=False), 0.0
+    layer, found = nn.Linear(512, 128, bias=False), list[float]()
     for bits, bucket in ((2, 256), (4, 64)):
         config = method.Config(bits=bits, bucket=bucket)
         small = method.shipped(nn.Sequential(layer), {"0": method.uniform(2**bits, layer.weight)}, config)
         n = layer.weight.numel()
         stored = sum(buffer.numel() for name, buffer in small.named_buffers() if buffer.ndim > 1)  # codes, points and lines
-        worst = max(worst, abs(weight_bits(small) * stored / (n * bits + 64 * n / bucket) - 1))
-    return worst
+        found.append(abs(weight_bits(small) * stored / (n * bits + 64 * n / bucket) - 1))
+    return found
 
 
 def claim_beats_quantizing_afterwards(lab: Lab) -> float:

@@ -14,6 +14,7 @@ from torch import nn
 from methods.frameworks import gemmlowp as method
 from methods.kit.lab import Lab
 from methods.kit.task import Task
+from methods.kit.testing import largest
 
 
 def claim_offsets_outside_the_loop(lab: Lab) -> float:
@@ -50,14 +51,14 @@ def claim_fixed_point_primitives(lab: Lab) -> float:
     return wrong
 
 
-def claim_multiplier_precision(lab: Lab) -> float:
+def claim_multiplier_precision(lab: Lab) -> list[float]:
     """Largest relative error of the fixed-point multiplier, infinite where it is not within [1/2, 1)."""
-    chance, worst = random.Random(0), 0.0
+    chance, found = random.Random(0), list[float]()
     for real in (0.5, 1 - 2**-40, 1 - 2**-31, 2**-20 * (1 - 2**-45), 3.7, *(2 ** chance.uniform(-30, 2) for _ in range(500))):
         m0, shift = method.fixed_point(real)
         error = abs(Fraction(m0, 2**31) / Fraction(2) ** shift / Fraction(real) - 1)
-        worst = max(worst, float(error) if 2**30 <= m0 <= method.HIGHEST else math.inf)
-    return worst
+        found.append(float(error) if 2**30 <= m0 <= method.HIGHEST else math.inf)
+    return found
 
 
 def claim_requantize_rounds(lab: Lab) -> float:
@@ -82,24 +83,24 @@ def claim_zero_is_exact(lab: Lab) -> float:
         back = scale * (method.quantize(reals, scale, zero).double() - zero)
         at_zero = abs(scale * (int(method.quantize(torch.zeros(1), scale, zero)) - zero))
         step = (max(high, 0.0) - min(low, 0.0)) / 255 or 1.0
-        worst = max(worst, at_zero, float((back - reals).abs().max()) / step - 0.5 - 1e-9)
+        worst = largest(worst, at_zero, float((back - reals).abs().max()) / step - 0.5 - 1e-9)
     return worst
 
 
 @torch.no_grad()
-def claim_bias_in_units_of_the_sums(lab: Lab) -> float:
+def claim_bias_in_units_of_the_sums(lab: Lab) -> list[float]:
     """Largest distance, in those units, of a bias from its integer, for weights of all sizes; infinite where a sum could overflow."""
     torch.manual_seed(0)
-    worst = 0.0
+    found = list[float]()
     for size in (1.0, 1e-3, 1e-7, 0.0):
         layer = nn.Linear(8, 64)
         layer.weight.mul_(size)
         ours = method.Integer(layer, [-1.0, 2.0, -3.0, 3.0])
         m0, shift = ours.integers[2:].tolist()
         unit = m0 / 2**31 * 2.0**-shift * 6 / 255  # of the output, from the multiplier that brings the sums there
-        worst = max(worst, float((ours.bias - layer.bias.double() / unit).abs().max() / (1 + ours.bias.abs().max() * 2**-30)))
-        worst = max(worst, math.inf if int(ours.bias.abs().max()) + 8 * 255**2 > method.HIGHEST else 0.0)
-    return worst
+        found.append(float((ours.bias - layer.bias.double() / unit).abs().max() / (1 + ours.bias.abs().max() * 2**-30)))
+        found.append(math.inf if int(ours.bias.abs().max()) + 8 * 255**2 > method.HIGHEST else 0.0)
+    return found
 
 
 @torch.no_grad()
@@ -119,14 +120,14 @@ def claim_ranges_are_the_extremes(lab: Lab) -> float:
 
 
 @torch.no_grad()
-def claim_layer_equals_real_arithmetic(lab: Lab) -> float:
+def claim_layer_equals_real_arithmetic(lab: Lab) -> list[float]:
     """Largest distance, in steps of the output, to the float layer on the values that the bytes stand for, cut off at the range's ends."""
     torch.manual_seed(0)
     layers: list[nn.Conv2d | nn.Linear] = [
         nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.Conv2d(6, 9, (3, 1), padding=(2, 0), dilation=2, groups=3, bias=False),
         nn.Conv2d(6, 5, 1), nn.Conv2d(6, 4, 3, padding="same"), nn.Linear(11, 7),
     ]  # fmt: skip
-    worst = 0.0
+    found = list[float]()
     for layer in layers:
         x = 3 * torch.rand(2, 6, 9, 11) - 1
         (shipped := copy.deepcopy(layer)).weight.sub_(0.02)
@@ -136,8 +137,8 @@ def claim_layer_equals_real_arithmetic(lab: Lab) -> float:
         (scale_in, zero_in), (step, middle) = method.parameters_of(*ranges[:2]), method.parameters_of(*ranges[2:])
         shipped.weight.copy_(scale * (ours.weight.double() - zero))
         wanted = shipped.double()(scale_in * (method.quantize(x, scale_in, zero_in).double() - zero_in))
-        worst = max(worst, float((ours(x) - wanted.clamp(-step * middle, step * (255 - middle))).abs().max()) / step)
-    return worst
+        found.append(float((ours(x) - wanted.clamp(-step * middle, step * (255 - middle))).abs().max()) / step)
+    return found
 
 
 def claim_accuracy_as_in_floats(lab: Lab) -> float:

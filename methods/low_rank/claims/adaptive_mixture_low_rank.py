@@ -15,6 +15,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import Layer, fresh, replaced
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Task
+from methods.kit.testing import largest
 from methods.low_rank import adaptive_mixture_low_rank as method
 
 
@@ -40,13 +41,13 @@ def awake(layer: Layer, config: method.Config) -> method.Mixture:
 
 
 @torch.no_grad()
-def claim_one_constant_component_is_low_rank(lab: Lab) -> float:
+def claim_one_constant_component_is_low_rank(lab: Lab) -> list[float]:
     """Largest relative difference of the weight's squared error from the spectrum that numpy says a rank of K d drops.
 
     And of the products' singular values from every K-th of the weight's.
     """
     torch.manual_seed(0)
-    worst = 0.0
+    found = list[float]()
     for layer, config in (
         (nn.Conv2d(12, 20, 3), method.Config(0.4, 1)),
         (nn.Linear(40, 30), method.Config(0.5, 3)),
@@ -57,18 +58,18 @@ def claim_one_constant_component_is_low_rank(lab: Lab) -> float:
         v, u = (part.weight.flatten(1).numpy() for part in (made.v, made.u))
         k, d = config.components, len(v) // config.components
         error, spectrum = matrix - (u * pi.repeat_interleave(d, -1).numpy()) @ v, np.linalg.svd(matrix, compute_uv=False)
-        worst = max(worst, abs(float(np.square(error).sum() / np.square(spectrum[k * d :]).sum()) - 1), float((pi - 0.5).abs().max()))
+        found += [abs(float(np.square(error).sum() / np.square(spectrum[k * d :]).sum()) - 1), float((pi - 0.5).abs().max())]
         for i in range(k):
             values = np.linalg.svd(u[:, i * d : (i + 1) * d] @ v[i * d : (i + 1) * d] / 2, compute_uv=False)[:d]
-            worst = max(worst, float(np.abs(values / spectrum[i : k * d : k] - 1).max()))
-    return worst
+            found.append(float(np.abs(values / spectrum[i : k * d : k] - 1).max()))
+    return found
 
 
 @torch.no_grad()
-def claim_sums_weighted_products(lab: Lab) -> float:
+def claim_sums_weighted_products(lab: Lab) -> list[float]:
     """Largest difference from W(x) x with W(x) written out for every input, relative to the largest output."""
     torch.manual_seed(0)
-    worst = 0.0
+    errors = list[float]()
     settings = (
         {"stride": 2, "padding": 1},
         {"padding": "same", "dilation": 2, "bias": False},
@@ -80,13 +81,13 @@ def claim_sums_weighted_products(lab: Lab) -> float:
         for image, matrix, found in zip(x, matrices(made, x.numpy()), made(x), strict=True):
             whole = copy.deepcopy(layer)
             whole.weight.copy_(torch.from_numpy(matrix).view_as(layer.weight))
-            worst = max(worst, float((found - whole(image[None])[0]).abs().max() / found.abs().max()))
+            errors.append(float((found - whole(image[None])[0]).abs().max() / found.abs().max()))
     dense, vectors = awake(nn.Linear(18, 14), method.Config(0.7, 2, 4)), torch.randn(2, 1, 5, 18).double()
     images = vectors.reshape(10, 18, 1, 1)
     wanted = np.stack(
         [w @ x + dense.u.bias.numpy() for w, x in zip(matrices(dense, images.numpy()), images.numpy()[..., 0, 0], strict=True)]
     )
-    return max(worst, float((dense(vectors).reshape(10, 14) - torch.from_numpy(wanted)).abs().max()))
+    return [*errors, float((dense(vectors).reshape(10, 14) - torch.from_numpy(wanted)).abs().max())]
 
 
 @torch.no_grad()
@@ -130,7 +131,7 @@ def claim_cost_formula(lab: Lab) -> float:
         d, k = method.width(layer, config), config.components
         image = torch.zeros(1, layer.weight.shape[1], *(8, 8)[: 2 * (places > 1)])
         found = multiply_adds(method.mixture(layer, config), image)
-        worst = max(worst, abs(found - places * k * d * (inputs + outputs) - k * min(config.summary, layer.weight.shape[1])))
+        worst = largest(worst, abs(found - places * k * d * (inputs + outputs) - k * min(config.summary, layer.weight.shape[1])))
         worst += not k * d * (inputs + outputs) <= config.share * inputs * outputs < k * (d + 1) * (inputs + outputs)
     return worst
 

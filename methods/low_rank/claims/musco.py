@@ -25,14 +25,14 @@ from methods.low_rank.kim_tucker import Ranks, decomposed, tucker2
 POINTS = [(16, 8, 0.0, 2, 16), (16, 8, 1.0, 2, 8), (16, 8, 0.5, 2, 12), (16, 8, 1.0, 10, 10)]  # R, extreme, w, floor: the authors' tests
 
 
-def claim_weakened_rank_formula(lab: Lab) -> float:
+def claim_weakened_rank_formula(lab: Lab) -> list[float]:
     """Most by which a rank is off: at the authors' points, and in exact arithmetic wherever a rank may move."""
     wrong = [abs(method.weakened(rank, extreme, method.Config(w, floor=floor)) - found) for rank, extreme, w, floor, found in POINTS]
     for w, rank in product(("0.3", "0.7", "0.9"), range(22, 130, 9)):
         exact = {extreme: math.floor(rank - Fraction(w) * (rank - extreme)) for extreme in range(1, rank + 1)}
         wrong += [abs(method.weakened(rank, extreme, method.Config(float(w))) - max(21, found)) for extreme, found in exact.items()]
     stay = [(rank, extreme) for rank in range(1, 22) for extreme in range(rank + 1)] + [(rank, 0) for rank in range(22, 99)]
-    return max(*wrong, *(abs(method.weakened(rank, extreme, method.Config()) - rank) for rank, extreme in stay))
+    return [*wrong, *(abs(method.weakened(rank, extreme, method.Config()) - rank) for rank, extreme in stay)]
 
 
 def planted(layer: Layer, r3: int | None, r4: int, noise: float = 0.03) -> Layer:
@@ -119,17 +119,17 @@ def trained_chains() -> list[tuple[nn.Sequential, Tensor]]:
 
 
 @torch.no_grad()
-def claim_melting_keeps_function(lab: Lab) -> float:
+def claim_melting_keeps_function(lab: Lab) -> list[float]:
     """Largest difference of the outputs from those of the chain with the core's factors left apart; at full ranks, of the chain."""
-    worst = 0.0
+    found = list[float]()
     for chain, x in trained_chains():
         (*reduce, inner, expand), (r4, r3) = chain, method.core(chain).weight.shape[:2]
         for ranks in ((r3, r4), (4, 5)):
             ranks = ranks if reduce else (None, ranks[1])
             again, apart = method.decompose(chain, ranks), nn.Sequential(*reduce, tucker2(inner, ranks), expand)
             wanted = chain(x) if ranks[1] == r4 else apart(x)
-            worst = max(worst, float((again(x) - wanted).abs().max() / wanted.abs().max()), abs(len(again) - len(chain)))
-    return worst
+            found += [float((again(x) - wanted).abs().max() / wanted.abs().max()), abs(len(again) - len(chain))]
+    return found
 
 
 def composed(chain: nn.Sequential) -> Tensor:
@@ -139,7 +139,7 @@ def composed(chain: nn.Sequential) -> Tensor:
     return torch.einsum("tb,ba...,as->ts...", expand.flatten(1), inner, inward)
 
 
-def claim_core_stands_for_kernel(lab: Lab) -> float:
+def claim_core_stands_for_kernel(lab: Lab) -> list[float]:
     """Largest relative distance of kernels: tensorly's Tucker-2 of the composed kernel, and one that has the ranks exactly."""
     torch.manual_seed(0)
     pairs = []
@@ -153,7 +153,7 @@ def claim_core_stands_for_kernel(lab: Lab) -> float:
         ranks = (2 if len(chain) == 3 else None, 3)
         planted(method.core(chain), *ranks, noise=0.0)
         pairs.append((composed(method.decompose(chain, ranks)), composed(chain)))
-    return max(float((ours - wanted).norm() / wanted.norm()) for ours, wanted in pairs)
+    return [float((ours - wanted).norm() / wanted.norm()) for ours, wanted in pairs]
 
 
 def claim_each_layer_its_decomposition(lab: Lab) -> float:

@@ -18,12 +18,13 @@ from methods.kit.lab import Lab
 from methods.kit.layers import fresh
 from methods.kit.nets import count
 from methods.kit.task import Task
+from methods.kit.testing import largest
 from methods.kit.train import fit
 from methods.low_rank import t_net as method
 
 
 @torch.no_grad()
-def claim_full_rank_reproduces_every_layer(lab: Lab) -> float:
+def claim_full_rank_reproduces_every_layer(lab: Lab) -> list[float]:
     """Largest difference of the outputs, relative to the largest output."""
     torch.manual_seed(0)
     mixed = nn.Sequential(
@@ -31,15 +32,15 @@ def claim_full_rank_reproduces_every_layer(lab: Lab) -> float:
         nn.Conv2d(6, 6, 3, padding="same"), nn.Conv2d(6, 6, 3, padding=(1, 2), stride=(1, 2), padding_mode="circular"),
         nn.Conv2d(6, 6, 3, groups=2), nn.Conv2d(6, 6, 3, padding=1, padding_mode="reflect"),
     )  # fmt: skip
-    worst, images = 0.0, torch.randn(2, 3, 32, 32)
+    errors, images = list[float](), torch.randn(2, 3, 32, 32)
     for model in (mixed, method.hourglasses(classes=5, width=6).eval()):
         for form in ("tucker", "train"):
             small = method.Tied(model, {tuple(method.plan(model)[0]): method.Config(form, channels=1.0)}).to(
                 memory_format=torch.channels_last
             )  # as in training
             found, wanted = small(images), model(images)
-            worst = max(worst, float((found - wanted).abs().max() / wanted.abs().max()))
-    return worst
+            errors.append(float((found - wanted).abs().max() / wanted.abs().max()))
+    return errors
 
 
 GRID = tuple(f"stack{s}.depth.{d}.{b}.{n}.conv" for s, d, b, n in product((0, 1, 2), (0, 1), ("encoder", "decoder"), (0, 1)))
@@ -69,25 +70,25 @@ def multiplied_out(tensor: nn.Module, **other: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def claim_kernels_are_slices(lab: Lab) -> float:
+def claim_kernels_are_slices(lab: Lab) -> list[float]:
     """Largest difference of a layer's kernel from its place in the tensor that tensorly multiplies out, relative to the largest."""
-    worst = 0.0
+    errors = list[float]()
     for config in PARTLY:
         _, small = regular(config)
         for part in small.tensors.parameters():
             part.normal_()
         kernels, wanted = small.kernels(), multiplied_out(small.tensors[0])
         found = stacked(kernels[f"{name}.weight"] for name in GRID)
-        worst = max(worst, float((found - wanted).abs().max() / wanted.abs().max()))
-    return worst
+        errors.append(float((found - wanted).abs().max() / wanted.abs().max()))
+    return errors
 
 
-def claim_gradients_add_up(lab: Lab) -> float:
+def claim_gradients_add_up(lab: Lab) -> list[float]:
     """Largest relative difference, over all parts, of the loss's slope from that of the layers' own kernels, by tensorly.
 
     The tensor is linear in each part: a step of one part moves it by the same product with the step in the part's place.
     """
-    worst, images = 0.0, torch.randn(4, 3, 16, 16, dtype=torch.float64)
+    found, images = list[float](), torch.randn(4, 3, 16, 16, dtype=torch.float64)
     for config in PARTLY:
         model, small = regular(config)
         tensor = small.tensors[0]
@@ -97,13 +98,13 @@ def claim_gradients_add_up(lab: Lab) -> float:
         slopes = stacked(model.get_submodule(name).weight.grad for name in GRID)
         for name, part in tensor.named_parameters():
             step = torch.randn_like(part)
-            worst = max(worst, abs(float((part.grad * step).sum() / (slopes * multiplied_out(tensor, **{name: step})).sum()) - 1))
-    return worst
+            found.append(abs(float((part.grad * step).sum() / (slopes * multiplied_out(tensor, **{name: step})).sum()) - 1))
+    return found
 
 
-def claim_parameter_formula(lab: Lab) -> float:
+def claim_parameter_formula(lab: Lab) -> list[float]:
     """Largest difference from prod R_k + sum I_k R_k (Tucker) and sum R_(k-1) I_k R_k (tensor-train), the other layers apart."""
-    worst = 0
+    found = list[float]()
     for p, c, w in ((0.5, 0.4, 0.7), (0.6, 0.3, 0.5), (1.0, 1.0, 1.0), (0.01, 0.01, 0.01)):
         ranks = [max(1, round(share * length)) for share, length in zip([p, p, p, p, c, c, w, w], LENGTHS, strict=True)]
         bonds = [1]
@@ -116,14 +117,14 @@ def claim_parameter_formula(lab: Lab) -> float:
         }
         for form, formula in formulas.items():
             model, small = regular(method.Config(form, p, c, w))
-            worst = max(worst, abs(count(small) - count(model) + math.prod(LENGTHS) - formula))
-    return worst
+            found.append(abs(count(small) - count(model) + math.prod(LENGTHS) - formula))
+    return found
 
 
 @torch.no_grad()
-def claim_starts_as_truncated_svd(lab: Lab) -> float:
+def claim_starts_as_truncated_svd(lab: Lab) -> list[float]:
     """Largest relative difference from numpy's higher-order SVD and tensorly's TT-SVD at the kernels' norm, and of the parts' norms."""
-    worst = 0.0
+    found = list[float]()
     for config in PARTLY:
         model, small = regular(config)
         tensor = small.tensors[0]
@@ -139,8 +140,8 @@ def claim_starts_as_truncated_svd(lab: Lab) -> float:
                 cut = tl.tt_to_tensor(tensor_train(kernels, [*(len(g) for g in tensor.cores), 1]))
         wanted = torch.from_numpy(cut * (np.linalg.norm(kernels) / np.linalg.norm(cut)))
         norms = [float(part.norm()) for part in tensor.parameters()]
-        worst = max(worst, float((multiplied_out(tensor) - wanted).norm() / wanted.norm()), max(norms) / min(norms) - 1)
-    return worst
+        found += [float((multiplied_out(tensor) - wanted).norm() / wanted.norm()), max(norms) / min(norms) - 1]
+    return found
 
 
 def few() -> Task:
@@ -186,7 +187,7 @@ def claim_trained_from_scratch(lab: Lab) -> float:
         for model in given:
             torch.manual_seed(0)
             found = method.compress(model, few(), config)
-            left = max(left, *(float((part - wanted[name]).detach().abs().max()) for name, part in found.named_parameters()))
+            left = largest(left, *(float((part - wanted[name]).detach().abs().max()) for name, part in found.named_parameters()))
     return left
 
 

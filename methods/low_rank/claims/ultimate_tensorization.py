@@ -22,7 +22,7 @@ from methods.kit.train import fit
 from methods.low_rank import ultimate_tensorization as method
 
 
-def claim_gaussian_start(lab: Lab) -> float:
+def claim_gaussian_start(lab: Lab) -> list[float]:
     """Largest distance from 1 of the ratio of deviations found and wanted, and of the fourth moment found and a normal one's."""
     torch.manual_seed(0)
     train = method.train_of(nn.Conv2d(512, 64, 7), [(8, 4), (8, 4), (8, 4)], 32)
@@ -32,7 +32,7 @@ def claim_gaussian_start(lab: Lab) -> float:
     single = method.train_of(nn.Conv2d(4, 4, 1), [(4, 4)], 2)
     assert isinstance(single, method.TTConv)
     found = [float(core.detach().std()) * math.sqrt(width / 2) for core, width in wide]
-    return max(abs(ratio - 1) for ratio in [*fourth, *found, float(single.filters.weight.detach())])
+    return [abs(ratio - 1) for ratio in [*fourth, *found, float(single.filters.weight.detach())]]
 
 
 def small_network() -> nn.Sequential:
@@ -69,7 +69,7 @@ def claim_each_layer_its_train(lab: Lab) -> float:
     )
 
 
-def claim_forgets_the_weights(lab: Lab) -> float:
+def claim_forgets_the_weights(lab: Lab) -> list[float]:
     """Largest difference between what comes of two networks of other weights, and from noise that is trained here."""
     images = Split(torch.randn(16, 3, 8, 8), torch.arange(16) % 5)
     task, config = Task("noise", images, images, images, steps=2, batch=8), method.Config(rank=4, dense_rank=4, batch=4)
@@ -81,10 +81,10 @@ def claim_forgets_the_weights(lab: Lab) -> float:
         found.append(method.compress(model, task, config).state_dict())
     torch.manual_seed(0)
     found.append(fit(method.from_noise(model, method.plan(model, config)[0]), replace(task, batch=4), lr=0.1).state_dict())
-    return max(float((other[key] - weight).abs().max()) for key, weight in found[0].items() for other in found[1:])
+    return [float((other[key] - weight).abs().max()) for key, weight in found[0].items() for other in found[1:]]
 
 
-def claim_controls_of_equal_size(lab: Lab) -> float:
+def claim_controls_of_equal_size(lab: Lab) -> list[float]:
     """Largest difference of a control's numbers from those of the method, as a share; infinite after other steps of training."""
     images = Split(torch.randn(8, 3, 4, 4), torch.arange(8) % 2)
     task, config = Task("noise", images, images, images, steps=2), method.Config(batch=4, rank=10, dense_rank=16)
@@ -95,7 +95,7 @@ def claim_controls_of_equal_size(lab: Lab) -> float:
         other = control(model, task, config, model)
         assert isinstance(other, nn.Sequential)
         apart.append(abs(count(other) / numbers - 1) if int(other[1].num_batches_tracked) == task.steps else math.inf)
-    return max(apart)
+    return list(apart)
 
 
 def dense_weight(train: method.TTLinear, layer: Layer, shape: method.Modes) -> Tensor:
@@ -138,18 +138,18 @@ def gap(ours: Tensor, theirs: Tensor) -> float:
 
 
 @torch.no_grad()
-def claim_forward_equals_dense(lab: Lab) -> float:
+def claim_forward_equals_dense(lab: Lab) -> list[float]:
     """Largest relative difference of the outputs."""
-    worst = 0.0
+    found = list[float]()
     for (layer, shape, rank), x in cases():
         train = method.train_of(layer, shape, rank)
         layer.weight.copy_(dense_weight(train, layer, shape))
-        worst = max(worst, gap(train(x), layer(x)))
-    return worst
+        found.append(gap(train(x), layer(x)))
+    return found
 
 
 @torch.no_grad()
-def claim_rank_of_the_matrix(lab: Lab) -> float:
+def claim_rank_of_the_matrix(lab: Lab) -> list[float]:
     """Smallest share of the full rank that the weight of a reshaped train has, of a rank at which a plain train has less."""
     torch.manual_seed(0)
     shares = []
@@ -158,12 +158,12 @@ def claim_rank_of_the_matrix(lab: Lab) -> float:
         weights = [dense_weight(reshaped, layer, shape), dense_weight(low, layer, method.plain_modes(layer))]
         ranks = [int(torch.linalg.matrix_rank(weight.flatten(1))) for weight in weights]
         shares.append(ranks[0] / min(layer.weight.flatten(1).shape) if ranks[1] == 3 else math.nan)
-    return min(shares)
+    return list(shares)
 
 
-def claim_cost_formula(lab: Lab) -> float:
+def claim_cost_formula(lab: Lab) -> list[float]:
     """Largest difference from l^2 r_0 + sum_k r_{k-1} C_k S_k r_k numbers and from the multiply-adds of one core after another."""
-    worst = 0.0
+    found = list[float]()
     for (layer, shape, rank), x in cases():
         train, area = method.train_of(layer, shape, rank), layer.weight[0, 0].numel()
         ranks = [len(core) for core in train.cores] + [1]
@@ -176,8 +176,8 @@ def claim_cost_formula(lab: Lab) -> float:
             numbers += ranks[k] * c * s * ranks[k + 1]
             inward = area if conv and k == 0 else ranks[k]
             work += math.prod(s for _, s in shape[: k + 1]) * math.prod(c for c, _ in shape[k:]) * inward * ranks[k + 1]
-        worst = max(worst, abs(count(train) - numbers), abs(multiply_adds(train, x) - once - work * places))
-    return worst
+        found += [abs(count(train) - numbers), abs(multiply_adds(train, x) - once - work * places)]
+    return found
 
 
 def tt_svd(array: Tensor, ranks: Sequence[int]) -> list[Tensor]:
@@ -212,17 +212,17 @@ def converted(layer: Layer, shape: method.Modes, rank: int) -> method.TTLinear:
 
 
 @torch.no_grad()
-def claim_full_ranks_exact(lab: Lab) -> float:
+def claim_full_ranks_exact(lab: Lab) -> list[float]:
     """Largest relative difference of the outputs; a row and a column of the weight are zero."""
-    worst = 0.0
+    found = list[float]()
     for (layer, shape, _), x in cases():
         layer.weight[0] = layer.weight[:, 0] = 0
-        worst = max(worst, gap(converted(layer, shape, 10**6)(x), layer(x)))
-    return worst
+        found.append(gap(converted(layer, shape, 10**6)(x), layer(x)))
+    return found
 
 
 @torch.no_grad()
-def claim_error_within_bound(lab: Lab) -> float:
+def claim_error_within_bound(lab: Lab) -> list[float]:
     """Largest ratio of the squared error to the sum over unfoldings of the spectrum that their rank drops."""
     ratios = []
     for (layer, shape, rank), _ in cases():
@@ -234,32 +234,32 @@ def claim_error_within_bound(lab: Lab) -> float:
             dropped += float(spectrum[len(core) :].square().sum())
         if dropped:
             ratios.append(error / dropped)
-    return max(ratios)
+    return list(ratios)
 
 
 @torch.no_grad()
-def claim_as_close_as_tensorly(lab: Lab) -> float:
+def claim_as_close_as_tensorly(lab: Lab) -> list[float]:
     """Largest relative difference of the weights from those of tensorly's decomposition."""
-    worst = 0.0
+    found = list[float]()
     for (layer, shape, rank), _ in cases():
         train = converted(layer.double(), shape, rank)
         with tl.backend_context("numpy"):
             theirs = tl.tt_to_tensor(tensor_train(as_array(layer.weight, shape).numpy(), [1, *(len(core) for core in train.cores), 1]))
-        worst = max(worst, gap(as_array(dense_weight(train, layer, shape), shape), torch.from_numpy(theirs.copy())))
-    return worst
+        found.append(gap(as_array(dense_weight(train, layer, shape), shape), torch.from_numpy(theirs.copy())))
+    return found
 
 
 @torch.no_grad()
-def claim_plain_train_is_low_rank_matrix(lab: Lab) -> float:
+def claim_plain_train_is_low_rank_matrix(lab: Lab) -> list[float]:
     """Largest relative difference of the error of a 1x1 kernel's plain train from that of its truncated SVD."""
     torch.manual_seed(0)
-    worst, layer = 0.0, nn.Conv2d(20, 30, 1).double()
+    found, layer = list[float](), nn.Conv2d(20, 30, 1).double()
     for rank in (1, 4, 11):
         train, low = converted(layer, method.plain_modes(layer), rank), truncated_svd(layer, rank)
         error = (layer.weight - dense_weight(train, layer, method.plain_modes(layer))).norm()
         least = (layer.weight.flatten(1) - low[1].weight.flatten(1) @ low[0].weight.flatten(1)).norm()
-        worst = max(worst, abs(float(error / least) - 1))
-    return worst
+        found.append(abs(float(error / least) - 1))
+    return found
 
 
 def claim_parameters(lab: Lab, case: str) -> float:

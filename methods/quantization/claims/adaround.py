@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.kit import nets, quant
 from methods.kit.lab import Lab
-from methods.kit.testing import images_only
+from methods.kit.testing import images_only, largest
 from methods.quantization import adaround as method
 
 
@@ -54,23 +54,23 @@ def claim_smaller_layer_error(lab: Lab) -> float:
     return float(np.exp(np.mean(np.log(ratios))))
 
 
-def claim_floor_or_ceiling(lab: Lab) -> float:
+def claim_floor_or_ceiling(lab: Lab) -> list[float]:
     """Largest distance, in steps, of a final weight from the nearer of the two neighbours of W / s, clipped to [n, p]."""
     torch.manual_seed(0)
     network, bits = nets.resnet(8, width=4), 2
     learned = method.compress(network, images_only(torch.randn(8, 3, 8, 8)), method.Config(bits=bits, iterations=4, batch=4, lr=1.0))
-    folded, worst = quant.fold_batch_norm(network)[0], 0.0
+    folded, found = quant.fold_batch_norm(network)[0], list[float]()
     for name, layer in learned.named_modules():
         if isinstance(layer, quant.LAYERS):
             scale = layer.weight_scale.double().numpy()
             steps = folded.get_submodule(name).weight.detach().double().numpy() / scale
             final = layer.weight.detach().double().numpy() / scale
             ways = [np.clip(way(steps), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for way in (np.floor, np.ceil)]
-            worst = max(worst, float(np.minimum(*(abs(final - way) for way in ways)).max()))
-    return worst
+            found.append(float(np.minimum(*(abs(final - way) for way in ways)).max()))
+    return found
 
 
-def claim_rectified_sigmoid(lab: Lab) -> float:
+def claim_rectified_sigmoid(lab: Lab) -> list[float]:
     """Largest error of h, with the stretch that the paper prints, and of its gradient against finite differences."""
     v = torch.linspace(-4, 4, 41, dtype=torch.float64, requires_grad=True)
     method.rectified_sigmoid(v, method.Config()).sum().backward()
@@ -80,7 +80,7 @@ def claim_rectified_sigmoid(lab: Lab) -> float:
 
     at = v.detach().numpy()
     slope = (h(at + 1e-6) - h(at - 1e-6)) / 2e-6
-    return float(max(abs(method.rectified_sigmoid(v, method.Config()).detach().numpy() - h(at)).max(), abs(v.grad.numpy() - slope).max()))
+    return [abs(method.rectified_sigmoid(v, method.Config()).detach().numpy() - h(at)).max(), abs(v.grad.numpy() - slope).max()]
 
 
 def claim_penalty(lab: Lab) -> float:
@@ -91,26 +91,26 @@ def claim_penalty(lab: Lab) -> float:
         (slope,) = torch.autograd.grad(method.undecided(up, beta), up)
         for k, h in enumerate(up.tolist()):
             around = [1 - math.pow(abs(2 * (h + step) - 1), beta) for step in (-1e-6, 1e-6)]
-            worst = max(worst, abs((around[1] - around[0]) / 2e-6 - float(slope[k])))
+            worst = largest(worst, abs((around[1] - around[0]) / 2e-6 - float(slope[k])))
     return worst
 
 
-def claim_reconstruction_error(lab: Lab) -> float:
+def claim_reconstruction_error(lab: Lab) -> list[float]:
     """Largest relative error of the distance, for maps (N, C, H, W) and for sequences (N, T, C), against numpy."""
-    worst = 0.0
+    found = list[float]()
     for layer, shape, channels in ((nn.Conv2d(3, 5, 1), (4, 5, 3, 2), 1), (nn.Linear(3, 5), (4, 3, 5), 2)):
         a, b = torch.randn(2, *shape, dtype=torch.float64)
         wanted = np.square(a.numpy() - b.numpy()).sum(channels).mean()
-        worst = max(worst, abs(float(method.distance(a, b, layer)) / wanted - 1))
-    return worst
+        found.append(abs(float(method.distance(a, b, layer)) / wanted - 1))
+    return found
 
 
-def claim_annealing(lab: Lab) -> float:
+def claim_annealing(lab: Lab) -> list[float]:
     """Largest distance from the schedule: no penalty for a fifth, then beta from 20 by way of 11 to 2."""
     if any(method.annealed(progress, method.Config()) is not None for progress in (0, 0.1, 0.19)):
         return math.inf
     betas = [method.annealed(progress, method.Config()) for progress in (0.2, 0.6, 1.0)]
-    return max(abs(beta - goal) if beta is not None else math.inf for beta, goal in zip(betas, (20, 11, 2), strict=True))
+    return [abs(beta - goal) if beta is not None else math.inf for beta, goal in zip(betas, (20, 11, 2), strict=True)]
 
 
 def claim_starts_at_the_weights(lab: Lab) -> float:

@@ -74,12 +74,12 @@ def claim_pair_has_equal_ranges(lab: Lab) -> float:
 
 
 @torch.no_grad()
-def claim_sweep_settles(lab: Lab) -> float:
+def claim_sweep_settles(lab: Lab) -> list[float]:
     """Largest |log(r1 / r2)| that the sweep leaves in any of four pairs."""
     network, statistics = method.prepare_network(small_network())
     method.equalize(network, statistics, method.Config().settled)
     layers = [network.get_submodule(name) for name in ("0.conv", "1.conv", "2.conv", "3.conv", "5")]
-    return max(float((r1 / r2).log().abs().max()) for r1, r2 in (method.ranges(*pair) for pair in pairwise(layers)))
+    return [float((r1 / r2).log().abs().max()) for r1, r2 in (method.ranges(*pair) for pair in pairwise(layers))]
 
 
 @torch.no_grad()
@@ -118,14 +118,14 @@ def clipped_moment(beta: float, gamma: float, power: int) -> float:
     return float(quad(lambda z: z**power * normal.pdf(z, beta, gamma), 0, max(0, beta) + 12 * gamma, epsabs=1e-12, limit=200)[0])
 
 
-def claim_clipped_normal(lab: Lab) -> float:
+def claim_clipped_normal(lab: Lab) -> list[float]:
     """Largest error of mean and variance after a ReLU against numerical integration."""
     beta, gamma = torch.cartesian_prod(torch.linspace(-2, 2, 9).double(), torch.linspace(0.3, 2, 4).double()).T
-    channels, worst = method.Channels(beta, gamma, clipped=True), 0.0
+    channels, found = method.Channels(beta, gamma, clipped=True), list[float]()
     for b, g, mean, variance in torch.stack([beta, gamma, channels.mean, channels.variance], 1).tolist():
         first, second = clipped_moment(b, g, 1), clipped_moment(b, g, 2)
-        worst = max(worst, abs(mean - first), abs(variance - second + first**2))
-    return worst
+        found += [abs(mean - first), abs(variance - second + first**2)]
+    return found
 
 
 @torch.no_grad()
@@ -170,7 +170,7 @@ def claim_ranges_of_activations(lab: Lab) -> float:
 
 
 @torch.no_grad()
-def claim_eight_bits_without_data(lab: Lab) -> float:
+def claim_eight_bits_without_data(lab: Lab) -> list[float]:
     """Most levels that any layer's weight, or what enters it, takes; the task raises when it is touched."""
     shipped, levels, images = method.compress(small_network(), NO_TASK, method.Config()), [], torch.randn(64, 3, 8, 8)
     for place in quant.in_order(cast(fx.GraphModule, shipped), images):
@@ -178,7 +178,7 @@ def claim_eight_bits_without_data(lab: Lab) -> float:
         if not torch.equal(steps * place.layer.weight_scale, place.layer.weight):
             return math.inf
         levels += [int(steps.max() - steps.min()) + 1, 0 if torch.equal(place.inputs, images) else len(place.inputs.unique())]
-    return max(levels)
+    return list(levels)
 
 
 def claim_more_than_equalization(lab: Lab) -> float:
