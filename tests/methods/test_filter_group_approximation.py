@@ -9,18 +9,17 @@ from torch import Tensor, nn
 from methods.kit.layers import responses
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Task
+from methods.low_rank.claims.filter_group_approximation import from_kernels, white
 from methods.low_rank.filter_group_approximation import (
     Config,
     compress,
     control_jaderberg,
     control_svd,
-    from_kernels,
     from_responses,
     moments,
     paired,
     plan,
-    white,
-)  # fmt: skip
+)
 from tests.helpers import Mixed, noise
 
 SHORT = Config(groups=(2, 4), images=16)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Task
+from methods.low_rank.claims.musco import planted
 from methods.low_rank.kim_tucker import tucker2
-from methods.low_rank.musco import Config, compress, control_one_shot, decomposable, decompose, melted, planted, ranks_of
+from methods.low_rank.musco import Config, compress, control_one_shot, decomposable, decompose, melted, ranks_of
 from tests.helpers import Mixed, noise
 
 GENTLE = Config(weakening=0.5, stages=3, floor=6)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from methods.distillation.net2net import Concat, Config, compress, control_alone, control_random_pad, coupled, grow, padded, places
+from methods.distillation.claims.net2net import Concat
+from methods.distillation.net2net import Config, compress, control_alone, control_random_pad, coupled, grow, padded, places
 from methods.kit import nets
 from methods.kit.surgery import widths
 from methods.kit.task import Task

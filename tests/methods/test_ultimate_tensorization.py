@@ -9,17 +9,8 @@ from torch import Tensor, nn
 
 from methods.kit.nets import count
 from methods.kit.task import Split, Task
-from methods.low_rank.ultimate_tensorization import (
-    Config,
-    TTConv,
-    TTLinear,
-    compress,
-    control_plain,
-    control_svd,
-    control_tucker,
-    converted,
-    train_of,
-)
+from methods.low_rank.claims.ultimate_tensorization import converted
+from methods.low_rank.ultimate_tensorization import Config, TTConv, TTLinear, compress, control_plain, control_svd, control_tucker, train_of
 from tests.helpers import Mixed, noise
 
 SMALL = Config(rank=3, dense_rank=3, dense_factors=2)
