@@ -176,7 +176,7 @@ def claim_equal_logits_leave_chance(lab: Lab) -> list[float]:
         head.bias[-2:] = torch.tensor([tilt, -tilt])
         judge[-1] = head
         guesses.append(float(method.origin(judge(t), judge(t))))
-    return [abs(max(guesses) - 2 * math.log(0.5)), float(method.distance(t, t))]
+    return [abs(largest(*guesses) - 2 * math.log(0.5)), float(method.distance(t, t))]
 
 
 @torch.no_grad()
@@ -206,7 +206,7 @@ def claim_noise_is_dropout(lab: Lab) -> float:
         block.second.register_forward_pre_hook(lambda layer, inputs: shares.append(float((inputs[0][seen.pop() > 0] == 0).float().mean())))
     x = torch.randn(64, 3, 16, 16)
     noisy = [network.train()(x) for _ in range(2)]
-    share, blocks = max(abs(share - 0.3) for share in shares), len(shares) // 2
+    share, blocks = largest(*(abs(share - 0.3) for share in shares)), len(shares) // 2
     calm = [network.eval()(x) for _ in range(2)]
     good = blocks == 3 and not torch.equal(*noisy) and torch.equal(*calm)
     try:

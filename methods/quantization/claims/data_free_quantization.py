@@ -147,7 +147,7 @@ def claim_correction_is_exact(lab: Lab) -> float:
 
 
 @torch.no_grad()
-def claim_ranges_of_activations(lab: Lab) -> float:
+def claim_ranges_of_activations(lab: Lab) -> list[float]:
     """Largest error, in steps, of an end of a grid: behind ReLU6, a high bias absorbed, a shortcut, and no activation at all."""
     ends = nets.conv_bn(4, 4, 1, act=nn.ReLU6), nets.conv_bn(4, 4, 1, act=None)
     network = nn.Sequential(ends[0], nets.Residual(4, 4, 1), ends[1], nn.Conv2d(4, 4, 1))
@@ -166,7 +166,7 @@ def claim_ranges_of_activations(lab: Lab) -> float:
     goals = [(0, (b + 6 * g).max()), (0, high.max()), (0, summed.max()), (low.min(), high.max())]
     found = [np.array([grid.low, grid.high]) for grid in grids]
     gaps = [abs(ends - np.array(goal) / float(grid.scale)).max() for ends, goal, grid in zip(found, goals, grids, strict=True)]
-    return float(max(gaps)) if all(high - low == 255 for low, high in found) else math.inf
+    return [float(gap) if high - low == 255 else math.inf for gap, (low, high) in zip(gaps, found, strict=True)]
 
 
 @torch.no_grad()
