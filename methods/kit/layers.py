@@ -151,10 +151,11 @@ def replaceable(
 
 def name_the_kept(needs: str, chosen: Iterable[str], kept: Mapping[str, str]) -> None:
     """Log which layers stay as they are and why. Raises ValueError, beginning with `needs`, where none was chosen."""
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in kept.items()) or "no layer with weights"
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in kept.items())
     if not list(chosen):
-        raise ValueError(f"{needs}, there is none ({reasons})")
-    logging.getLogger(__name__).info("left as they are: %s", reasons)
+        raise ValueError(f"{needs}, there is none ({reasons or 'no layer with weights'})")
+    if reasons:
+        logging.getLogger(__name__).info("left as they are: %s", reasons)
 
 
 def replaced(model: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
