@@ -4,6 +4,8 @@ A trained network grows without changing what it computes, and learns on from th
 channels copies of old ones, wherever these channels go, and the weights that read a channel are shared out among its copies.
 Deeper: a layer that starts as the identity goes behind a ReLU, and its batch norm undoes its own normalisation.
 
+Algorithms: Net2WiderNet, Net2DeeperNet.
+
 Departures: residual networks on small images instead of Inception on ImageNet; they grow by a quarter in width and by one layer,
 and train for half of a task's steps, so that minutes suffice, where the paper's grow by 1.8 and by two pairs of layers at every
 place; square identity kernels; the network grows in width and then in depth, where the paper also tries each alone; every layer

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.kit import ledger, nets
+from methods.kit.lab import Lab
 from methods.kit.layout import copied
 from methods.kit.ledger import UNSEEN
 from methods.kit.task import Split, Task
@@ -18,6 +19,16 @@ def images_only(images: Tensor, labels: Tensor | None = None) -> Task:
     """A task of training images (N, C, H, W) alone, of one class unless `labels` (N,) say otherwise; a look at others is an error."""
     train = Split(images, torch.zeros(len(images)).long() if labels is None else labels)
     return Task("toy", train, UNSEEN, UNSEEN, steps=1)
+
+
+def toy_task(train: Split, **settings: Any) -> Task:
+    """A task that trains on these images, as they are, for one step unless `settings` say otherwise.
+
+    Its validation holds others of their shape under labels in another order, and a look at its test is an error.
+    """
+    chance = torch.Generator().manual_seed(1)
+    other = torch.randn(train.images.shape, generator=chance).to(train.images)
+    return Task("toy", train, Split(other, train.labels.roll(1)), UNSEEN, **{"steps": 1, "augmented": False, **settings})
 
 
 def odd_network(classes: int = 4) -> nn.Module:
@@ -47,6 +58,11 @@ def trace(method: ModuleType, model: nn.Module, task: Task, config: Any) -> list
     with ledger.kept({"the given network": model}) as kept:
         network = method.compress(copied(model), ledger.watched(task), config)
     return kept.trace(network)
+
+
+def won_back(lab: Lab, cut: float) -> float:
+    """Of the accuracy that a cut takes from the reference, and of which `cut` is left, the share that the method has again."""
+    return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
 
 
 def largest(*values: float) -> float:

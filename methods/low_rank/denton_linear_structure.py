@@ -6,6 +6,8 @@ later layers input and output channels fall into equal clusters, and each block 
 either side or by a sum of outer products. What counts as near is weighed by gradients or by the layer's inputs. Layers
 are done from the bottom up; each is then fixed with all below it, and the layers above are tuned.
 
+Algorithms: monochromatic filters; biclustering with an SVD on either side, and with outer products; the metrics of both.
+
 Departures: gradients weigh a patch times an output, where the paper weighs every number on its own, which leaves nothing
 low-rank once the weights are divided out. The output side of an SVD sees the whole covariance of its block's inputs; its
 input side, outer products and colours see that of channels times that of places. The number of clusters is the largest divisor of

@@ -6,6 +6,8 @@ layers stand for the accuracy of the whole network. Ranks of equal energy in eve
 (ENC-Map); among the sets of ranks around those that cost the budget, the highest product wins (ENC-Model), or the best few
 are tried on images (ENC-Inf). Then the kernels are cut and the network is fine-tuned.
 
+Algorithms: ENC-Map, ENC-Model, ENC-Inf.
+
 Departures: the box around ENC-Map is searched whole, layer after layer, keeping for each cost only what can still end among
 the best; the authors enumerate it in groups of layers, at steps as coarse as the time allows. The mapping always goes by
 energy, as in the authors' scripts for ResNet-56 (for VGG-16 by accuracy), and knows it at every rank. Curves and sets of ranks

@@ -5,6 +5,8 @@ wastes its levels on the largest. A ReLU does not mind when a channel is divided
 after it: such factors even out the ranges of neighbouring layers and leave the function as it was. What mean shift
 rounding still causes follows from batch norm's own statistics, and is taken off the bias. No image is looked at.
 
+Algorithms: cross-layer equalization, absorption of high biases, bias correction.
+
 Departures: the trained network starts with its channels rescaled at random, each pair of layers by s and 1/s, which
 changes nothing in its function but makes plain 8 bits fail as they do on a real MobileNet (`reference`). What enters
 a convolution or linear layer is 8 bits; sums before a ReLU, biases and the images, bytes by themselves, are left

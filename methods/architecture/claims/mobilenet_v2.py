@@ -12,7 +12,8 @@ from methods.architecture import mobilenet_v2 as method
 from methods.kit.lab import Lab
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import conv_bn, count, head, on_meta
-from methods.kit.task import Split, Task
+from methods.kit.task import Split
+from methods.kit.testing import toy_task
 
 
 def claim_parameters(lab: Lab, variant: str) -> float:
@@ -72,7 +73,7 @@ def claim_block_equals_equations(lab: Lab) -> list[float]:
 def claim_returns_inverted_residuals(lab: Lab) -> float:
     """How many bottlenecks of the returned network are rectified, fail to expand six times, or lack their shortcut."""
     part = Split(torch.randn(32, 3, 32, 32), torch.arange(32) % 4)
-    task = Task("toy", part, part, part, steps=2, batch=16, augmented=False)
+    task = toy_task(part, steps=2, batch=16)
     model = method.compress(nn.Sequential(OrderedDict(head(3, 4))), task, method.Config(width=0.5))
     x, wrong, blocks = part.images, 0, [layer for layer in model if isinstance(layer, method.InvertedResidual)]
     with torch.no_grad():

@@ -19,7 +19,7 @@ from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
 from methods.kit.task import Split, Task, classes_of
-from methods.kit.testing import largest
+from methods.kit.testing import largest, toy_task
 from methods.kit.train import fit, schedule
 
 
@@ -92,7 +92,7 @@ def claim_losses_by_hand(lab: Lab) -> list[float]:
 def toy(steps: int, kind: torch.dtype = torch.float32) -> Task:
     """Random images of three classes, all of them in every batch."""
     part = Split(torch.randn(16, 3, 8, 8, dtype=kind), torch.arange(16) % 3)
-    return Task("toy", part, part, part, steps=steps, batch=16, augmented=False)
+    return toy_task(part, steps=steps, batch=16)
 
 
 def slopes(value: Callable[[Numbers], float], at: Numbers, step: float = 1e-6) -> Numbers:

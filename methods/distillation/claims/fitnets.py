@@ -18,7 +18,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Split, Task
-from methods.kit.testing import largest
+from methods.kit.testing import largest, toy_task
 
 
 def claim_hint_loss(lab: Lab) -> float:
@@ -139,7 +139,7 @@ def _toy() -> tuple[nn.Sequential, nn.Sequential, Task]:
     return (
         nn.Sequential(*teacher, *ends[0]),
         nn.Sequential(*learner, *ends[1]),
-        Task("toy", part, part, part, steps=7, batch=20, augmented=False),
+        toy_task(part, steps=7, batch=20),
     )
 
 

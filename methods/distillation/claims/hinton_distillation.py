@@ -15,6 +15,7 @@ from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
 from methods.kit.task import Split, Task
+from methods.kit.testing import toy_task
 
 
 def _logits(classes: int = 10, count: int = 32) -> tuple[Tensor, Tensor]:
@@ -75,7 +76,7 @@ def _toy(seed: int = 0) -> tuple[nn.Module, nn.Module, Task]:
     torch.manual_seed(seed)
     teacher, learner = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3)) for _ in range(2))
     part = Split(torch.randn(64, 3, 8, 8), torch.randint(3, (64,)))
-    return teacher, learner, Task("toy", part, part, part, steps=8, batch=16, augmented=False)
+    return teacher, learner, toy_task(part, steps=8, batch=16)
 
 
 def claim_teacher_stays_still(lab: Lab) -> float:

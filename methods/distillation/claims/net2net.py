@@ -17,7 +17,7 @@ from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.surgery import widths
 from methods.kit.task import Split, Task
-from methods.kit.testing import largest
+from methods.kit.testing import largest, toy_task
 from methods.kit.train import fit
 
 
@@ -57,7 +57,7 @@ def toy(*networks: nn.Module, steps: int = 4, dtype: torch.dtype = torch.float64
             for values in (layer.bias, layer.running_mean):
                 nn.init.normal_(values)
     part = Split(torch.randn(64, 3, 8, 8, dtype=dtype), torch.arange(64) % 3)
-    return Task("toy", part, part, part, steps=steps, batch=16, augmented=False)
+    return toy_task(part, steps=steps, batch=16)
 
 
 def dense() -> nn.Sequential:

@@ -20,7 +20,7 @@ from methods.kit.layers import disturbed
 from methods.kit.measure import weight_bits
 from methods.kit.pack import pack
 from methods.kit.task import Split, Task
-from methods.kit.testing import largest
+from methods.kit.testing import largest, toy_task
 
 
 def claim_nearest_level_by_enumeration(lab: Lab) -> list[float]:
@@ -77,7 +77,7 @@ def _net(seed: int = 0) -> nn.Module:
 def _step() -> Task:
     """One step on random images."""
     part = Split(torch.randn(16, 3, 8, 8).double(), torch.arange(16) % 3)
-    return Task("toy", part, part, part, steps=1, batch=16, augmented=False)
+    return toy_task(part, steps=1, batch=16)
 
 
 NESTEROV = 1.9  # times a gradient: the kit's first step, momentum 0.9
@@ -175,7 +175,7 @@ def claim_loss_mixes_teacher_and_labels(lab: Lab) -> list[float]:
         q, p = (log_softmax(x.double().numpy() / t, axis=1) for x in (z, v))
         likelihood = log_softmax(z.double().numpy(), axis=1)[range(32), y.numpy()].mean()
         soft = t**2 * rel_entr(np.exp(p), np.exp(q)).sum(1).mean()
-        ours = method.teaching(nn.Identity(), Task("none", *[Split(z, y)] * 3, steps=1), method.Config())(z, v, y), method.labels(z, v, y)
+        ours = method.teaching(nn.Identity(), toy_task(Split(z, y)), method.Config())(z, v, y), method.labels(z, v, y)
         wanted = 0.7 * soft - 0.3 * likelihood, -likelihood
         found += [*(scale * abs(float(value) - want) for value, want in zip(ours, wanted, strict=True))]
     return found
@@ -200,7 +200,7 @@ def _toy() -> tuple[nn.Module, nn.Module, Task]:
     torch.manual_seed(0)
     nets = [nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3)) for _ in range(2)]
     part = Split(torch.randn(64, 3, 8, 8), torch.randint(3, (64,)))
-    return nets[0], nets[1], Task("toy", part, part, part, steps=16, batch=16, augmented=False)
+    return nets[0], nets[1], toy_task(part, steps=16, batch=16)
 
 
 def claim_teacher_stays_still(lab: Lab) -> float:

@@ -20,6 +20,7 @@ from methods.kit.detection import apart, head, in_mosaics, labels_of, objects, r
 from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
 from methods.kit.task import Split, Task
+from methods.kit.testing import toy_task
 from methods.kit.train import fit
 
 
@@ -96,7 +97,8 @@ def _ramps(count: int = 400, classes: int = 3) -> Task:
     labels = torch.arange(count) % classes
     y, x = torch.meshgrid((torch.arange(16) + 0.5) / 16, (torch.arange(12) + 0.5) / 12, indexing="ij")
     part = Split(torch.stack([torch.stack([10.0 + c + 0 * x, x, y]) for c in labels.tolist()]), labels)
-    return Task("toy", part, part, part, steps=20, batch=64)
+    toy = toy_task(part, steps=20, batch=64, augmented=True)
+    return replace(toy, test=toy.validation)  # `prepare` makes mosaics of all splits
 
 
 def claim_half_has_no_labels(lab: Lab) -> float:

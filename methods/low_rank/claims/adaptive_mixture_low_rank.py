@@ -15,7 +15,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import Layer, fresh, replaced
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Task
-from methods.kit.testing import largest
+from methods.kit.testing import largest, won_back
 from methods.low_rank import adaptive_mixture_low_rank as method
 
 
@@ -183,7 +183,7 @@ def claim_training_restores(lab: Lab) -> float:
     """Share of the accuracy lost in the cut that training wins back."""
     layers = method.plan(lab.reference, lab.config)[0]
     cut = lab.score(replaced(lab.reference, {name: method.mixture(layer, lab.config) for name, layer in layers.items()}))
-    return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
+    return won_back(lab, cut)
 
 
 def claim_beats_low_rank(lab: Lab) -> float:

@@ -26,7 +26,7 @@ from methods.kit.layers import (
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count
 from methods.kit.task import Task
-from methods.kit.testing import images_only, largest
+from methods.kit.testing import images_only, largest, won_back
 from methods.low_rank import denton_linear_structure as method
 
 
@@ -366,7 +366,7 @@ def claim_fine_tuning_helps(lab: Lab) -> float:
     """Share of the accuracy lost in the approximation of all layers that fine-tuning wins back."""
     parts = {name: untuned(lab, lab.config.metric, name) for name in method.plan(lab.reference, lab.config)[0]}
     cut = lab.score(replaced(lab.reference, parts))
-    return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
+    return won_back(lab, cut)
 
 
 def claim_beats_truncated_svd(lab: Lab) -> float:

@@ -15,7 +15,7 @@ from torch import nn
 from methods.kit.lab import Lab
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Split, Task
-from methods.kit.testing import largest
+from methods.kit.testing import largest, toy_task, won_back
 from methods.low_rank import efficient_network_compression as method
 
 
@@ -90,7 +90,8 @@ def toy() -> Case:
     model[-1].bias.data -= model(images).mean(0).detach()
     labels[::7] = 0
     held = Split(images, labels)
-    task = Task("toy", held, held, held, steps=1, batch=8, augmented=False)
+    toy = toy_task(held, batch=8)
+    task = replace(toy, train=toy.validation, validation=held)  # what is searched on, nothing is trained on
     pairs = method.split(model)[0]
     return Case(model, task, pairs, method.linear_cost(model, pairs, images[:1]))
 
@@ -128,13 +129,14 @@ def claim_cost_is_linear(lab: Lab) -> float:
 def claim_measures_one_layer_cut(lab: Lab) -> float:
     """Largest difference of the measured curve from the accuracy with numpy's truncated kernel in the layer, over the uncut one."""
     model, task, pairs, _ = toy()
+    held = task.validation
     few = method.with_few(task, method.Config(images=10)).validation
-    known = [((task.test.images == x).flatten(1).all(1) & (task.test.labels == y)).any() for x, y in few.chunks(1)]
+    known = [((held.images == x).flatten(1).all(1) & (held.labels == y)).any() for x, y in few.chunks(1)]
     if len(known) != 10 or not all(known):
         return np.inf
     worst, falls, shares, heights = 0.0, 0, (0.75, 0.1, 0.01, 1.0, 0.25), set()
-    for labels in (task.test.labels, method.cut(model, pairs, {"2": 5})(task.test.images).argmax(1)):  # the second: better cut than uncut
-        task = replace(task, validation=Split(task.test.images, labels))
+    for labels in (held.labels, method.cut(model, pairs, {"2": 5})(held.images).argmax(1)):  # the second: better cut than uncut
+        task = replace(task, validation=Split(held.images, labels))
         whole = task.score(model, task.validation)
         for name, curve in method.measured(model, pairs, task, method.Config(profile=shares)).items():
             full, highest = len(curve) - 1, 0.0
@@ -304,7 +306,7 @@ def claim_inference_beats_model(lab: Lab) -> float:
 def claim_fine_tuning_restores(lab: Lab) -> float:
     """Share of the accuracy lost in the cut that fine-tuning wins back."""
     start = accuracy_at(lab, *ranks_of(lab.compressed, uncut(lab).pairs).items())
-    return (lab.after.accuracy - start) / (lab.before.accuracy - start)
+    return won_back(lab, start)
 
 
 def claim_network_meets_the_budget(lab: Lab) -> float:

@@ -19,7 +19,8 @@ from methods.kit.layers import (
     truncated_svd,
 )  # fmt: skip
 from methods.kit.measure import multiply_adds
-from methods.kit.task import Split, Task
+from methods.kit.task import Split
+from methods.kit.testing import toy_task, won_back
 from methods.low_rank import filter_group_approximation as method
 
 
@@ -85,7 +86,7 @@ def claim_compress_fits_responses(lab: Lab) -> float:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.Flatten())
     held = Split(torch.randn(24, 3, 9, 9), torch.zeros(24, dtype=torch.long))
-    task = Task("toy", held, held, held, steps=1, batch=8, augmented=False)
+    task = toy_task(held, steps=1, batch=8)
     wanted = method.from_responses(model, {"2": 3, "4": 2}, held.images[:16])(held.images)
     found = method.compress(model, task, method.Config(groups=(3, 2), images=16, rate=0.0))(held.images)
     return float((found - wanted).detach().abs().max() / wanted.detach().abs().max())
@@ -243,7 +244,7 @@ def claim_beats_untrained_svd(lab: Lab) -> float:
 def claim_training_repairs(lab: Lab) -> float:
     """Share of the accuracy lost in the approximation that training wins back."""
     cut = accuracy_before(lab)
-    return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
+    return won_back(lab, cut)
 
 
 def claim_saves_multiply_adds(lab: Lab) -> float:

@@ -15,7 +15,7 @@ from methods.kit.layers import Layer
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count
 from methods.kit.task import Task
-from methods.kit.testing import largest
+from methods.kit.testing import largest, won_back
 from methods.kit.train import fit
 from methods.low_rank import kim_tucker as method
 
@@ -173,7 +173,7 @@ def claim_saves_multiply_adds(lab: Lab) -> float:
 def claim_fine_tuning_helps(lab: Lab) -> float:
     """Share of the accuracy lost in the decomposition that fine-tuning wins back."""
     cut = lab.score(method.decomposed(lab.reference, method.plan(lab.reference)[0]))
-    return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
+    return won_back(lab, cut)
 
 
 def claim_fine_tuning_restores(lab: Lab) -> float:

@@ -20,7 +20,7 @@ from methods.kit.layers import replaced
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count
 from methods.kit.task import Task
-from methods.kit.testing import largest
+from methods.kit.testing import largest, won_back
 from methods.kit.train import fit
 from methods.low_rank import lebedev_cp as method
 
@@ -253,7 +253,7 @@ def claim_fine_tuning_restores(lab: Lab) -> float:
         lab.reference, {name: method.chain(layer, method.cp(layer.weight, ranks[name], lab.config)) for name, layer in layers.items()}
     )
     cut = lab.score(untuned)
-    return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
+    return won_back(lab, cut)
 
 
 def claim_large_rates_destroy(lab: Lab) -> float:

@@ -17,7 +17,8 @@ from methods.kit.lab import Lab
 from methods.kit.layers import Layer, truncated_svd
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count, on_meta
-from methods.kit.task import Split, Task
+from methods.kit.task import Split
+from methods.kit.testing import toy_task
 from methods.kit.train import fit
 from methods.low_rank import ultimate_tensorization as method
 
@@ -72,7 +73,7 @@ def claim_each_layer_its_train(lab: Lab) -> float:
 def claim_forgets_the_weights(lab: Lab) -> list[float]:
     """Largest difference between what comes of two networks of other weights, and from noise that is trained here."""
     images = Split(torch.randn(16, 3, 8, 8), torch.arange(16) % 5)
-    task, config = Task("noise", images, images, images, steps=2, batch=8), method.Config(rank=4, dense_rank=4, batch=4)
+    task, config = toy_task(images, steps=2, batch=8), method.Config(rank=4, dense_rank=4, batch=4)
     found = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -87,7 +88,7 @@ def claim_forgets_the_weights(lab: Lab) -> list[float]:
 def claim_controls_of_equal_size(lab: Lab) -> list[float]:
     """Largest difference of a control's numbers from those of the method, as a share; infinite after other steps of training."""
     images = Split(torch.randn(8, 3, 4, 4), torch.arange(8) % 2)
-    task, config = Task("noise", images, images, images, steps=2), method.Config(batch=4, rank=10, dense_rank=16)
+    task, config = toy_task(images, steps=2), method.Config(batch=4, rank=10, dense_rank=16)
     convs = [nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.Conv2d(64, 128, 2, bias=False)]
     model = nn.Sequential(*convs, nn.Flatten(), nn.Linear(128, 128, bias=False), nn.Linear(128, 2))
     numbers, apart = count(method.compress(model, task, config)), [0.0]

@@ -14,6 +14,7 @@ from methods.kit.lab import Lab
 from methods.kit.measure import multiply_adds
 from methods.kit.surgery import remove_channels, widths
 from methods.kit.task import Split, Task
+from methods.kit.testing import toy_task
 from methods.kit.train import fit
 from methods.pruning import network_slimming as method
 
@@ -86,7 +87,7 @@ def _toy(steps: int) -> tuple[nn.Module, Task]:
     torch.manual_seed(0)
     part = Split(torch.randn(32, 3, 8, 8), torch.randint(3, (32,)))
     model = nn.Sequential(nets.conv_bn(3, 6), nets.conv_bn(6, 6), nn.Flatten(), nn.Linear(384, 3))
-    return model, Task("toy", part, part, part, steps=steps, batch=16, augmented=False)
+    return model, toy_task(part, steps=steps, batch=16)
 
 
 def claim_training_shrinks_scales(lab: Lab) -> float:

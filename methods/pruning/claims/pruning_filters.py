@@ -14,6 +14,7 @@ from methods.kit.lab import Lab
 from methods.kit.measure import multiply_adds
 from methods.kit.surgery import free_channels, widths
 from methods.kit.task import Split, Task
+from methods.kit.testing import toy_task, won_back
 from methods.kit.train import fit
 from methods.pruning import pruning_filters as method
 
@@ -95,7 +96,7 @@ def claim_retrains_once(lab: Lab) -> float:
     """Largest difference of an output from cutting and then training for the whole budget, relative to the largest output."""
     model, x = _network()
     part = Split(torch.randn(32, 3, 8, 8), torch.arange(32) % 5)
-    task = Task("toy", part, part, part, steps=6, batch=16, augmented=False)
+    task = toy_task(part, steps=6, batch=16)
     ours = method.compress(copy.deepcopy(model), task, method.Config(cut=0.4, sensitive=1.0, rate=0.05))
     theirs = fit(method.thinned(model, x[:1], dict.fromkeys(free_channels(model, x[:1])[0], 0.4)), task, lr=0.05)
     with torch.no_grad():
@@ -108,7 +109,7 @@ def claim_control_is_fair(lab: Lab) -> float:
     part = Split(torch.randn(32, 3, 8, 8), torch.arange(32) % 5)
     kernels, wrong, like = [], 0, method.thinned(model, part.images[:1], {"0.conv": 0.5, "2.first.conv": 0.25})
     for seed in range(3):
-        task = Task("toy", part, part, part, steps=4, batch=16, augmented=False, seed=seed)
+        task = toy_task(part, steps=4, batch=16, seed=seed)
         random = method.control_random(copy.deepcopy(model), task, method.Config(rate=0.05), like)
         trained = fit(method.pruned_at_random(model, task, like, seed), task, lr=0.05)
         wrong += sum(width != widths(like)[name] for name, width in widths(random).items())
@@ -159,4 +160,4 @@ def claim_smallest_hurt_least(lab: Lab) -> float:
 def claim_retraining_regains(lab: Lab) -> float:
     """Share of the accuracy lost by the cut that the training wins back."""
     cut = lab.score(_only_cut(lab))
-    return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
+    return won_back(lab, cut)
