@@ -42,7 +42,7 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
 
 
 def control_none(model, task, config, like):
-    return model
+    return nn.Sequential(model, nn.Tanh())
 '''
 
 CLAIMS = '''

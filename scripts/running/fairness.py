@@ -51,11 +51,12 @@ def faults(root: Path, lab: Lab) -> list[str]:
     for name in names:
         place = _place(root, lab.method, name)
         found += [f"{place}: {fault}" for fault in unfair(getattr(lab.method, name).__doc__, lab.account("method"), lab.account(name))]
-    answers = {name: lab.answers(name) for name in names}
-    for one, other in combinations(names, 2):
+    answers = {name: lab.answers(name) for name in ("method", *names)}
+    for one, other in combinations(answers, 2):
         if answers[one].shape == answers[other].shape and torch.equal(answers[one], answers[other]):
-            cure = "two controls that are equal are one: let them differ, or leave one out"
-            found.append(f"{_place(root, lab.method, other)}: answers exactly as {one}; {cure}")
+            cure = "two that are equal are one: let them differ, or leave one out"
+            told = "the method" if one == "method" else one
+            found.append(f"{_place(root, lab.method, other)}: answers exactly as {told}; {cure}")
     return found
 
 

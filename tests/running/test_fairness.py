@@ -70,7 +70,7 @@ FAULTS = {
 def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = checkout(tmp_path_factory.mktemp("fair"), TOYS)
     for path in (root / "methods/pruning").glob("*.py"):
-        path.write_text(path.read_text().replace("like):\n    return model", f"like):\n    return {FAIR}"))
+        path.write_text(path.read_text().replace("nn.Sequential(model, nn.Tanh())", "fit(nn.Sequential(model, nn.Tanh()), task)"))
     (root / "catalog/owed.yaml").write_text("owing: [ledger]\npaid: [ledger]\n")
     done = smallprint(root, "smoke", "-j", "2")
     assert done.returncode == 1, done.stderr
@@ -94,9 +94,17 @@ def test_two_controls_that_answer_alike_are_one(tmp_path: Path) -> None:
     twin["top"] += twin["top"].partition("@on_copies")[2].join(["@on_copies", ""]).replace("control_one", "control_two")
     done = smallprint(checkout(tmp_path, {"toy": twin}), "smoke", "toy", "--trace")
     assert done.returncode == 1
-    assert "control_two: answers exactly as control_one; two controls that are equal are one" in section(done.stdout, "toy")
+    assert "control_two: answers exactly as control_one; two that are equal are one" in section(done.stdout, "toy")
     told = "trains the given network on 1536 images of train, train mode, rate 0.02, 24 steps"
     assert told in " ".join(done.stdout.split())
+
+
+def test_a_control_that_is_the_method_is_refused(tmp_path: Path) -> None:
+    same = toy()
+    same["top"] = same["top"].replace("    torch.nn.init", "    # torch.nn.init")
+    done = smallprint(checkout(tmp_path, {"toy": same}), "smoke", "toy")
+    assert done.returncode == 1
+    assert "control_one: answers exactly as the method; two that are equal are one" in section(done.stdout, "toy")
 
 
 def test_the_list_names_standing_methods_alone() -> None:
