@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from unittest.mock import patch
@@ -321,3 +321,43 @@ def remove_channels(
 def widths(model: nn.Module) -> dict[str, int]:
     """Output channels of every convolution."""
     return {name: layer.out_channels for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
+
+
+def narrowed(
+    model: nn.Module,
+    image: Tensor,
+    goal: Mapping[str, int],
+    order: Callable[[str, nn.Conv2d], Sequence[int]],
+    free: Collection[str] | None = None,
+) -> nn.Module:
+    """A copy with `goal` channels in each named layer: of those in `order(name, layer)`, which lists them all, the first stay.
+
+    Layers are asked in the network's order and each before any is cut. The rest is as for `remove_channels`.
+    """
+    layers: dict[str, Any] = {name: model.get_submodule(name) for name, width in widths(model).items() if goal.get(name, width) < width}
+    return remove_channels(model, image, {name: list(order(name, layer))[goal[name] :] for name, layer in layers.items()}, free)
+
+
+def at_random(seed: int) -> Callable[[str, nn.Conv2d], list[int]]:
+    """An order for `narrowed`: by chance, another one for every seed."""
+    chance = torch.Generator().manual_seed(seed)
+    return lambda name, layer: torch.randperm(layer.out_channels, generator=chance).tolist()
+
+
+def first_ones(name: str, layer: nn.Conv2d) -> list[int]:
+    """An order for `narrowed`: as they stand."""
+    return list(range(layer.out_channels))
+
+
+def by_l1_norm(name: str, layer: nn.Conv2d) -> list[int]:
+    """An order for `narrowed`: filters with the largest sum of absolute weights stay (Li et al., ICLR 2017)."""
+    return layer.weight.detach().abs().sum((1, 2, 3)).argsort(descending=True, stable=True).tolist()
+
+
+def in_multiples(channels: Mapping[str, Sequence[int]], wide: Mapping[str, int], multiple: int) -> dict[str, list[int]]:
+    """Channels to be removed, less the last of each list, so that what stays is a multiple, or all where the layer is not wider.
+
+    `channels` name those first that are missed least, `wide` is the number of channels that each layer has.
+    """
+    stay = {name: min(wide[name], -(-(wide[name] - len(gone)) // multiple) * multiple) for name, gone in channels.items()}
+    return {name: list(gone)[: wide[name] - stay[name]] for name, gone in channels.items()}

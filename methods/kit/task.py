@@ -195,6 +195,7 @@ class Task:
     digest: str = ""
     augmented: bool = True
     exclude: tuple[str, ...] = ()  # patterns of layer names to leave alone: they are not replaced, cut or quantized
+    multiple: int = 1  # of which the channels that stay of a thinner layer are to be a multiple; 8 suits fast kernels
     outputs: Callable[[Any], Tensor] = field(default=as_it_is, compare=False)
     loss: Callable[[Tensor, Tensor], Tensor] = field(default=F.cross_entropy, compare=False)
     score: Callable[[nn.Module, Any], float] = field(default=accuracy, compare=False)
@@ -244,7 +245,7 @@ class Task:
         Images of a floating type keep it, others become float32; networks get them in their own. They are held in memory, 4 C H W
         bytes each in float32, unless `stream` is set: then the loaders are read whenever images are needed and only a batch is held,
         shuffling and batch size are the loaders' business. `settings` are fields of the task, such as `batch`, `device`, `outputs`,
-        `exclude`. Labels that are no classes (N,) need a `loss` and a `score` of one's own. Raises `DataError`.
+        `exclude`, `multiple`. Labels that are no classes (N,) need a `loss` and a `score` of one's own. Raises `DataError`.
         """
         parts = {"train": train, "validation": validation, "test": test}
         for which, loader in parts.items():

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from methods.kit import nets
 from methods.kit.layers import name_the_kept
-from methods.kit.surgery import free_channels, norm_after, remove_channels, widths
+from methods.kit.surgery import at_random, free_channels, in_multiples, narrowed, norm_after, remove_channels, widths
 from methods.kit.task import Task, on_copies
 from methods.kit.train import fit
 
@@ -72,14 +72,14 @@ def scales(model: nn.Module, norms: dict[str, str]) -> dict[str, Tensor]:
 
 
 def below_threshold(gammas: dict[str, Tensor], cut: float) -> dict[str, list[int]]:
-    """Channels under one global threshold, the percentile `cut` of all |gamma| (§3, "Channel Pruning and Fine-tuning")."""
+    """Channels under one global threshold, the percentile `cut` of all |gamma| (§3, "Channel Pruning and Fine-tuning"), smallest first."""
     every = torch.cat(list(gammas.values()))
     under = torch.zeros_like(every, dtype=torch.bool)
     under[every.argsort(stable=True)[: int(cut * len(every))]] = True  # by rank: scales that are all zero are cut too
     cuts = {}
     for (name, gamma), cut_here in zip(gammas.items(), under.split([len(g) for g in gammas.values()]), strict=True):
         cut_here[gamma.argmax()] = False  # every layer keeps at least one channel
-        cuts[name] = cut_here.nonzero().flatten().tolist()
+        cuts[name] = [channel for channel in gamma.argsort(stable=True).tolist() if cut_here[channel]]
     return cuts
 
 
@@ -89,8 +89,8 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     image = task.train.first(1).images.to(task.device)
     norms = norms_to_slim(model, image, task.exclude)
     model = train_sparse(model, task, config)
-    model = remove_channels(model, image, below_threshold(scales(model, norms), config.cut), norms)
-    return fit(model, task, share=1 - config.sparse_share)
+    cuts = in_multiples(below_threshold(scales(model, norms), config.cut), widths(model), task.multiple)
+    return fit(remove_channels(model, image, cuts, norms), task, share=1 - config.sparse_share)
 
 
 @on_copies
@@ -98,9 +98,7 @@ def control_random(model: nn.Module, task: Task, config: Config, like: nn.Module
     """Random channels to the same widths: the same steps before the cut (without the penalty) and after it."""
     image = task.train.first(1).images.to(task.device)
     model = fit(model, task, share=config.sparse_share)
-    goal, chance, free = widths(like), torch.Generator().manual_seed(task.seed), free_channels(model, image)[0]
-    cuts = {name: torch.randperm(now, generator=chance)[goal[name] :].tolist() for name, now in free.items() if goal[name] < now}
-    return fit(remove_channels(model, image, cuts, free), task, share=1 - config.sparse_share)
+    return fit(narrowed(model, image, widths(like), at_random(task.seed)), task, share=1 - config.sparse_share)
 
 
 @on_copies

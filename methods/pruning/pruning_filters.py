@@ -19,12 +19,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from methods.kit import nets
 from methods.kit.layers import name_the_kept
-from methods.kit.surgery import free_channels, remove_channels, widths
+from methods.kit.surgery import at_random, free_channels, in_multiples, narrowed, remove_channels, widths
 from methods.kit.task import Task, on_copies
 from methods.kit.train import fit
 
@@ -60,10 +59,11 @@ def smallest(layer: nn.Conv2d, cut: float) -> list[int]:
     return sums.argsort(stable=True)[: min(int(cut * len(sums)), len(sums) - 1)].tolist()
 
 
-def thinned(model: nn.Module, image: Tensor, cuts: dict[str, float], free: Collection[str] | None = None) -> nn.Module:
+def thinned(model: nn.Module, image: Tensor, cuts: dict[str, float], free: Collection[str] | None = None, multiple: int = 1) -> nn.Module:
     """Greedy, §3.3: layer after layer, so that kernels that went with an earlier layer's filters no longer count."""
     for name, cut in cuts.items():
-        model = remove_channels(model, image, {name: smallest(model.get_submodule(name), cut)}, free)
+        gone = in_multiples({name: smallest(model.get_submodule(name), cut)}, widths(model), multiple)
+        model = remove_channels(model, image, gone, free)
     return model
 
 
@@ -74,7 +74,7 @@ def shares(model: nn.Module, task: Task, config: Config) -> dict[str, float]:
     whole, cuts = task.score(model, task.validation), {}
     for name in free:
         for cut in (config.cut, config.cut / 2):
-            alone = thinned(model, image, {name: cut}, free)
+            alone = thinned(model, image, {name: cut}, free, task.multiple)
             if smallest(model.get_submodule(name), cut) and whole - task.score(alone, task.validation) <= config.sensitive:
                 cuts[name] = cut
                 break
@@ -87,15 +87,12 @@ def shares(model: nn.Module, task: Task, config: Config) -> dict[str, float]:
 def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Cut the smallest filters of all layers at once (§3.3), then retrain once (§3.4)."""
     cuts = shares(model, task, config)
-    return fit(thinned(model, task.train.first(1).images.to(task.device), cuts, cuts), task, lr=config.rate)
+    return fit(thinned(model, task.train.first(1).images.to(task.device), cuts, cuts, task.multiple), task, lr=config.rate)
 
 
 def pruned_at_random(model: nn.Module, task: Task, like: nn.Module, seed: int) -> nn.Module:
     """As many random filters of each layer as `like` has lost."""
-    image = task.train.first(1).images.to(task.device)
-    goal, chance, free = widths(like), torch.Generator().manual_seed(seed), free_channels(model, image)[0]
-    cuts = {name: torch.randperm(now, generator=chance)[goal[name] :].tolist() for name, now in free.items() if goal[name] < now}
-    return remove_channels(model, image, cuts, free)
+    return narrowed(model, task.train.first(1).images.to(task.device), widths(like), at_random(seed))
 
 
 @on_copies

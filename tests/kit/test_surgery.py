@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from methods.kit import nets, surgery
 from methods.kit.proof import tensors
 from methods.kit.surgery import free_channels, remove_channels, widths
 from methods.kit.task import Split, Task
+from methods.kit.testing import odd_task
 from methods.pruning import network_slimming, pruning_filters
 from tests.helpers import Mixed
 
@@ -471,6 +473,43 @@ def test_pruners_work_behind_a_view_and_say_what_they_leave(method: Any, config:
         assert sum(widths(thin).values()) == 20 - (6 if exclude else 10)
         assert (widths(thin)["c1"] == 8) == bool(exclude)
         assert widths(random) == widths(thin)
-        assert any(f"left as they are: {left}" in message for message in caplog.messages)
+        assert any(f"left as they are: {left}" in message for message in caplog.messages) == bool(left)
     with pytest.raises(ValueError, match=r"there is none \(c1: excluded; c2: excluded"):
         method.compress(copy.deepcopy(model), Task("own", part, part, part, steps=2, exclude=("c*",)), config)
+
+
+def test_a_network_is_narrowed_in_an_order() -> None:
+    model = between(nn.Identity())
+    for order, stay in (
+        (surgery.first_ones, list(range(5))),
+        (surgery.by_l1_norm, sorted(model[0].weight.detach().abs().sum((1, 2, 3)).numpy().argsort()[-5:].tolist())),
+        (surgery.at_random(3), sorted(torch.randperm(12, generator=torch.Generator().manual_seed(3))[:5].tolist())),
+    ):
+        small = surgery.narrowed(model, IMAGE, {"0": 5, "4": 8}, order)
+        assert widths(small) == {"0": 5, "4": 8}
+        assert torch.equal(small[0].weight, model[0].weight[stay])
+        assert torch.equal(small[4].weight, model[4].weight[:, stay])
+
+
+def test_what_stays_is_a_multiple_where_that_is_asked_for() -> None:
+    wide = {"a": 20, "b": 6, "c": 16, "d": 9}
+    gone = {"a": [3, 1, 9, 2, 0, 5], "b": [0, 1], "c": list(range(8)), "d": []}
+    assert surgery.in_multiples(gone, wide, 8) == {"a": [3, 1, 9, 2], "b": [], "c": list(range(8)), "d": []}
+    assert surgery.in_multiples(gone, wide, 1) == gone
+
+
+@pytest.mark.parametrize(
+    ("method", "config"),
+    [
+        (pruning_filters, pruning_filters.Config(cut=0.6, sensitive=1.0)),
+        (network_slimming, network_slimming.Config(cut=0.6)),
+    ],
+)
+def test_pruners_leave_multiples_where_the_task_asks(method: Any, config: Any) -> None:
+    model = nn.Sequential(nets.conv_bn(3, 24), nets.conv_bn(24, 40), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 4))
+    with torch.no_grad():
+        for block in model[:2]:
+            block.bn.weight.uniform_(0.1, 1)
+    small = widths(method.compress(model, replace(odd_task(1), multiple=8), config))
+    assert all(width % 8 == 0 for width in small.values())
+    assert small != {"0.conv": 24, "1.conv": 40}
