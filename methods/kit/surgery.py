@@ -330,11 +330,13 @@ def narrowed(
     order: Callable[[str, nn.Conv2d], Sequence[int]],
     free: Collection[str] | None = None,
 ) -> nn.Module:
-    """A copy with `goal` channels in each named layer: of those in `order(name, layer)`, which lists them all, the first stay.
+    """A copy with as many channels as `goal` says: of those in `order(name, layer)`, which lists them all, the first stay.
 
-    Layers are asked in the network's order and each before any is cut. The rest is as for `remove_channels`.
+    Layers are asked in the network's order and each before any is cut. `free` are those that may be, as for `remove_channels`;
+    a depthwise layer, which is not, loses what its input loses.
     """
-    layers: dict[str, Any] = {name: model.get_submodule(name) for name, width in widths(model).items() if goal.get(name, width) < width}
+    free, wide = free_channels(model, image)[0] if free is None else free, widths(model)
+    layers: dict[str, Any] = {name: model.get_submodule(name) for name in wide if name in free and goal.get(name, wide[name]) < wide[name]}
     return remove_channels(model, image, {name: list(order(name, layer))[goal[name] :] for name, layer in layers.items()}, free)
 
 
