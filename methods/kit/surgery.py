@@ -122,6 +122,26 @@ def group_of(model: nn.Module, image: Tensor, name: str) -> Any:
         raise ValueError(f"its channels cannot be traced ({one_line(problem)})") from problem
 
 
+def readers(model: nn.Module, image: Tensor, names: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    """The layers that read each convolution's channels, depthwise ones passed through: which channel each of their inputs is, or else -1.
+
+    `image` is (1, C, H, W). Behind a flattening several inputs are one channel; beside a concatenation there are others' inputs.
+    Raises ValueError where torch-pruning cannot follow the channels.
+    """
+    graph, called = _graph(model, image), {layer: name for name, layer in model.named_modules()}
+    found = dict[str, dict[str, Tensor]]()
+    for name in names:
+        maker: Any = model.get_submodule(name)
+        found[name] = {}
+        for item in _group(graph, maker, range(len(maker.weight))):
+            if item.dep.handler in (tp.prune_conv_in_channels, tp.prune_linear_in_channels):
+                layer = item.dep.target.module
+                inputs = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+                whose = found[name].setdefault(called[layer], torch.full((inputs,), -1, device=layer.weight.device))
+                whose[torch.as_tensor(item.idxs)] = torch.as_tensor(item.root_idxs).to(whose)
+    return found
+
+
 def _structure(graph: Any, owners: Mapping[nn.Parameter, Sequence[str]], layer: nn.Conv2d) -> str:
     """Why the graph says that the channels cannot be removed one by one, or ""."""
     if layer.groups > 1:
