@@ -19,7 +19,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch_pruning.dependency import index_mapping
 
-from methods.kit.layers import excluded, plain
+from methods.kit.layers import excluded, plain, runs
 from methods.kit.layout import copied, sharing
 from methods.kit.proof import (
     CONVOLUTION,
@@ -140,6 +140,15 @@ def readers(model: nn.Module, image: Tensor, names: Iterable[str]) -> dict[str, 
                 whose = found[name].setdefault(called[layer], torch.full((inputs,), -1, device=layer.weight.device))
                 whose[torch.as_tensor(item.idxs)] = torch.as_tensor(item.root_idxs).to(whose)
     return found
+
+
+def read_by_sums(model: nn.Module, image: Tensor, exclude: Iterable[str] = ()) -> tuple[dict[str, int], dict[str, str]]:
+    """As `free_channels`, in the order in which layers run, and only where plain convolutions and dense layers read the channels."""
+    free, kept = free_channels(model, image, exclude)
+    for name, by in readers(model, image, free).items():
+        if strange := [reader for reader in by if not plain(model.get_submodule(reader), (nn.Conv2d, nn.Linear))]:
+            kept[name] = f"read by {', '.join(strange)}, no plain convolution or dense layer"
+    return {name: free[name] for name in runs(model, image) if name in free and name not in kept}, kept
 
 
 def _structure(graph: Any, owners: Mapping[nn.Parameter, Sequence[str]], layer: nn.Conv2d) -> str:
@@ -358,6 +367,16 @@ def narrowed(
     free, wide = free_channels(model, image)[0] if free is None else free, widths(model)
     layers: dict[str, Any] = {name: model.get_submodule(name) for name in wide if name in free and goal.get(name, wide[name]) < wide[name]}
     return remove_channels(model, image, {name: list(order(name, layer))[goal[name] :] for name, layer in layers.items()}, free)
+
+
+def narrower(model: nn.Module, image: Tensor, like: nn.Module) -> dict[str, int]:
+    """How many channels `like`, cut from this network, has kept where it has lost some, in the order in which layers run.
+
+    Not told are depthwise layers, which lose what their input loses.
+    """
+    wide, left = widths(model), widths(like)
+    layers = {name: left[name] for name in runs(model, image) if name in wide and left[name] < wide[name]}
+    return {name: stays for name, stays in layers.items() if not is_depthwise(model.get_submodule(name))}
 
 
 def at_random(seed: int) -> Callable[[str, nn.Conv2d], list[int]]:

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from methods.kit import nets
-from methods.kit.layers import Layer, chunks, entering, name_the_kept, patches_at, plain, runs
-from methods.kit.surgery import at_random, by_l1_norm, free_channels, in_multiples, readers, remove_channels, widths
+from methods.kit.layers import Layer, chunks, entering, name_the_kept, patches_at
+from methods.kit.surgery import at_random, by_l1_norm, in_multiples, narrower, read_by_sums, readers, remove_channels
 from methods.kit.task import Task, on_copies
 from methods.kit.train import fit
 
@@ -67,20 +67,12 @@ TINY = [16, 16, "pool", 32, 32, "pool", *[64] * 3, "pool", *[128] * 3, "pool", 1
 
 def goal(model: nn.Module, task: Task, config: Config) -> dict[str, int]:
     """How many filters stay of each layer that loses some, in the order in which they run; the others are named in the log."""
-    image = task.train.first(1).images.to(task.device)
-    free, kept = free_channels(model, image, task.exclude)
-    kept |= {name: f"its {wide} filters stay at {config.kept:.0%}" for name, wide in free.items() if stay(wide, config, task) == wide}
-    for name, by in readers(model, image, free).items():
-        strange = [reader for reader in by if not plain(model.get_submodule(reader), (nn.Conv2d, nn.Linear))]
-        kept |= dict.fromkeys([name] * bool(strange), f"read by {', '.join(strange)}, no plain convolution or dense layer")
-    layers = {name: stay(free[name], config, task) for name in runs(model, image) if name in free and name not in kept}
-    name_the_kept("ThiNet needs a convolution whose channels another one or a dense layer reads", layers, kept)
-    return layers
-
-
-def stay(wide: int, config: Config, task: Task) -> int:
-    cut = {"": range(wide - max(1, int(config.kept * wide)))}
-    return wide - len(in_multiples(cut, {"": wide}, task.multiple)[""])
+    layers, kept = read_by_sums(model, task.train.first(1).images.to(task.device), task.exclude)
+    cuts = in_multiples({name: range(wide - max(1, int(config.kept * wide))) for name, wide in layers.items()}, layers, task.multiple)
+    left = {name: layers[name] - len(cut) for name, cut in cuts.items() if cut}
+    kept |= {name: f"all {wide} filters stay" for name, wide in layers.items() if name not in left}
+    name_the_kept("ThiNet needs a convolution whose channels another one or a dense layer reads", left, kept)
+    return left
 
 
 def contributions(layer: Layer, whose: Tensor, x: Tensor, places: int, seed: int) -> Tensor:
@@ -164,10 +156,9 @@ def compress(model: nn.Module, task: Task, config: Config) -> nn.Module:
     return pruned(model, task, config, goal(model, task, config), least_missed)
 
 
-def narrower(like: nn.Module, model: nn.Module, task: Task) -> dict[str, int]:
-    """How many filters `like` has kept of each layer that has lost some; depthwise ones follow those."""
-    wide, left, order = widths(model), widths(like), runs(model, task.train.first(1).images.to(task.device))
-    return {name: left[name] for name in order if name in left and left[name] < wide[name] and model.get_submodule(name).groups == 1}
+def narrowed(model: nn.Module, task: Task, config: Config, like: nn.Module, choose: Choose, *, scaled: bool = True) -> nn.Module:
+    """To the widths of `like`."""
+    return pruned(model, task, config, narrower(model, task.train.first(1).images.to(task.device), like), choose, scaled=scaled)
 
 
 def the_others(order: Callable[[str, nn.Conv2d], Sequence[int]]) -> Choose:
@@ -178,16 +169,16 @@ def the_others(order: Callable[[str, nn.Conv2d], Sequence[int]]) -> Choose:
 @on_copies
 def control_random(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """Random filters, as many; scales, stages and steps are the same."""
-    return pruned(model, task, config, narrower(like, model, task), the_others(at_random(task.seed)))
+    return narrowed(model, task, config, like, the_others(at_random(task.seed)))
 
 
 @on_copies
 def control_norm(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The filters with the smallest sums of absolute weights ("weight sum", §4.1); scales, stages and steps are the same."""
-    return pruned(model, task, config, narrower(like, model, task), the_others(by_l1_norm))
+    return narrowed(model, task, config, like, the_others(by_l1_norm))
 
 
 @on_copies
 def control_unscaled(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
     """The same choice without the scales (§3.2.3); stages and steps are the same."""
-    return pruned(model, task, config, narrower(like, model, task), least_missed, scaled=False)
+    return narrowed(model, task, config, like, least_missed, scaled=False)

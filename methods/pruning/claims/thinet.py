@@ -14,7 +14,7 @@ from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import chunks, entering
 from methods.kit.measure import multiply_adds
-from methods.kit.surgery import at_random, by_l1_norm, readers, widths
+from methods.kit.surgery import at_random, by_l1_norm, narrower, readers, widths
 from methods.kit.testing import odd_network, odd_task, trace
 from methods.kit.train import rehearsal
 from methods.pruning import thinet as method
@@ -157,7 +157,7 @@ def _statistics(lab: Lab) -> list[tuple[str, int, dict[str, Tensor], dict[str, T
     """Of every layer of the reference how many channels go, and the products that choice and scales see, and held-out ones."""
     model, task, config = lab.reference, lab.task, lab.config
     images = [some.images.to(task.device) for some in (task.train.sample(config.images, task.seed), lab.held_out(128))]
-    left, whole, found = method.narrower(lab.compressed, model, task), widths(model), []
+    left, whole, found = narrower(model, images[0][:1], lab.compressed), widths(model), []
     for name, read in readers(model, images[0][:1], left).items():
         fitted, judged = (method.statistics(model, read, some, config, task.seed) for some in images)
         found.append((name, whole[name] - left[name], fitted, judged))
