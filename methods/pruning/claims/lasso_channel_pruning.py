@@ -169,6 +169,26 @@ def claim_makes_up_for_the_shortcut(lab: Lab) -> float:
 
 
 @torch.no_grad()
+def claim_answers_at_the_places_of_inputs(lab: Lab) -> list[float]:
+    """Largest difference of X^T R from X^T X times what two networks' kernels differ by, of the largest, where they alone differ."""
+    torch.manual_seed(0)
+    cases: list[tuple[Any, Tensor]] = [
+        (nn.Conv2d(4, 3, 3, stride=(2, 1), padding=(1, 2)), torch.randn(6, 4, 7, 6)),
+        (nn.Conv2d(4, 2, (1, 2), dilation=2, padding="same", padding_mode="reflect"), torch.randn(6, 4, 5, 8)),
+        (nn.Linear(4, 3), torch.randn(6, 5, 4)),
+    ]
+    found = list[float]()
+    for layer, x in cases:
+        whole = nn.Sequential(layer).double()
+        small = copy.deepcopy(whole)
+        nn.init.normal_(small[0].weight)  # type: ignore[arg-type]
+        products, lack = method.statistics(small, whole, {"0": "0"}, x.double(), 20, 0)["0"]
+        wanted = products @ (layer.weight.flatten(1) - small[0].weight.flatten(1)).T  # type: ignore[union-attr, operator]
+        found.append(float((lack - wanted).abs().max() / wanted.abs().max()))
+    return found
+
+
+@torch.no_grad()
 def claim_each_makes_up_for_those_before(lab: Lab) -> list[float]:
     """Largest difference of an output, of the largest, from a network whose layers NumPy fits to the original sums from what comes in."""
     model, task = odd_network().double(), odd_task()
