@@ -229,7 +229,7 @@ STAGES = [  # §3.2: the network as it is now beside the original one, layer aft
     "runs the given network on 40 images of train, eval mode",
     "runs a network of 18,334 parameters on 40 images of train, eval mode",
     "runs the given network on 40 images of train, eval mode",
-    "trains the returned network on 48 images of train, train mode, rate 0.01, 3 steps",  # §4.1.1
+    "trains the returned network on 48 images of train, train mode, rate 0.01, 3 steps",  # §4.1.2
 ]
 
 
