@@ -18,7 +18,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Split, Task
-from methods.kit.testing import largest, toy_task
+from methods.kit.testing import largest, relative_error, toy_task
 
 
 def claim_hint_loss(lab: Lab) -> float:
@@ -190,7 +190,7 @@ def claim_first_stage_descends(lab: Lab) -> list[float]:
             weight[i] = value
             steps.append(float(after[i]) - value)
             wanted.append(-1.9 * config.hint_lr / 16 * (slope + 5e-4 * value))  # Nesterov's first step, weight decay; 4x4 places
-        found.append(float(np.abs(np.subtract(steps, wanted)).max() / np.abs(wanted).max()))
+        found.append(relative_error(*torch.tensor([steps, wanted], dtype=torch.float64)))
     return found
 
 

@@ -17,7 +17,7 @@ from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.surgery import widths
 from methods.kit.task import Split, Task
-from methods.kit.testing import largest, toy_task
+from methods.kit.testing import largest, relative_error, toy_task
 from methods.kit.train import fit
 
 
@@ -89,9 +89,8 @@ def function_change(case: str, dtype: torch.dtype) -> float:
             if type(layer) in method.LAYERS:
                 n = len(layer.weight)  # three are the outputs
                 as_large &= len(grown.get_submodule(name).weight) == (round(config.widen * n) if n != 3 else n)
-        with torch.no_grad():
-            before, after = network.eval()(task.train.first(9).images), grown(task.train.first(9).images)
-        worst = largest(worst, float((before - after).abs().max() / before.abs().max()) if as_large else float("inf"))
+        before, after = network.eval()(task.train.first(9).images), grown(task.train.first(9).images)
+        worst = largest(worst, relative_error(after, before) if as_large else float("inf"))
     return worst
 
 
@@ -129,8 +128,7 @@ def claim_norm_undoes_itself(lab: Lab) -> float:
     deep = method.grow(network, task, method.Config(1.0, added=2, every=2))  # behind the last activation
     for layer in deep[3].modules():
         layer.train()
-    with torch.no_grad():
-        return float((deep(x) - network(x)).abs().max() / network(x).abs().max()) if len(deep[3]) == 7 else float("inf")
+    return relative_error(deep(x), network(x)) if len(deep[3]) == 7 else float("inf")
 
 
 def claim_only_idempotent_activations(lab: Lab) -> float:
@@ -168,9 +166,8 @@ def claim_leaves_the_others(lab: Lab) -> float:
     task = toy(network)
     grown = method.grow(network, task, method.Config(1.5, added=0, noise=0.0))
     more = {name for name, width in widths(grown).items() if width != widths(network)[name]}
-    with torch.no_grad():
-        change = (network(task.train.images) - grown(task.train.images)).abs().max() / network(task.train.images).abs().max()
-    return float(change) + len(more ^ {"free"})
+    change = relative_error(grown(task.train.images), network(task.train.images))
+    return change + len(more ^ {"free"})
 
 
 def claim_parameters_of_a_teacher_s_layer(lab: Lab) -> float:

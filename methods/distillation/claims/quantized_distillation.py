@@ -20,7 +20,7 @@ from methods.kit.layers import disturbed
 from methods.kit.measure import weight_bits
 from methods.kit.pack import pack
 from methods.kit.task import Split, Task
-from methods.kit.testing import largest, toy_task
+from methods.kit.testing import largest, relative_error, toy_task
 
 
 def claim_nearest_level_by_enumeration(lab: Lab) -> list[float]:
@@ -124,7 +124,7 @@ def claim_point_gradient_is_scaled_sum(lab: Lab) -> list[float]:
         wanted[name] = sums
     method.learned(learner, points, task, config, criterion)
     moved = {name: (start[name] - p.detach()) / (NESTEROV * config.points_lr) for name, p in points.items()}
-    return [float((moved[name] - wanted[name]).abs().max() / wanted[name].abs().max()) for name in points]
+    return [relative_error(moved[name], wanted[name]) for name in points]
 
 
 def claim_only_points_move(lab: Lab) -> float:
@@ -240,8 +240,7 @@ def claim_stored_layer_runs_like_its_layer(lab: Lab) -> list[float]:
         plain = copy.deepcopy(layer)
         plain.weight.data = method.quantized(layer.weight, config)
         stored = method.shipped(nn.Sequential(layer), {"0": method.uniform(8, layer.weight)}, config)
-        with torch.no_grad():
-            found.append(float((stored(x) - plain(x)).abs().max() / plain(x).abs().max()))
+        found.append(relative_error(stored(x), plain(x)))
     return found
 
 

@@ -15,7 +15,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import Layer, fresh, replaced
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Task
-from methods.kit.testing import largest, won_back
+from methods.kit.testing import largest, relative_error, won_back
 from methods.low_rank import adaptive_mixture_low_rank as method
 
 
@@ -78,10 +78,10 @@ def claim_sums_weighted_products(lab: Lab) -> list[float]:
     for extra, config in zip(settings, (method.Config(0.6, 2, 5), method.Config(0.7, 3, 16), method.Config(0.5, 1, 2)), strict=True):
         layer = nn.Conv2d(12, 20, 3, **extra)
         made, x = awake(layer, config), torch.randn(3, 12, 6, 7).double()
-        for image, matrix, found in zip(x, matrices(made, x.numpy()), made(x), strict=True):
+        for image, matrix, answer in zip(x, matrices(made, x.numpy()), made(x), strict=True):
             whole = copy.deepcopy(layer)
             whole.weight.copy_(torch.from_numpy(matrix).view_as(layer.weight))
-            errors.append(float((found - whole(image[None])[0]).abs().max() / found.abs().max()))
+            errors.append(relative_error(whole(image[None])[0], answer))
     dense, vectors = awake(nn.Linear(18, 14), method.Config(0.7, 2, 4)), torch.randn(2, 1, 5, 18).double()
     images = vectors.reshape(10, 18, 1, 1)
     wanted = np.stack(

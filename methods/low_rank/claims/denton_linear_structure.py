@@ -26,7 +26,7 @@ from methods.kit.layers import (
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count
 from methods.kit.task import Task
-from methods.kit.testing import images_only, largest, won_back
+from methods.kit.testing import images_only, largest, relative_error, won_back
 from methods.low_rank import denton_linear_structure as method
 
 
@@ -206,11 +206,11 @@ LAYERS: list[dict[str, Any]] = [
 
 def largest_difference(layer: nn.Conv2d, build: Callable[..., nn.Module], config: method.Config, images: Tensor) -> float:
     """Of the outputs, relative to the largest, under each metric on these images."""
-    model, wanted, worst = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(3)), layer(images).detach(), 0.0
+    model, wanted, worst = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(3)), layer(images), 0.0
     model(images)
     for metric in method.METRICS.values():
         chain = build(layer, metric(layer, model, images_only(images), config), config)
-        worst = largest(worst, float((chain(images).detach() - wanted).abs().max() / wanted.abs().max()))
+        worst = largest(worst, relative_error(chain(images), wanted))
     return worst
 
 

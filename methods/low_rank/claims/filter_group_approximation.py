@@ -20,7 +20,7 @@ from methods.kit.layers import (
 )  # fmt: skip
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Split
-from methods.kit.testing import toy_task, won_back
+from methods.kit.testing import relative_error, toy_task, won_back
 from methods.low_rank import filter_group_approximation as method
 
 
@@ -89,7 +89,7 @@ def claim_compress_fits_responses(lab: Lab) -> float:
     task = toy_task(held, steps=1, batch=8)
     wanted = method.from_responses(model, {"2": 3, "4": 2}, held.images[:16])(held.images)
     found = method.compress(model, task, method.Config(groups=(3, 2), images=16, rate=0.0))(held.images)
-    return float((found - wanted).detach().abs().max() / wanted.detach().abs().max())
+    return relative_error(found, wanted)
 
 
 def white(layer: nn.Conv2d, groups: int) -> method.Moments:
@@ -124,7 +124,7 @@ def claim_exact_where_rank_allows(lab: Lab) -> list[float]:
         wanted = layer(images)
         for moment in (white(layer, groups), method.moments(layer, groups, [(seen, seen)])):
             pair = method.paired(layer, groups, moment)
-            found.append(float((pair(images) - wanted).abs().max() / wanted.abs().max()))
+            found.append(relative_error(pair(images), wanted))
     return found
 
 

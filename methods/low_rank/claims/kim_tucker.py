@@ -15,7 +15,7 @@ from methods.kit.layers import Layer
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count
 from methods.kit.task import Task
-from methods.kit.testing import largest, won_back
+from methods.kit.testing import largest, relative_error, won_back
 from methods.kit.train import fit
 from methods.low_rank import kim_tucker as method
 
@@ -95,7 +95,7 @@ def claim_full_rank_reproduces_layer(lab: Lab) -> list[float]:
     found, images = list[float](), torch.randn(2, 6, 11, 11)
     for layer, ranks in layers:
         whole, x = method.tucker2(layer, ranks), images.to(layer.weight)
-        found.append(float((whole(x) - layer(x)).abs().max() / layer(x).abs().max()))
+        found.append(relative_error(whole(x), layer(x)))
     return found
 
 

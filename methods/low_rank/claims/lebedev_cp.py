@@ -20,7 +20,7 @@ from methods.kit.layers import replaced
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count
 from methods.kit.task import Task
-from methods.kit.testing import largest, won_back
+from methods.kit.testing import largest, relative_error, won_back
 from methods.kit.train import fit
 from methods.low_rank import lebedev_cp as method
 
@@ -41,8 +41,7 @@ def claim_chain_equals_sum_of_terms(lab: Lab) -> list[float]:
         t, s, x, y = (factor.numpy().T for factor in terms.split(layer.weight.shape))
         kernel = sum(np.multiply.outer(np.outer(t[r], s[r]), np.outer(x[r], y[r])) for r in range(7))
         layer.weight.copy_(torch.from_numpy(kernel))
-        wanted = layer(images)
-        found.append(float((small(images) - wanted).abs().max() / wanted.abs().max()))
+        found.append(relative_error(small(images), layer(images)))
     return found
 
 
@@ -122,7 +121,7 @@ def claim_steps_are_damped_gauss_newton(lab: Lab) -> list[float]:
             (method.curvature(terms, size)(v), jacobian.T @ (jacobian @ v.flatten().numpy())),
             (method.damped_step(terms, size, gradient, torch.tensor(0.7), enough=1e-12), step),
         ):
-            errors.append(float(np.abs(found.flatten().numpy() - wanted).max() / np.abs(wanted).max()))
+            errors.append(relative_error(found.flatten(), torch.from_numpy(wanted)))
     return errors
 
 

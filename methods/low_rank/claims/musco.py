@@ -19,6 +19,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import Layer
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Split, Task
+from methods.kit.testing import relative_error
 from methods.low_rank import musco as method
 from methods.low_rank.kim_tucker import Ranks, decomposed, tucker2
 
@@ -128,7 +129,7 @@ def claim_melting_keeps_function(lab: Lab) -> list[float]:
             ranks = ranks if reduce else (None, ranks[1])
             again, apart = method.decompose(chain, ranks), nn.Sequential(*reduce, tucker2(inner, ranks), expand)
             wanted = chain(x) if ranks[1] == r4 else apart(x)
-            found += [float((again(x) - wanted).abs().max() / wanted.abs().max()), abs(len(again) - len(chain))]
+            found += [relative_error(again(x), wanted), abs(len(again) - len(chain))]
     return found
 
 

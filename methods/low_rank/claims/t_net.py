@@ -18,7 +18,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import fresh
 from methods.kit.nets import count
 from methods.kit.task import Task
-from methods.kit.testing import largest
+from methods.kit.testing import largest, relative_error
 from methods.kit.train import fit
 from methods.low_rank import t_net as method
 
@@ -38,8 +38,7 @@ def claim_full_rank_reproduces_every_layer(lab: Lab) -> list[float]:
             small = method.Tied(model, {tuple(method.plan(model)[0]): method.Config(form, channels=1.0)}).to(
                 memory_format=torch.channels_last
             )  # as in training
-            found, wanted = small(images), model(images)
-            errors.append(float((found - wanted).abs().max() / wanted.abs().max()))
+            errors.append(relative_error(small(images), model(images)))
     return errors
 
 
@@ -79,7 +78,7 @@ def claim_kernels_are_slices(lab: Lab) -> list[float]:
             part.normal_()
         kernels, wanted = small.kernels(), multiplied_out(small.tensors[0])
         found = stacked(kernels[f"{name}.weight"] for name in GRID)
-        errors.append(float((found - wanted).abs().max() / wanted.abs().max()))
+        errors.append(relative_error(found, wanted))
     return errors
 
 

@@ -18,7 +18,7 @@ from methods.kit.layers import Layer, truncated_svd
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count, on_meta
 from methods.kit.task import Split
-from methods.kit.testing import toy_task
+from methods.kit.testing import relative_error, toy_task
 from methods.kit.train import fit
 from methods.low_rank import ultimate_tensorization as method
 
@@ -133,11 +133,6 @@ def cases() -> list[tuple[Case, Tensor]]:
     ]
 
 
-def gap(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference, relative to the largest number."""
-    return float((ours - theirs).abs().max() / theirs.abs().max())
-
-
 @torch.no_grad()
 def claim_forward_equals_dense(lab: Lab) -> list[float]:
     """Largest relative difference of the outputs."""
@@ -145,7 +140,7 @@ def claim_forward_equals_dense(lab: Lab) -> list[float]:
     for (layer, shape, rank), x in cases():
         train = method.train_of(layer, shape, rank)
         layer.weight.copy_(dense_weight(train, layer, shape))
-        found.append(gap(train(x), layer(x)))
+        found.append(relative_error(train(x), layer(x)))
     return found
 
 
@@ -218,7 +213,7 @@ def claim_full_ranks_exact(lab: Lab) -> list[float]:
     found = list[float]()
     for (layer, shape, _), x in cases():
         layer.weight[0] = layer.weight[:, 0] = 0
-        found.append(gap(converted(layer, shape, 10**6)(x), layer(x)))
+        found.append(relative_error(converted(layer, shape, 10**6)(x), layer(x)))
     return found
 
 
@@ -246,7 +241,7 @@ def claim_as_close_as_tensorly(lab: Lab) -> list[float]:
         train = converted(layer.double(), shape, rank)
         with tl.backend_context("numpy"):
             theirs = tl.tt_to_tensor(tensor_train(as_array(layer.weight, shape).numpy(), [1, *(len(core) for core in train.cores), 1]))
-        found.append(gap(as_array(dense_weight(train, layer, shape), shape), torch.from_numpy(theirs.copy())))
+        found.append(relative_error(as_array(dense_weight(train, layer, shape), shape), torch.from_numpy(theirs.copy())))
     return found
 
 

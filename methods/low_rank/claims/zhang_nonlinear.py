@@ -20,7 +20,7 @@ from methods.kit.layers import (
 )  # fmt: skip
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import Residual, conv_bn
-from methods.kit.testing import images_only, largest
+from methods.kit.testing import images_only, largest, relative_error
 from methods.low_rank import zhang_nonlinear as method
 from methods.low_rank.jaderberg_low_rank import scheme2
 
@@ -123,7 +123,7 @@ def claim_full_rank_reproduces_layer(lab: Lab) -> list[float]:
         chain = method.thinned(
             chain, method.approximation(method.sampled(chain(x), 20, 0), method.sampled(layer(x), 20, 0), rank, [0.01, 1])
         )
-        found.append(float((chain(x) - layer(x)).abs().max() / layer(x).abs().max()))
+        found.append(relative_error(chain(x), layer(x)))
     return found
 
 
