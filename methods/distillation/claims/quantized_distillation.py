@@ -20,7 +20,7 @@ from methods.kit.layers import disturbed
 from methods.kit.measure import weight_bits
 from methods.kit.pack import pack
 from methods.kit.task import Split, Task
-from methods.kit.testing import largest, relative_error, toy_task
+from methods.kit.testing import convolutions, largest, relative_error, toy_task
 
 
 def claim_nearest_level_by_enumeration(lab: Lab) -> list[float]:
@@ -230,13 +230,8 @@ def claim_student_follows_teacher(lab: Lab) -> list[float]:
 def claim_stored_layer_runs_like_its_layer(lab: Lab) -> list[float]:
     """Largest relative difference of the outputs of stored layers from those of plain layers with the same numbers."""
     torch.manual_seed(0)
-    found, config = list[float](), method.Config(bits=3, bucket=10)
-    for layer, x in (
-        (nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), torch.randn(2, 4, 9, 9)),
-        (nn.Conv2d(4, 6, (2, 3), padding="same", dilation=2, bias=False), torch.randn(2, 4, 9, 9)),
-        (nn.Conv2d(4, 6, 3, padding=(2, 1), padding_mode="reflect"), torch.randn(2, 4, 9, 9)),
-        (nn.Linear(9, 5), torch.randn(2, 4, 9)),
-    ):
+    found, config, x = list[float](), method.Config(bits=3, bucket=10), torch.randn(2, 4, 9, 9)
+    for layer in (*convolutions(4, 6), nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), nn.Linear(9, 5)):
         plain = copy.deepcopy(layer)
         plain.weight.data = method.quantized(layer.weight, config)
         stored = method.shipped(nn.Sequential(layer), {"0": method.uniform(8, layer.weight)}, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import Layer, fresh, replaced
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Task
-from methods.kit.testing import largest, relative_error, won_back
+from methods.kit.testing import convolutions, largest, relative_error, won_back
 from methods.low_rank import adaptive_mixture_low_rank as method
 
 
@@ -70,13 +71,8 @@ def claim_sums_weighted_products(lab: Lab) -> list[float]:
     """Largest difference from W(x) x with W(x) written out for every input, relative to the largest output."""
     torch.manual_seed(0)
     errors = list[float]()
-    settings = (
-        {"stride": 2, "padding": 1},
-        {"padding": "same", "dilation": 2, "bias": False},
-        {"padding_mode": "reflect", "padding": (0, 2)},
-    )
-    for extra, config in zip(settings, (method.Config(0.6, 2, 5), method.Config(0.7, 3, 16), method.Config(0.5, 1, 2)), strict=True):
-        layer = nn.Conv2d(12, 20, 3, **extra)
+    configs = (method.Config(0.6, 2, 5), method.Config(0.7, 3, 16), method.Config(0.5, 1, 2))
+    for layer, config in product(convolutions(12, 20), configs):
         made, x = awake(layer, config), torch.randn(3, 12, 6, 7).double()
         for image, matrix, answer in zip(x, matrices(made, x.numpy()), made(x), strict=True):
             whole = copy.deepcopy(layer)

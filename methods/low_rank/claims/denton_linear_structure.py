@@ -26,7 +26,7 @@ from methods.kit.layers import (
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count
 from methods.kit.task import Task
-from methods.kit.testing import images_only, largest, relative_error, won_back
+from methods.kit.testing import convolutions, images_only, largest, relative_error, won_back
 from methods.low_rank import denton_linear_structure as method
 
 
@@ -196,14 +196,6 @@ def claim_outer_products_as_good_as_parafac(lab: Lab) -> list[float]:
     return list(ratios)
 
 
-LAYERS: list[dict[str, Any]] = [
-    {"kernel_size": 3, "stride": (2, 1), "padding": (1, 2)},
-    {"kernel_size": (3, 5), "padding": 2, "dilation": (1, 2), "bias": False},
-    {"kernel_size": (2, 3), "padding": "same", "padding_mode": "circular"},
-    {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
-]
-
-
 def largest_difference(layer: nn.Conv2d, build: Callable[..., nn.Module], config: method.Config, images: Tensor) -> float:
     """Of the outputs, relative to the largest, under each metric on these images."""
     model, wanted, worst = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(3)), layer(images), 0.0
@@ -218,8 +210,7 @@ def claim_monochromatic_filters_reproduced(lab: Lab) -> list[float]:
     """Largest difference of the outputs, relative to the largest output, where clusters of filters really share colours."""
     torch.manual_seed(0)
     found = list[float]()
-    for settings in LAYERS:
-        layer = nn.Conv2d(3, 12, **settings)
+    for layer in convolutions(3, 12):
         colours = torch.randn(4, 3)[torch.randperm(12) % 4]
         layer.weight.data = torch.einsum("fc,fij->fcij", colours, torch.randn_like(layer.weight[:, 0]))
         found.append(largest_difference(layer, method.monochromatic, method.Config(colours=5, images=6, wrong=1), torch.randn(6, 3, 9, 10)))
@@ -246,8 +237,7 @@ def claim_blocks_of_low_rank_reproduced(lab: Lab) -> list[float]:
     torch.manual_seed(0)
     found, images = list[float](), torch.randn(6, 6, 9, 10)
     hidden = images * torch.tensor([1, 1, 0, 1, 1, 1])[:, None, None]  # a channel that never shows
-    for settings in LAYERS:
-        layer = nn.Conv2d(6, 8, **settings)
+    for layer in convolutions():
         found.append(largest_difference(layer, method.biclustered, method.Config(inputs=5, outputs=5, k1=1, k2=1, images=6), hidden))
         f, c, p = torch.randn(3, 8), torch.randn(2, 6), torch.randn(3, 2, *layer.kernel_size)
         into, out = torch.randperm(6) % 2, torch.randperm(8) % 2

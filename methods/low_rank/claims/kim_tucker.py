@@ -15,7 +15,7 @@ from methods.kit.layers import Layer
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count
 from methods.kit.task import Task
-from methods.kit.testing import largest, relative_error, won_back
+from methods.kit.testing import convolutions, largest, relative_error, won_back
 from methods.kit.train import fit
 from methods.low_rank import kim_tucker as method
 
@@ -83,17 +83,11 @@ def claim_noise_minimises_free_energy(lab: Lab) -> list[float]:
 def claim_full_rank_reproduces_layer(lab: Lab) -> list[float]:
     """Largest difference of the outputs, relative to the largest output."""
     torch.manual_seed(0)
-    layers: list[tuple[Layer, method.Ranks]] = [
-        (nn.Conv2d(6, 8, 3, stride=2, padding=1), (6, 8)),
-        (nn.Conv2d(6, 9, 3, padding=2, dilation=2, bias=False), (6, 9)),
-        (nn.Conv2d(6, 1, (3, 1), stride=(1, 2), padding="valid"), (6, 1)),
-        (nn.Conv2d(6, 60, 3), (6, 60)),
-        (nn.Conv2d(6, 8, 3, padding=1, padding_mode="reflect"), (None, 8)),
-        (nn.Conv2d(6, 10, 1, stride=2), (None, 6)),
-        (nn.Linear(11, 7).double(), (None, 7)),
-    ]
+    layers: list[Layer] = [*convolutions(), nn.Conv2d(6, 1, (3, 1)), nn.Conv2d(6, 60, 3)]
+    cases: list[tuple[Layer, method.Ranks]] = [(layer, (6, len(layer.weight))) for layer in layers]
+    cases += [(layer, (None, min(layer.weight.flatten(1).shape))) for layer in (*layers, nn.Linear(11, 7).double())]
     found, images = list[float](), torch.randn(2, 6, 11, 11)
-    for layer, ranks in layers:
+    for layer, ranks in cases:
         whole, x = method.tucker2(layer, ranks), images.to(layer.weight)
         found.append(relative_error(whole(x), layer(x)))
     return found

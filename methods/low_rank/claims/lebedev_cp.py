@@ -20,7 +20,7 @@ from methods.kit.layers import replaced
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count
 from methods.kit.task import Task
-from methods.kit.testing import largest, relative_error, won_back
+from methods.kit.testing import convolutions, largest, relative_error, won_back
 from methods.kit.train import fit
 from methods.low_rank import lebedev_cp as method
 
@@ -30,12 +30,7 @@ def claim_chain_equals_sum_of_terms(lab: Lab) -> list[float]:
     """Largest difference from the layer whose kernel numpy adds up term by term, relative to the largest output."""
     torch.manual_seed(0)
     found, images = list[float](), torch.randn(2, 6, 11, 12)
-    for layer in (
-        nn.Conv2d(6, 8, 3, stride=2, padding=1),
-        nn.Conv2d(6, 5, (3, 2), stride=(1, 3), padding=(0, 2), bias=False),
-        nn.Conv2d(6, 9, (2, 3), padding="same", padding_mode="circular", dilation=(1, 2)),
-        nn.Conv2d(6, 4, 3, padding=(2, 1), padding_mode="reflect"),
-    ):
+    for layer in convolutions():
         terms = method.cp(layer.weight, 7, method.Config(iterations=3))
         small = method.chain(layer, terms)
         t, s, x, y = (factor.numpy().T for factor in terms.split(layer.weight.shape))

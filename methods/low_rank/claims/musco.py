@@ -19,7 +19,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import Layer
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Split, Task
-from methods.kit.testing import relative_error
+from methods.kit.testing import convolutions, relative_error
 from methods.low_rank import musco as method
 from methods.low_rank.kim_tucker import Ranks, decomposed, tucker2
 
@@ -103,16 +103,10 @@ def claim_ranks_fall_and_stop(lab: Lab) -> float:
 def trained_chains() -> list[tuple[nn.Sequential, Tensor]]:
     """Decomposed layers after some training: no factor is orthogonal any more. Each with what comes in."""
     torch.manual_seed(0)
-    layers: list[tuple[Layer, Ranks]] = [
-        (nn.Conv2d(9, 12, 3, stride=(2, 1), padding=1), (7, 8)),
-        (nn.Conv2d(9, 8, (3, 2), dilation=2, padding="same", padding_mode="reflect", bias=False), (8, 7)),
-        (nn.Conv2d(9, 12, 3, padding=2, padding_mode="circular"), (None, 8)),
-        (nn.Conv2d(9, 10, 1, stride=2, bias=False), (None, 7)),
-        (nn.Linear(9, 11), (None, 8)),
-    ]
+    layers: list[tuple[Layer, int | None]] = [*product(convolutions(9, 12), (7, None)), (nn.Linear(9, 11), None)]
     chains = []
-    for layer, ranks in layers:
-        chain = tucker2(layer.double(), ranks)
+    for layer, r3 in layers:
+        chain = tucker2(layer.double(), (r3, 8))
         for part in chain:
             part.weight.add_(0.3 * torch.randn_like(part.weight))
         chains.append((chain, torch.randn(2, 9, *(() if isinstance(layer, nn.Linear) else (8, 9))).double()))

@@ -20,7 +20,7 @@ from methods.kit.layers import (
 )  # fmt: skip
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import Residual, conv_bn
-from methods.kit.testing import images_only, largest, relative_error
+from methods.kit.testing import convolutions, images_only, largest, relative_error
 from methods.low_rank import zhang_nonlinear as method
 from methods.low_rank.jaderberg_low_rank import scheme2
 
@@ -109,17 +109,12 @@ def claim_full_rank_reproduces_layer(lab: Lab) -> list[float]:
     """Largest difference of the outputs, relative to the largest output."""
     torch.manual_seed(0)
     found, images = list[float](), torch.randn(60, 6, 9, 10)
-    cases = [
-        (nn.Conv2d(6, 8, 3, stride=(1, 2), padding=(2, 1)), 8, 0),
-        (nn.Conv2d(6, 7, (3, 2), dilation=(1, 2), padding=2, padding_mode="circular", bias=False), 7, 14),
-        (nn.Conv2d(6, 5, 3, stride=(2, 1), padding="valid"), 5, 15),
-        (nn.Conv2d(6, 9, 1, stride=2), 6, 0),
-        (nn.Conv2d(6, 8, 3, padding="same").double(), 8, 18),
-    ]
-    cases[0][0].weight.data[1:3] = cases[0][0].weight.data[:1]  # not of full rank
-    for layer, rank, maps in cases:
-        x = images.to(layer.weight)
-        chain = scheme2(layer, maps) if maps else nn.Sequential(layer)
+    layers = convolutions()
+    layers[0].weight[1:3] = layers[0].weight[:1]  # not of full rank
+    layers[2].double()
+    for layer, spatial in itertools.product(layers, (False, True)):
+        x, rank = images.to(layer.weight), min(layer.weight.flatten(1).shape)
+        chain = scheme2(layer, 99) if spatial else nn.Sequential(layer)
         chain = method.thinned(
             chain, method.approximation(method.sampled(chain(x), 20, 0), method.sampled(layer(x), 20, 0), rank, [0.01, 1])
         )
