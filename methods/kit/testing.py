@@ -82,8 +82,3 @@ def won_back(lab: Lab, cut: float) -> float:
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     """The largest difference of two tensors, over the largest number that is wanted; no number where one of them is none."""
     return float((found - wanted).detach().abs().max() / wanted.detach().abs().max())
-
-
-def largest(*values: float) -> float:
-    """The largest of some numbers, and no number where one of them is none: Python's `max` drops that unless it comes first."""
-    return float("nan") if any(value != value for value in values) else max(values)

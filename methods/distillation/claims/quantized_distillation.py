@@ -20,7 +20,7 @@ from methods.kit.layers import disturbed
 from methods.kit.measure import weight_bits
 from methods.kit.pack import pack
 from methods.kit.task import Split, Task
-from methods.kit.testing import convolutions, largest, relative_error, toy_task
+from methods.kit.testing import convolutions, relative_error, toy_task
 
 
 def claim_nearest_level_by_enumeration(lab: Lab) -> list[float]:
@@ -143,10 +143,10 @@ def claim_only_points_move(lab: Lab) -> float:
     return wrong + sum(not p.requires_grad for p in learner.parameters())
 
 
-def claim_points_follow_gradients(lab: Lab) -> float:
+def claim_points_follow_gradients(lab: Lab) -> list[float]:
     """Largest difference of the first points from numpy's percentiles, infinite where their numbers are not shared by gradient norms."""
     learner, task = _net(), replace(_step(), steps=8, batch=4)
-    config, gradients, worst = method.Config(bits=3, bucket=16, gradient_batches=3), copy.deepcopy(learner), 0.0
+    config, gradients, found = method.Config(bits=3, bucket=16, gradient_batches=3), copy.deepcopy(learner), list[float]()
     for x, y in islice(task.batches(), 3):
         F.cross_entropy(gradients(x), y).backward()
     norms = {name: float(layer.weight.grad.square().sum() ** 0.5) for name, layer in method.quantizable(gradients).items()}
@@ -154,16 +154,16 @@ def claim_points_follow_gradients(lab: Lab) -> float:
     if sum(map(len, points.values())) != 8 * 3 or sorted(norms, key=norms.__getitem__) != sorted(
         points, key=lambda name: len(points[name])
     ):
-        return float("inf")
+        return [float("inf")]
     share = {name: 4 + 12 * norm / sum(norms.values()) for name, norm in norms.items()}
     for name, p in points.items():
         w = learner.get_submodule(name).weight.detach().numpy().reshape(-1)
         runs = [w[i : i + 16] for i in range(0, len(w), 16)]
         scaled = np.concatenate([(run - run.min()) / (run.max() - run.min()) for run in runs])
-        worst = largest(worst, float(abs(p.detach().numpy() - np.percentile(scaled, np.linspace(0, 100, len(p)))).max()))
-        worst = largest(worst, float("inf") if abs(len(p) - share[name]) > 1 else 0.0)
+        found.append(float(abs(p.detach().numpy() - np.percentile(scaled, np.linspace(0, 100, len(p)))).max()))
+        found.append(float("inf") if abs(len(p) - share[name]) > 1 else 0.0)
     kept = [method.shared_out(norms, 4) for norms in ([1.0, 1.0, 1.0], [5.0, 1.0, 1.0], [1e-9, 1.0, 1.0])]
-    return worst if kept == [[4, 4, 4], [6, 3, 3], [2, 5, 5]] else float("inf")
+    return found if kept == [[4, 4, 4], [6, 3, 3], [2, 5, 5]] else [float("inf")]
 
 
 def claim_loss_mixes_teacher_and_labels(lab: Lab) -> list[float]:
