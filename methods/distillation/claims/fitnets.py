@@ -256,7 +256,8 @@ def claim_student_is_thin_and_deep(lab: Lab) -> float:
     as_said = small.state_dict().keys() == method.student(5).state_dict().keys() and small(big.images).shape == (4, 5)
     seen = [int(layer.num_batches_tracked) for layer in small.modules() if isinstance(layer, nn.BatchNorm2d)]
     as_said = as_said and seen == [2] * 6 + [1] * 3  # one step of either stage
-    return nets.count(small) / nets.count(teacher) if as_said and len(thin) > len(wide) and max(thin) <= min(wide) else float("inf")
+    as_said = as_said and len(thin) > len(wide) and all(one <= other for one in thin for other in wide)
+    return nets.count(small) / nets.count(teacher) if as_said else float("inf")
 
 
 def unpredicted(lab: Lab, model: nn.Module) -> float:

@@ -30,7 +30,7 @@ def claim_copies_are_uniform(lab: Lab) -> list[float]:
     if list(g[:11]) != list(range(11)) or g.max() > 10:
         return float("inf")
     uneven = float(chisquare(np.bincount(g[11:], minlength=11)).statistic / 10)
-    return [uneven, 1 / max(uneven, 1e-9)]  # as even as in turn is not random
+    return [uneven, 1 / uneven if uneven else float("inf")]  # as even as in turn is not random
 
 
 class Concat(nn.Module):

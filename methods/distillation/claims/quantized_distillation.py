@@ -53,18 +53,17 @@ def _oracle(weight: Tensor, config: method.Config) -> np.ndarray:
     return np.concatenate(found).reshape(weight.shape)
 
 
-def claim_buckets_hold_two_to_the_bits(lab: Lab) -> float:
+def claim_buckets_hold_two_to_the_bits(lab: Lab) -> list[float]:
     """How many values a bucket holds beyond its layer's number of points, or a layer on uniform levels lacks of 2^bits."""
-    wrong = 0
+    found = list[float]()
     for algorithm, bits in (("projected", 2), ("points", 2), ("projected", 3)):
         teacher, learner, task = _toy()
         small = method.distil(learner, teacher, task, method.Config(algorithm, bits=bits, bucket=64, gradient_batches=1))
         for layer in (layer for layer in small.modules() if isinstance(layer, method.LookUp)):
             whole = layer.weight.numel() // 64 * 64
-            held = [len(row.unique()) for row in layer.float_weight().flatten()[:whole].view(-1, 64)]
-            wrong += max(0, max(held) - layer.weight_points.numel())
-            wrong += abs(max(held) - 2**bits) if algorithm == "projected" else 0
-    return wrong
+            most = max(len(row.unique()) for row in layer.float_weight().flatten()[:whole].view(-1, 64))
+            found += [most - layer.weight_points.numel(), 2**bits - most if algorithm == "projected" else 0]
+    return found
 
 
 def _net(seed: int = 0) -> nn.Module:
@@ -260,7 +259,7 @@ def claim_file_is_smaller(lab: Lab) -> float:
     return lab.after.file_bytes / lab.before.file_bytes
 
 
-def claim_learned_points_help(lab: Lab) -> float:
+def claim_learned_points_help(lab: Lab) -> list[float]:
     """Accuracy beyond the better of two naive choices: points that stay at the quantiles where they begin, and uniform levels."""
 
     def score(points_lr: float) -> float:
@@ -268,7 +267,8 @@ def claim_learned_points_help(lab: Lab) -> float:
         config = replace(lab.config, algorithm="points", points_lr=points_lr)
         return lab.score(method.compress(copy.deepcopy(lab.reference), lab.task, config))
 
-    return score(lab.config.points_lr) - max(score(0.0), lab.control("afterwards").accuracy)
+    learned = score(lab.config.points_lr)
+    return [learned - naive for naive in (score(0.0), lab.control("afterwards").accuracy)]
 
 
 def claim_teacher_helps_from_the_start(lab: Lab) -> float:

@@ -126,8 +126,8 @@ def claim_cost_formula(lab: Lab) -> list[float]:
         outputs, inputs = layer.weight.flatten(1).shape
         d, k = method.width(layer, config), config.components
         image = torch.zeros(1, layer.weight.shape[1], *(8, 8)[: 2 * (places > 1)])
-        found = multiply_adds(method.mixture(layer, config), image)
-        errors.append(abs(found - places * k * d * (inputs + outputs) - k * min(config.summary, layer.weight.shape[1])))
+        found, means = multiply_adds(method.mixture(layer, config), image), min(config.summary, layer.weight.shape[1])
+        errors.append(abs(found - places * k * d * (inputs + outputs) - k * means))
         errors.append(not k * d * (inputs + outputs) <= config.share * inputs * outputs < k * (d + 1) * (inputs + outputs))
     return errors
 

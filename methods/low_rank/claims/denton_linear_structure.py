@@ -111,14 +111,14 @@ def claim_least_response_error(lab: Lab) -> list[float]:
         nn.init.dirac_(model[0].weight)  # hands the images on
         chain = method.approximated(model, "1", images_only(images), config)
         x, y = patches(layer, seen).flatten(0, 1).numpy(), layer(seen).flatten(2).transpose(1, 2).flatten(0, 1).numpy()
-        best = np.inf
+        best = list[float]()
         for _ in range(3):
             b = chance.standard_normal((3, 10))
             for _ in range(30):
                 a = np.linalg.lstsq(x, y @ np.linalg.pinv(b), rcond=None)[0]
                 b = np.linalg.lstsq(x @ a, y, rcond=None)[0]
-            best = min(best, float(np.linalg.norm(y - x @ a @ b)))
-        ratios.append(float((chain(seen) - layer(seen)).norm()) / best)
+            best.append(float(np.linalg.norm(y - x @ a @ b)))
+        ratios.append(float((chain(seen) - layer(seen)).norm() / np.min(best)))
     return list(ratios)
 
 
@@ -146,7 +146,8 @@ def least_distance(rows: Any, left: list[int], size: int) -> float:
     """The least sum of squared distances from clusters' lines, of all ways to cut these rows into clusters of this size."""
     ways = combinations(left[1:], size - 1) if left else ()
     rest = ((others, [k for k in left[1:] if k not in others]) for others in ways)
-    return min((dropped(rows[[left[0], *others]], 1) + least_distance(rows, after, size) for others, after in rest), default=0.0)
+    found = [dropped(rows[[left[0], *others]], 1) + least_distance(rows, after, size) for others, after in rest]
+    return float(np.min(found)) if left else 0.0
 
 
 def claim_clusters_by_enumeration(lab: Lab) -> list[float]:

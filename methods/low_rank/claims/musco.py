@@ -30,8 +30,8 @@ def claim_weakened_rank_formula(lab: Lab) -> list[float]:
     """Most by which a rank is off: at the authors' points, and in exact arithmetic wherever a rank may move."""
     wrong = [abs(method.weakened(rank, extreme, method.Config(w, floor=floor)) - found) for rank, extreme, w, floor, found in POINTS]
     for w, rank in product(("0.3", "0.7", "0.9"), range(22, 130, 9)):
-        exact = {extreme: math.floor(rank - Fraction(w) * (rank - extreme)) for extreme in range(1, rank + 1)}
-        wrong += [abs(method.weakened(rank, extreme, method.Config(float(w))) - max(21, found)) for extreme, found in exact.items()]
+        exact = {extreme: max(21, math.floor(rank - Fraction(w) * (rank - extreme))) for extreme in range(1, rank + 1)}
+        wrong += [abs(method.weakened(rank, extreme, method.Config(float(w))) - found) for extreme, found in exact.items()]
     stay = [(rank, extreme) for rank in range(1, 22) for extreme in range(rank + 1)] + [(rank, 0) for rank in range(22, 99)]
     return [*wrong, *(abs(method.weakened(rank, extreme, method.Config()) - rank) for rank, extreme in stay)]
 

@@ -139,7 +139,7 @@ def claim_starts_as_truncated_svd(lab: Lab) -> list[float]:
                 cut = tl.tt_to_tensor(tensor_train(kernels, [*(len(g) for g in tensor.cores), 1]))
         wanted = torch.from_numpy(cut * (np.linalg.norm(kernels) / np.linalg.norm(cut)))
         norms = [float(part.norm()) for part in tensor.parameters()]
-        found += [float((multiplied_out(tensor) - wanted).norm() / wanted.norm()), max(norms) / min(norms) - 1]
+        found += [float((multiplied_out(tensor) - wanted).norm() / wanted.norm()), float(np.max(norms) / np.min(norms)) - 1]
     return found
 
 

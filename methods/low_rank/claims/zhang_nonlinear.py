@@ -174,8 +174,8 @@ def claim_greedy_ranks_nearly_best(lab: Lab) -> list[float]:
 
         spent = cost(ranks := method.select(spectra, unit, whole, speedup := float(chance.uniform(1.2, 4))).values())
         best = max(energy(other) for other in itertools.product(range(1, 8), repeat=3) if cost(other) <= spent)
-        budget = sum(whole.values()) / speedup
-        found.append(energy(ranks) / best * (spent <= budget < spent + max(unit.values())))
+        budget, dearest = sum(whole.values()) / speedup, max(unit.values())
+        found.append(energy(ranks) / best * (spent <= budget < spent + dearest))
     return found
 
 

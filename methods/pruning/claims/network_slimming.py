@@ -64,7 +64,7 @@ def claim_smallest_scales_go(lab: Lab) -> float:
         gamma = model.get_submodule(norms[name]).weight.detach().numpy()
         cut += [abs(gamma[c]) for c in channels]
         kept += sorted(abs(g) for c, g in enumerate(gamma) if c not in channels)[:-1]
-    return float(max(cut) / min(kept))
+    return float(np.max(cut) / np.min(kept))
 
 
 def claim_penalty_is_l1(lab: Lab) -> list[float]:

@@ -132,7 +132,7 @@ def excess(layer: nn.Linear, place: quant.Place, scale: Tensor, weights: list[Te
     ways = (torch.tensor(way).reshape(down.shape) for way in itertools.product((0.0, 1.0), repeat=down.numel()))
     tried = weights + [scale * (down + way).clamp(-2, 1) for way in ways]
     errors = [float((place.activation(place.inputs @ w.T + layer.bias) - place.target).square().sum()) for w in tried]
-    return [error - min(errors) for error in errors[: len(weights)]]
+    return [error - float(np.min(errors)) for error in errors[: len(weights)]]
 
 
 @torch.no_grad()
