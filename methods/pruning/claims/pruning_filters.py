@@ -14,7 +14,7 @@ from methods.kit.lab import Lab
 from methods.kit.measure import multiply_adds
 from methods.kit.surgery import at_random, free_channels, widths
 from methods.kit.task import Split, Task
-from methods.kit.testing import toy_task, won_back
+from methods.kit.testing import relative_error, toy_task, won_back
 from methods.kit.train import fit
 from methods.pruning import pruning_filters as method
 
@@ -64,7 +64,7 @@ def claim_thin_equals_zeroed(lab: Lab) -> float:
     thin = method.thinned(model, x[:1], {"0.conv": 0.5, "2.first.conv": 0.5})
     zeroed = _without(model, {name: method.smallest(model.get_submodule(f"{name}.conv"), 0.5) for name in ("0", "2.first")})(x)
     same = widths(thin) == widths(model) | {"0.conv": 4, "2.first.conv": 6}
-    return float((thin(x) - zeroed).abs().max() / zeroed.abs().max()) if same else float("inf")
+    return relative_error(thin(x), zeroed) if same else float("inf")
 
 
 @torch.no_grad()
@@ -99,8 +99,7 @@ def claim_retrains_once(lab: Lab) -> float:
     task = toy_task(part, steps=6, batch=16)
     ours = method.compress(copy.deepcopy(model), task, method.Config(cut=0.4, sensitive=1.0, rate=0.05))
     theirs = fit(method.thinned(model, x[:1], dict.fromkeys(free_channels(model, x[:1])[0], 0.4)), task, lr=0.05)
-    with torch.no_grad():
-        return float((ours(x) - theirs(x)).abs().max() / theirs(x).abs().max())
+    return relative_error(ours(x), theirs(x))
 
 
 def claim_controls_cut_other_filters(lab: Lab) -> list[float]:
