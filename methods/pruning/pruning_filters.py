@@ -71,11 +71,15 @@ def shares(model: nn.Module, task: Task, config: Config) -> dict[str, float]:
     """Each layer's share: `cut`, or half of it, or none where that alone, without training, costs too much accuracy, §3.2."""
     image = task.train.first(1).images.to(task.device)
     free, kept = free_channels(model, image, task.exclude)
-    whole, cuts = task.score(model, task.validation), {}
+    judged, cuts = config.sensitive < 1, {}  # no cut can cost more than all accuracy
+    whole = task.score(model, task.validation) if judged else 0.0
+
+    def costs(name: str, cut: float) -> float:
+        return whole - task.score(thinned(model, image, {name: cut}, free, task.multiple), task.validation) if judged else 0.0
+
     for name in free:
         for cut in (config.cut, config.cut / 2):
-            alone = thinned(model, image, {name: cut}, free, task.multiple)
-            if smallest(model.get_submodule(name), cut) and whole - task.score(alone, task.validation) <= config.sensitive:
+            if smallest(model.get_submodule(name), cut) and costs(name, cut) <= config.sensitive:
                 cuts[name] = cut
                 break
     kept |= {name: f"too sensitive, or too narrow, to lose {config.cut / 2:.0%}" for name in free if name not in cuts}

@@ -79,8 +79,6 @@ def claim_fine_tuned_as_published(lab: Lab) -> list[float]:
 
 
 STAGES = [
-    "scores the given network on 20 images of validation, eval mode",
-    "scores a candidate on 20 images of validation, eval mode (3 times)",
     "trains a network of 15,516 parameters on 32 images of train, train mode, rate 0.01, 2 steps",
     "trains the returned network on 256 images of train, train mode, rate 0.1, 16 steps",
 ]
