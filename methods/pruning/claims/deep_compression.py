@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,6 +24,10 @@ from methods.kit.lab import Lab
 from methods.kit.task import Split
 from methods.kit.testing import odd_network, odd_task, toy_task, trace
 from methods.pruning import deep_compression as method
+
+
+def _layer(model: nn.Module, name: str) -> Any:
+    return model.get_submodule(name)
 
 
 def opened(file: bytes) -> dict[str, method.Array]:
@@ -45,7 +50,8 @@ def opened(file: bytes) -> dict[str, method.Array]:
             code, last = (code + 1) << (length - last), length
             symbols[length, code] = symbol
         digits = "".join(f"{byte:08b}" for byte in take(number("I")))
-        found, start, end = [], 0, 1
+        found = list[int]()
+        start, end = 0, 1
         while len(found) < count:
             if (key := (end - start, int(digits[start:end], 2))) in symbols:
                 found.append(symbols[key])
@@ -77,7 +83,7 @@ def opened(file: bytes) -> dict[str, method.Array]:
 
 
 def _shared_network() -> nn.Module:
-    """A network with shared weights: many and few centroids, a single one, one far from the next, a layer of floats, one without weights."""
+    """A network with shared weights, many and few centroids, a single one behind many zeros; a layer of floats, and one of zeros."""
     model = odd_network()
     masks = method.masks_at(model, odd_task(), 0.2)
     model = method.set_weights(model, method.share_weights(model, masks, method.Config(conv_bits=4)))
@@ -112,7 +118,7 @@ def claim_damaged_files_refused(lab: Lab) -> float:
     """How many files, cut off at any byte, longer, with any byte changed or of another network, are read without a clear error."""
     model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
     with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([0.5, 0, 0.25, 0, 0, 0.5]).view(3, 2, 1, 1))
+        _layer(model, "0").weight.copy_(torch.tensor([0.5, 0, 0.25, 0, 0, 0.5]).view(3, 2, 1, 1))
     file = method.pack(model)
     broken = [file[:end] for end in range(len(file))] + [file + b"\0"]
     broken += [file[:at] + bytes([file[at] ^ bit]) + file[at + 1 :] for at, bit in zip(range(len(file)), itertools.cycle((1, 128)))]
@@ -207,7 +213,8 @@ def claim_clusters_by_kmeans(lab: Lab) -> list[float]:
         start = np.linspace(values.min(), values.max(), k)
         found.append(float(np.abs(method.linear(torch.from_numpy(values), k).numpy() - start).max()))
         ours, (theirs, labels) = method.clustered(torch.from_numpy(values), torch.from_numpy(start)), _lloyd(values, start)
-        found += [float(np.abs(ours.numpy() - theirs).max()), float((method.nearest(torch.from_numpy(values), ours).numpy() != labels).sum())]
+        codes = method.nearest(torch.from_numpy(values), ours).numpy()
+        found += [float(np.abs(ours.numpy() - theirs).max()), float((codes != labels).sum())]
     return found
 
 
@@ -215,11 +222,11 @@ def claim_weights_share_by_layer(lab: Lab) -> float:
     """How many weights of a network are not the mean of their cluster in their own layer, or are not zero where they were pruned."""
     model = odd_network()
     masks = method.masks_at(model, odd_task(), 0.3)
-    before = {name: model.get_submodule(name).weight.detach().double().numpy().copy() for name in masks}
+    before = {name: _layer(model, name).weight.detach().double().numpy().copy() for name in masks}
     config, wrong = method.Config(conv_bits=3, dense_bits=2), 0
     method.set_weights(model, method.share_weights(model, masks, config))
     for name, old in before.items():
-        layer = model.get_submodule(name)
+        layer = _layer(model, name)
         stays, new = masks[name].numpy(), layer.weight.detach().double().numpy()
         values, k = old[stays], 4 if isinstance(layer, nn.Linear) else 8
         means, labels = _lloyd(values, np.linspace(values.min(), values.max(), k))
@@ -231,9 +238,9 @@ def claim_one_quality_factor(lab: Lab) -> float:
     """How many weights numpy prunes otherwise: those below one factor times their layer's deviation."""
     model = odd_network()
     with torch.no_grad():
-        model[0].conv.weight.mul_(5)  # a layer of larger weights loses no fewer for it
+        _layer(model, "0.conv").weight.mul_(5)  # a layer of larger weights loses no fewer for it
     masks = method.masks_at(model, odd_task(), 0.3)
-    weights = {name: model.get_submodule(name).weight.detach().double().numpy() for name in masks}
+    weights = {name: _layer(model, name).weight.detach().double().numpy() for name in masks}
     sizes = {name: np.abs(value) / value.std() for name, value in weights.items()}
     every = np.sort(np.concatenate([size.ravel() for size in sizes.values()]))
     factor = every[-round(0.3 * len(every))]
@@ -264,36 +271,36 @@ def claim_gradient_is_the_sum(lab: Lab) -> list[float]:
     before = {name: layer.centroids.detach().clone() for name, layer in shared.items()}
     for name, layer in shared.items():
         sums[name] = np.zeros(len(layer.centroids) + 1)
-        np.add.at(sums[name], layer.codes.numpy().ravel(), model.get_submodule(name).weight.grad.numpy().ravel())
+        np.add.at(sums[name], layer.codes.numpy().ravel(), _layer(model, name).weight.grad.numpy().ravel())
     slopes, step = [], 1e-5
     for place in range(len(before["0"])):
         losses = []
         for shift in (step, -step):
             moved = copy.deepcopy(model)
             with torch.no_grad():
-                moved[0].weight[shared["0"].codes == place + 1] += shift
+                _layer(moved, "0").weight[shared["0"].codes == place + 1] += shift
                 losses.append(float(task.loss_of(moved, part.images, part.labels)))
         slopes.append((losses[0] - losses[1]) / (2 * step))
     found = [float(np.abs(sums["0"][1:] - slopes).max() / np.abs(slopes).max())]
     method.fit_centroids(model, task, shared, method.Config(retrain=0.0, centroid_rate=rate))
     for name, layer in shared.items():
-        moved = (before[name] - layer.centroids.detach()).numpy() / (1.9 * rate)  # Nesterov momentum of 0.9
-        found.append(float(np.abs(moved - sums[name][1:]).max() / np.abs(sums[name]).max()))
+        step_taken = (before[name] - layer.centroids.detach()).numpy() / (1.9 * rate)  # Nesterov momentum of 0.9
+        found.append(float(np.abs(step_taken - sums[name][1:]).max() / np.abs(sums[name]).max()))
     return found
 
 
 def claim_assignments_stay(lab: Lab) -> float:
     """How many weights, after centroids were trained, are not what their centroid is, or are no longer zero; biases that have moved."""
     model, part, shared = _toy()
-    old = {name: model.get_submodule(name).weight.detach().clone() for name in shared}
-    biases = [model[0].bias.detach().clone(), model[3].bias.detach().clone()]
+    old = {name: _layer(model, name).weight.detach().clone() for name in shared}
+    biases = [_layer(model, "0").bias.detach().clone(), _layer(model, "3").bias.detach().clone()]
     model = method.fit_centroids(model, toy_task(part, steps=8, batch=8), shared, method.Config(retrain=0.0, centroid_rate=1e-2))
-    wrong = sum(int((now != then).sum()) for now, then in zip((model[0].bias, model[3].bias), biases, strict=True))
+    wrong = sum(int((now != then).sum()) for now, then in zip((_layer(model, "0").bias, _layer(model, "3").bias), biases, strict=True))
     for name, layer in shared.items():
-        weight = model.get_submodule(name).weight.detach()
+        weight = _layer(model, name).weight.detach()
         pairs = Counter(zip(old[name].ravel().tolist(), weight.ravel().tolist(), strict=True))
         wrong += len(pairs) - len({then for then, _ in pairs}) + int((weight[layer.codes == 0] != 0).sum())
-        wrong += 1000 * torch.equal(weight, old[name])
+        wrong += 1000 * int(torch.equal(weight, old[name]))
     return float(wrong)
 
 
