@@ -11,7 +11,8 @@ import warnings
 import zlib
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import nn
 
 from methods.kit import nets
 from methods.kit.lab import Lab
-from methods.kit.task import Split
+from methods.kit.task import Split, Task
 from methods.kit.testing import odd_network, odd_task, toy_task, trace
 from methods.pruning import deep_compression as method
 
@@ -314,6 +315,52 @@ def claim_stages(lab: Lab) -> float:
     """Whether the trace differs from Figure 1: prune and train weights, in two rounds; then cluster, and retrain the code book."""
     config = method.Config(kept=0.4, rounds=2, conv_bits=3, dense_bits=2, retrain=0.5, rate=0.01, centroid_rate=2e-4)
     return float(trace(method, odd_network(), odd_task(8), config) != STAGES)
+
+
+RETRAINED = "trains the returned network on 64 images of train, train mode, rate 0.01, 4 steps"
+CONTROLS = {
+    "unshared": [STAGES[0], RETRAINED],
+    "untrained": [STAGES[0], RETRAINED],
+    "forgy": STAGES,
+}
+
+
+def claim_controls(lab: Lab) -> float:
+    """How many controls train otherwise than the method but for what they lack, prune other weights, or share too many values.
+
+    And how many layers without trained centroids are not the clustered ones of the network without sharing.
+    """
+    config = method.Config(kept=0.4, rounds=2, conv_bits=3, dense_bits=2, retrain=0.5, rate=0.01, centroid_rate=2e-4)
+    model, task = odd_network(), odd_task(8)
+    made, wrong = {"method": method.compress(model, task, config)}, 0
+    for name, stages in CONTROLS.items():
+        found: list[nn.Module] = []
+
+        def build(model: nn.Module, task: Task, config: Any, name: str = name, found: list[nn.Module] = found) -> nn.Module:
+            found.append(getattr(method, f"control_{name}")(model, task, config, made["method"]))
+            return found[0]
+
+        wrong += trace(cast(ModuleType, SimpleNamespace(compress=build)), model, task, config) != stages
+        made[name] = found[0]
+    clustered = copy.deepcopy(made["unshared"])
+    masks = {name: layer.weight != 0 for name, layer in clustered.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    method.set_weights(clustered, method.share_weights(clustered, masks, config))
+    for name, mask in masks.items():
+        weights = {who: _layer(network, name).weight.detach() for who, network in made.items()}
+        most = 4 if name == "5" else 8
+        wrong += sum(int(((weight != 0) != mask).sum()) for weight in weights.values())
+        wrong += sum((len(weight[mask].unique()) > most) != (who == "unshared") for who, weight in weights.items())
+        wrong += not torch.equal(weights["untrained"], _layer(clustered, name).weight)
+        wrong += int(torch.equal(weights["forgy"], weights["method"]))
+    return float(wrong)
+
+
+def claim_forgy_draws_weights(lab: Lab) -> float:
+    """How many of a random start's centroids are no weights, are drawn twice, or are not in ascending order."""
+    values = torch.randn(50, generator=torch.Generator().manual_seed(0)).double()
+    start = method.forgy(values, 16)
+    wrong = int((~torch.isin(start, values)).sum()) + 16 - len(start.unique()) + int((start.diff() < 0).sum())
+    return float(wrong + int(torch.equal(start, values[:16].sort().values)))
 
 
 def claim_sizes(lab: Lab, variant: str) -> float:
