@@ -18,10 +18,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2
-from torch import nn
+from torch import Tensor, nn
 
 from methods.kit import nets
 from methods.kit.lab import Lab
+from methods.kit.masks import fit_masked, of_all
 from methods.kit.task import Split, Task
 from methods.kit.testing import odd_network, odd_task, toy_task, trace
 from methods.pruning import deep_compression as method
@@ -320,6 +321,32 @@ def claim_stages(lab: Lab) -> float:
     return float(trace(method, odd_network(), odd_task(8), config) != STAGES)
 
 
+def claim_clusters_what_was_retrained(lab: Lab) -> float:
+    """How many weights of method and random start, centroids left as k-means puts them, are none of the pruned and trained network's means.
+
+    It is pruned and trained in the rounds of §2, written out.
+    """
+    config = method.Config(kept=0.3, rounds=2, conv_bits=3, dense_bits=2, retrain=0.5, rate=0.05, centroid_rate=0.0)
+    model, task = odd_network(), odd_task(8)
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    some = {"method": method.compress(model, task, config), "forgy": method.control_forgy(model, task, config, model)}
+    masks: dict[str, Tensor] = {}
+    for kept in (0.3**0.5, 0.3):
+        masks = of_all(
+            {name: layer.weight.detach().abs() / layer.weight.detach().std(correction=0) for name, layer in layers.items()}, kept
+        )
+        fit_masked(model, task, masks, share=0.25, lr=0.05)
+    wrong = 0
+    for name, layer in layers.items():
+        values, k = layer.weight.detach()[masks[name]].double(), 4 if isinstance(layer, nn.Linear) else 8
+        starts = {"method": np.linspace(float(values.min()), float(values.max()), k), "forgy": method.forgy(values, k).numpy()}
+        for who, start in starts.items():
+            means, labels = _lloyd(values.numpy(), start)
+            weight = _layer(some[who], name).weight.detach()
+            wrong += int((np.abs(weight[masks[name]].numpy() - means[labels]) > 1e-5).sum()) + int((weight[~masks[name]] != 0).sum())
+    return float(wrong)
+
+
 RETRAINED = "trains the returned network on 64 images of train, train mode, rate 0.01, 4 steps"
 CONTROLS = {
     "unshared": [STAGES[0], RETRAINED],
@@ -363,6 +390,7 @@ def claim_forgy_draws_weights(lab: Lab) -> float:
     values = torch.randn(50, generator=torch.Generator().manual_seed(0)).double()
     start = method.forgy(values, 16)
     wrong = int((~torch.isin(start, values)).sum()) + 16 - len(start.unique()) + int((start.diff() < 0).sum())
+    wrong += int(not torch.equal(start, method.forgy(values, 16)))  # chance is seeded
     return float(wrong + int(torch.equal(start, values[:16].sort().values)))
 
 
