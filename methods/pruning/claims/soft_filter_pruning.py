@@ -132,7 +132,7 @@ def _operations(model: nn.Module) -> float:
 
 
 def claim_cost(lab: Lab) -> list[float]:
-    """The thin network's multiply-adds over those counted by hand, a layer's times 1 - P_i and 1 - P_(i+1); whole layers, multiples of 16."""
+    """The thin network's multiply-adds over those by hand, times 1 - P_i and 1 - P_(i+1); so with a layer excluded, in multiples of 16."""
     model, task, found = nn.Sequential(nets.conv_bn(3, 20), nets.conv_bn(20, 40), *[part for _, part in nets.head(40, 4)]), odd_task(), []
     for settings, one, two in (({}, 0.6, 0.6), ({"exclude": ("1",)}, 0.6, 1), ({"multiple": 16}, 0.8, 0.8)):
         thin = method.compress(copy.deepcopy(model), replace(task, **settings), method.Config(cut=0.4, rounds=2))
