@@ -19,7 +19,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch_pruning.dependency import index_mapping
 
-from methods.kit.layers import excluded, plain
+from methods.kit.layers import excluded, plain, runs
 from methods.kit.layout import copied, sharing
 from methods.kit.proof import (
     CONVOLUTION,
@@ -122,6 +122,35 @@ def group_of(model: nn.Module, image: Tensor, name: str) -> Any:
         raise
     except Exception as problem:  # whatever its code raises
         raise ValueError(f"its channels cannot be traced ({one_line(problem)})") from problem
+
+
+def readers(model: nn.Module, image: Tensor, names: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    """The layers that read each convolution's channels, depthwise ones passed through: which channel each of their inputs is, or else -1.
+
+    `image` is (1, C, H, W). Behind a flattening several inputs are one channel; beside a concatenation there are others' inputs.
+    Raises ValueError where torch-pruning cannot follow the channels.
+    """
+    graph, called = _graph(model, image), {layer: name for name, layer in model.named_modules()}
+    found = dict[str, dict[str, Tensor]]()
+    for name in names:
+        maker: Any = model.get_submodule(name)
+        found[name] = {}
+        for item in _group(graph, maker, range(len(maker.weight))):
+            if item.dep.handler in (tp.prune_conv_in_channels, tp.prune_linear_in_channels):
+                layer = item.dep.target.module
+                inputs = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+                whose = found[name].setdefault(called[layer], torch.full((inputs,), -1, device=layer.weight.device))
+                whose[torch.as_tensor(item.idxs)] = torch.as_tensor(item.root_idxs).to(whose)
+    return found
+
+
+def read_by_sums(model: nn.Module, image: Tensor, exclude: Iterable[str] = ()) -> tuple[dict[str, int], dict[str, str]]:
+    """As `free_channels`, in the order in which layers run, and only where plain convolutions and dense layers read the channels."""
+    free, kept = free_channels(model, image, exclude)
+    for name, by in readers(model, image, free).items():
+        if strange := [reader for reader in by if not plain(model.get_submodule(reader), (nn.Conv2d, nn.Linear))]:
+            kept[name] = f"read by {', '.join(strange)}, no plain convolution or dense layer"
+    return {name: free[name] for name in runs(model, image) if name in free and name not in kept}, kept
 
 
 def _structure(graph: Any, owners: Mapping[nn.Parameter, Sequence[str]], layer: nn.Conv2d) -> str:
@@ -340,6 +369,16 @@ def narrowed(
     free, wide = free_channels(model, image)[0] if free is None else free, widths(model)
     layers: dict[str, Any] = {name: model.get_submodule(name) for name in wide if name in free and goal.get(name, wide[name]) < wide[name]}
     return remove_channels(model, image, {name: list(order(name, layer))[goal[name] :] for name, layer in layers.items()}, free)
+
+
+def narrower(model: nn.Module, image: Tensor, like: nn.Module) -> dict[str, int]:
+    """How many channels `like`, cut from this network, has kept where it has lost some, in the order in which layers run.
+
+    Not told are depthwise layers, which lose what their input loses.
+    """
+    wide, left = widths(model), widths(like)
+    layers = {name: left[name] for name in runs(model, image) if name in wide and left[name] < wide[name]}
+    return {name: stays for name, stays in layers.items() if not is_depthwise(model.get_submodule(name))}
 
 
 def at_random(seed: int) -> Order:

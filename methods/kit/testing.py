@@ -67,10 +67,16 @@ def odd_task(steps: int = 3, classes: int = 4) -> Task:
     return Task("toy", train, validation, test, steps=steps, batch=16)
 
 
-def trace(method: ModuleType, model: nn.Module, task: Task, config: Any) -> list[str]:
-    """What `compress` does to a network on a task, an event a line, in order; the same on every processor."""
-    with ledger.kept({"the given network": model}) as kept:
-        network = method.compress(copied(model), ledger.watched(task), config)
+def trace(method: ModuleType, model: nn.Module, task: Task, config: Any, control: str = "") -> list[str]:
+    """What `compress`, or a control, does to a network on a task, an event a line, in order; the same on every processor."""
+    known, task = {"the given network": model}, ledger.watched(task)
+    if not control:
+        with ledger.kept(known) as kept:
+            network = method.compress(copied(model), task, config)
+        return kept.trace(network)
+    like = method.compress(copied(model), task, config)
+    with ledger.kept({**known, "what the method returned": like}) as kept:
+        network = getattr(method, f"control_{control}")(copied(model), task, config, like)
     return kept.trace(network)
 
 

@@ -78,6 +78,27 @@ def claim_stages(lab: Lab) -> float:
     return float(trace(method, odd_network(), odd_task(8), method.Config()) != STAGES)
 
 
+DENSE = [STAGES[0].replace("returned", "given"), STAGES[1]]  # without a mask the network that is trained is the given one
+LOW_RATE = ["trains the given network on 128 images of train, train mode, rate 0.002, 8 steps"]
+
+
+def claim_controls(lab: Lab) -> list[float]:
+    """Whether a control's trace is another; how far it starts from the given network; how many weights go, or come again with a seed."""
+    model, task = odd_network(), odd_task(8)
+    wanted = {"dense": DENSE, "random": STAGES, "low_rate": LOW_RATE}
+    found = [float(trace(method, model, task, method.Config(), control) != stages) for control, stages in wanted.items()]
+    like, given, still = method.compress(model, task, method.Config()), _weights(model), method.Config(rate=0.0)
+    for control in (method.control_dense, method.control_low_rate):
+        weights = _weights(control(model, task, still, like))
+        found += [float((weights[name] - weight).abs().max()) for name, weight in given.items()]
+    draws = [_weights(method.control_random(model, replace(task, seed=seed), still, like)) for seed in (0, 0, 1)]
+    for name, weight in given.items():
+        first, again, other = (draw[name] for draw in draws)
+        found += [float(((first != 0) & (first != weight)).sum()), abs(float((first == 0).sum()) - round(0.3 * weight.numel()))]
+        found += [float(not torch.equal(first, again)), float(torch.equal(first, other))]
+    return found
+
+
 def claim_as_large_as_before(lab: Lab) -> list[float]:
     """Multiply-adds and bytes of the file, over the given network's."""
     return [lab.after.multiply_adds / lab.before.multiply_adds, lab.after.file_bytes / lab.before.file_bytes]
