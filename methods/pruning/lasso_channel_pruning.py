@@ -36,11 +36,11 @@ from methods.kit.train import fit
 @dataclass(frozen=True)
 class Config:
     kept: float = 0.35  # share of the channels that stays in shallow layers; ours, for the paper's five times
-    deeper: float = 1.5  # times as much stays in deep ones, §4.1.1
-    shallow: float = 0.7  # seven of VGG-16's ten pruned layers are shallow, §4.1.1
+    deeper: float = 1.5  # times as much stays in deep ones, §4.1.2
+    shallow: float = 0.7  # seven of VGG-16's ten pruned layers are shallow, §4.1.2
     images: int = 5000  # §4.1
     places: int = 10  # of each image's output, §4.1
-    rate: float = 1e-5  # of training, §4.1.1
+    rate: float = 1e-5  # of training, §4.1.2
 
 
 SMOKE = Config(images=128, places=80, rate=3e-3)  # thousands of samples, and steps instead of ten epochs
@@ -64,7 +64,7 @@ FIVE_TIMES: nets.Plan = [24, 22, "pool", 41, 51, "pool", 108, 89, 111, "pool", 1
 
 
 def goal(model: nn.Module, task: Task, config: Config) -> dict[str, int]:
-    """How many channels stay of what each layer makes, in the order in which layers run; shallow ones keep less (§4.1.1)."""
+    """How many channels stay of what each layer makes, in the order in which layers run; shallow ones keep less (§4.1.2)."""
     layers, kept = read_by_sums(model, task.train.first(1).images.to(task.device), task.exclude)
     shares = [config.kept * (1 if place < config.shallow * len(layers) else config.deeper) for place in range(len(layers))]
     wanted = {name: range(wide - max(1, round(share * wide))) for share, (name, wide) in zip(shares, layers.items(), strict=True)}
@@ -222,13 +222,13 @@ def the_first(order: Callable[[str, nn.Conv2d], Sequence[int]]) -> Choose:
 
 @on_copies
 def control_first(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
-    """The first k channels (§4.1); least squares, stages and steps are the same."""
+    """The first k channels (§4.1.1); least squares, stages and steps are the same."""
     return narrowed(model, task, config, like, the_first(first_ones))
 
 
 @on_copies
 def control_response(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
-    """The channels whose filters have the largest sums of absolute weights ("max response", §4.1); all else is the same."""
+    """The channels whose filters have the largest sums of absolute weights ("max response", §4.1.1); all else is the same."""
     return narrowed(model, task, config, like, the_first(by_l1_norm))
 
 
