@@ -61,7 +61,7 @@ class Config:
 
 
 SMOKE = (Config(kept=0.3, conv_bits=2, dense_bits=2), 16)  # seconds do not repair a cut to 11%; few values show where they lie
-LONG = (Config(kept=0.08, conv_bits=5, retrain=0.85, rate=0.05), 100)  # so that the file is 35 times smaller; within five minutes
+LONG = (Config(kept=0.08, conv_bits=5, retrain=0.85, rate=0.05), 60)  # so that the file is 35 times smaller; within five minutes
 
 
 def reference(task: Task) -> nn.Module:
