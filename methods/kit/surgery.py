@@ -33,6 +33,8 @@ from methods.kit.proof import (
     trial,
 )
 
+Order = Callable[[str, nn.Conv2d], Sequence[int]]  # a layer's channels, all of them, those that stay first
+
 _READERS = (tp.prune_conv_in_channels, tp.prune_linear_in_channels, tp.prune_depthwise_conv_in_channels)
 _MAKERS = (tp.prune_conv_out_channels, tp.prune_linear_out_channels)
 _STRAYS = {  # what is known to lead channels astray: a layer's kind, or how autograd calls the operation
@@ -356,7 +358,7 @@ def narrowed(
     model: nn.Module,
     image: Tensor,
     goal: Mapping[str, int],
-    order: Callable[[str, nn.Conv2d], Sequence[int]],
+    order: Order,
     free: Collection[str] | None = None,
 ) -> nn.Module:
     """A copy with as many channels as `goal` says: of those in `order(name, layer)`, which lists them all, the first stay.
@@ -379,7 +381,7 @@ def narrower(model: nn.Module, image: Tensor, like: nn.Module) -> dict[str, int]
     return {name: stays for name, stays in layers.items() if not is_depthwise(model.get_submodule(name))}
 
 
-def at_random(seed: int) -> Callable[[str, nn.Conv2d], list[int]]:
+def at_random(seed: int) -> Order:
     """An order for `narrowed`: by chance, another one for every seed."""
     chance = torch.Generator().manual_seed(seed)
     return lambda name, layer: torch.randperm(layer.out_channels, generator=chance).tolist()

@@ -39,7 +39,7 @@ def test_what_is_gone_stays_gone_while_the_others_learn() -> None:
     before = {name: layer.weight.detach().clone() for name, layer in masks.prunable(model, task, "needs a layer").items()}
     kept = masks.of_each({name: weight.abs() for name, weight in before.items()}, 0.3)
     seen = []
-    masks.fit_masked(model, task, kept, after_step=lambda progress: seen.append(float(model[0].conv.weight[~kept["0.conv"]].abs().sum())))
+    masks.fit_masked(model, task, kept, after_step=lambda progress: seen.append(model[0].conv.weight[~kept["0.conv"]].abs().sum().item()))
     assert seen == [0.0] * task.steps
     for name, stays in kept.items():
         weight = model.get_submodule(name).weight
