@@ -18,7 +18,7 @@ from methods.kit.lab import Lab
 from methods.kit.measure import multiply_adds
 from methods.kit.surgery import by_l1_norm, first_ones, narrower, norm_after, readers, widths
 from methods.kit.testing import odd_network, odd_task, trace
-from methods.kit.train import rehearsal
+from methods.kit.watch import rehearsal
 from methods.pruning import lasso_channel_pruning as method
 
 MAKER = nn.Conv2d(1, 1, 1)

@@ -16,7 +16,7 @@ from methods.kit.layers import chunks, entering
 from methods.kit.measure import multiply_adds
 from methods.kit.surgery import at_random, by_l1_norm, narrower, readers, widths
 from methods.kit.testing import odd_network, odd_task, trace
-from methods.kit.train import rehearsal
+from methods.kit.watch import rehearsal
 from methods.pruning import thinet as method
 
 
