@@ -141,7 +141,9 @@ def test_an_interruption_is_one_line(tmp_path: Path, how: signal.Signals) -> Non
     assert not list(tmp_path.iterdir())
 
 
-DEAF = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background does not hear it
+DEAF = (  # jobs in the background do not hear them
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+)
 
 
 def test_what_a_process_was_told_not_to_hear_stays_unheard(tmp_path: Path) -> None:

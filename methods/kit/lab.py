@@ -61,6 +61,14 @@ class Lab:
             model: nn.Module = build(watched(self.task)) if build else trained("resnet8", self.task.name)
         return model.to(self.task.device).eval()
 
+    def at(self, config: Any) -> Lab:
+        """The same method on the same task from the same network at another point: a Config, or a pair of it and a number of steps."""
+        other = Lab(self.method, self._make_task, config)
+        self._measured("reference", self.reference)
+        other.__dict__["reference"], other._stats["reference"] = self.reference, self.before
+        other._ledgers["reference"] = self._ledgers["reference"]
+        return other
+
     @property
     def compressed(self) -> nn.Module:
         """What the method returns."""

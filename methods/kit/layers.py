@@ -423,6 +423,24 @@ def patches(layer: nn.Conv2d, x: Tensor) -> Tensor:
     return F.unfold(x, layer.kernel_size, layer.dilation, 0, layer.stride).transpose(1, 2)
 
 
+def patches_at(layer: Layer, x: Tensor, places: int, seed: int) -> Tensor:
+    """What a layer multiplies with its weights, at so many random places of each image: inputs (N, C, H, W) -> (N places, C, d e).
+
+    The places of a dense layer are its rows (N, ..., C) -> (N places, C, 1), always the same one where an image has but one. Same
+    seed, same places, however many inputs there are.
+    """
+    chance, whose = torch.Generator().manual_seed(seed), torch.arange(len(x), device=x.device).repeat_interleave(places)
+    if isinstance(layer, nn.Linear):
+        x = x.reshape(len(x), -1, x.shape[-1])
+        return x[whose, torch.randint(x.shape[1], (len(whose),), generator=chance).to(x.device)][..., None]
+    x, at = F.pad(x, frame(layer), "constant" if layer.padding_mode == "zeros" else layer.padding_mode), list[Tensor]()
+    for side, size, stride, dilation in zip(x.shape[2:], layer.kernel_size, layer.stride, layer.dilation, strict=True):
+        starts = torch.randint((side - dilation * (size - 1) - 1) // stride + 1, (len(whose), 1), generator=chance) * stride
+        at.append((starts + dilation * torch.arange(size)).to(x.device))
+    rows, columns = at
+    return x[whose[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).flatten(2)
+
+
 def share_that_costs(goal: float, cost: Callable[[float], float], steps: int = 1000) -> float:
     """The share in [0, 1] whose cost is nearest to the goal; `cost` must not fall as the share rises."""
     shares = [step / steps for step in range(steps + 1)]

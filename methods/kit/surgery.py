@@ -19,7 +19,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch_pruning.dependency import index_mapping
 
-from methods.kit.layers import excluded, plain
+from methods.kit.layers import excluded, plain, runs
 from methods.kit.layout import copied, sharing
 from methods.kit.proof import (
     CONVOLUTION,
@@ -32,6 +32,8 @@ from methods.kit.proof import (
     tensors,
     trial,
 )
+
+Order = Callable[[str, nn.Conv2d], Sequence[int]]  # a layer's channels, all of them, those that stay first
 
 _READERS = (tp.prune_conv_in_channels, tp.prune_linear_in_channels, tp.prune_depthwise_conv_in_channels)
 _MAKERS = (tp.prune_conv_out_channels, tp.prune_linear_out_channels)
@@ -120,6 +122,35 @@ def group_of(model: nn.Module, image: Tensor, name: str) -> Any:
         raise
     except Exception as problem:  # whatever its code raises
         raise ValueError(f"its channels cannot be traced ({one_line(problem)})") from problem
+
+
+def readers(model: nn.Module, image: Tensor, names: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    """The layers that read each convolution's channels, depthwise ones passed through: which channel each of their inputs is, or else -1.
+
+    `image` is (1, C, H, W). Behind a flattening several inputs are one channel; beside a concatenation there are others' inputs.
+    Raises ValueError where torch-pruning cannot follow the channels.
+    """
+    graph, called = _graph(model, image), {layer: name for name, layer in model.named_modules()}
+    found = dict[str, dict[str, Tensor]]()
+    for name in names:
+        maker: Any = model.get_submodule(name)
+        found[name] = {}
+        for item in _group(graph, maker, range(len(maker.weight))):
+            if item.dep.handler in (tp.prune_conv_in_channels, tp.prune_linear_in_channels):
+                layer = item.dep.target.module
+                inputs = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+                whose = found[name].setdefault(called[layer], torch.full((inputs,), -1, device=layer.weight.device))
+                whose[torch.as_tensor(item.idxs)] = torch.as_tensor(item.root_idxs).to(whose)
+    return found
+
+
+def read_by_sums(model: nn.Module, image: Tensor, exclude: Iterable[str] = ()) -> tuple[dict[str, int], dict[str, str]]:
+    """As `free_channels`, in the order in which layers run, and only where plain convolutions and dense layers read the channels."""
+    free, kept = free_channels(model, image, exclude)
+    for name, by in readers(model, image, free).items():
+        if strange := [reader for reader in by if not plain(model.get_submodule(reader), (nn.Conv2d, nn.Linear))]:
+            kept[name] = f"read by {', '.join(strange)}, no plain convolution or dense layer"
+    return {name: free[name] for name in runs(model, image) if name in free and name not in kept}, kept
 
 
 def _structure(graph: Any, owners: Mapping[nn.Parameter, Sequence[str]], layer: nn.Conv2d) -> str:
@@ -327,7 +358,7 @@ def narrowed(
     model: nn.Module,
     image: Tensor,
     goal: Mapping[str, int],
-    order: Callable[[str, nn.Conv2d], Sequence[int]],
+    order: Order,
     free: Collection[str] | None = None,
 ) -> nn.Module:
     """A copy with as many channels as `goal` says: of those in `order(name, layer)`, which lists them all, the first stay.
@@ -340,7 +371,17 @@ def narrowed(
     return remove_channels(model, image, {name: list(order(name, layer))[goal[name] :] for name, layer in layers.items()}, free)
 
 
-def at_random(seed: int) -> Callable[[str, nn.Conv2d], list[int]]:
+def narrower(model: nn.Module, image: Tensor, like: nn.Module) -> dict[str, int]:
+    """How many channels `like`, cut from this network, has kept where it has lost some, in the order in which layers run.
+
+    Not told are depthwise layers, which lose what their input loses.
+    """
+    wide, left = widths(model), widths(like)
+    layers = {name: left[name] for name in runs(model, image) if name in wide and left[name] < wide[name]}
+    return {name: stays for name, stays in layers.items() if not is_depthwise(model.get_submodule(name))}
+
+
+def at_random(seed: int) -> Order:
     """An order for `narrowed`: by chance, another one for every seed."""
     chance = torch.Generator().manual_seed(seed)
     return lambda name, layer: torch.randperm(layer.out_channels, generator=chance).tolist()

@@ -31,6 +31,20 @@ def toy_task(train: Split, **settings: Any) -> Task:
     return Task("toy", train, Split(other, train.labels.roll(1)), UNSEEN, **{"steps": 1, "augmented": False, **settings})
 
 
+def convolutions(inputs: int = 6, outputs: int = 8) -> list[nn.Conv2d]:
+    """A layer for each way to look at images (N, inputs, 8 or more, 9 or more) that a method which replaces a kernel has to hand on."""
+    settings: list[dict[str, Any]] = [
+        {"kernel_size": 3, "stride": (2, 1), "padding": (1, 2)},
+        {"kernel_size": (3, 5), "padding": 2, "dilation": (1, 2), "bias": False},
+        {"kernel_size": (2, 3), "padding": "same", "dilation": (1, 2), "padding_mode": "circular"},
+        {"kernel_size": (3, 2), "stride": (1, 3), "padding": "valid"},
+        {"kernel_size": 3, "padding": (2, 1), "padding_mode": "reflect"},
+        {"kernel_size": 3, "stride": 2, "padding": 2, "padding_mode": "replicate", "bias": False},
+        {"kernel_size": 1, "stride": 2},
+    ]
+    return [nn.Conv2d(inputs, outputs, **setting) for setting in settings]
+
+
 def odd_network(classes: int = 4) -> nn.Module:
     """A small network (N, 3, 8, 8) -> (N, classes) with a residual block whose layers have uneven widths, its weights drawn by seed 0."""
     with torch.random.fork_rng(devices=[]):
@@ -53,10 +67,16 @@ def odd_task(steps: int = 3, classes: int = 4) -> Task:
     return Task("toy", train, validation, test, steps=steps, batch=16)
 
 
-def trace(method: ModuleType, model: nn.Module, task: Task, config: Any) -> list[str]:
-    """What `compress` does to a network on a task, an event a line, in order; the same on every processor."""
-    with ledger.kept({"the given network": model}) as kept:
-        network = method.compress(copied(model), ledger.watched(task), config)
+def trace(method: ModuleType, model: nn.Module, task: Task, config: Any, control: str = "") -> list[str]:
+    """What `compress`, or a control, does to a network on a task, an event a line, in order; the same on every processor."""
+    known, task = {"the given network": model}, ledger.watched(task)
+    if not control:
+        with ledger.kept(known) as kept:
+            network = method.compress(copied(model), task, config)
+        return kept.trace(network)
+    like = method.compress(copied(model), task, config)
+    with ledger.kept({**known, "what the method returned": like}) as kept:
+        network = getattr(method, f"control_{control}")(copied(model), task, config, like)
     return kept.trace(network)
 
 
@@ -65,6 +85,6 @@ def won_back(lab: Lab, cut: float) -> float:
     return (lab.after.accuracy - cut) / (lab.before.accuracy - cut)
 
 
-def largest(*values: float) -> float:
-    """The largest of some numbers, and no number where one of them is none: Python's `max` drops that unless it comes first."""
-    return float("nan") if any(value != value for value in values) else max(values)
+def relative_error(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference of two tensors, over the largest number that is wanted; no number where one of them is none."""
+    return float((found - wanted).detach().abs().max() / wanted.detach().abs().max())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +13,7 @@ from torch.optim.sgd import sgd
 from methods.kit.layout import laid_out, suited
 from methods.kit.progress import told
 from methods.kit.task import Task
-from methods.kit.watch import watcher
+from methods.kit.watch import rehearsed, watcher
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -47,20 +45,6 @@ def schedule(step: int, total: int) -> float:
     return min(step / warm, (1 + math.cos(math.pi * max(0, step - 1 - warm) / max(1, total - warm))) / 2)
 
 
-_rehearsed: ContextVar[list[int] | None] = ContextVar("rehearsed", default=None)
-
-
-@contextmanager
-def rehearsal() -> Iterator[list[int]]:
-    """Nothing is trained meanwhile: to see what a method would do. Yields the sizes of the networks that would have been."""
-    sizes = list[int]()
-    token = _rehearsed.set(sizes)
-    try:
-        yield sizes
-    finally:
-        _rehearsed.reset(token)
-
-
 def fit(
     model: nn.Module,
     task: Task,
@@ -80,7 +64,7 @@ def fit(
     everything). `after_step(progress)` runs after every step with progress in (0, 1], to project weights or anneal
     something. Same task, same seed, same result. Raises ValueError where nothing can be trained, or only in float16.
     """
-    if (sizes := _rehearsed.get()) is not None:
+    if (sizes := rehearsed()) is not None:
         sizes.append(sum(p.numel() for p in model.parameters()))
         return model.eval()
     chosen = [p for p in (model.parameters() if params is None else params) if p.requires_grad]
@@ -111,7 +95,7 @@ def fit(
 
 def minimise(loss: Callable[[int], Tensor], params: list[Tensor], steps: int, lr: float) -> None:
     """Adam with its usual constants, for what is searched and not trained: `loss(step)` of `params`, which change in place."""
-    if _rehearsed.get() is not None:
+    if rehearsed() is not None:
         return
     means, squares = ([torch.zeros_like(p) for p in params] for _ in range(2))
     counts: list[Tensor] = [torch.zeros(()) for _ in params]

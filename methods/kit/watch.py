@@ -32,9 +32,31 @@ def watcher() -> Watcher:
     return _watcher.get()
 
 
+_rehearsed: ContextVar[list[int] | None] = ContextVar("rehearsed", default=None)
+
+
+@contextmanager
+def rehearsal() -> Iterator[list[int]]:
+    """Meanwhile nothing is trained and solvers stop after an iteration: to see what a method would do.
+
+    Yields the sizes of the networks that would have been trained.
+    """
+    sizes = list[int]()
+    token = _rehearsed.set(sizes)
+    try:
+        yield sizes
+    finally:
+        _rehearsed.reset(token)
+
+
+def rehearsed() -> list[int] | None:
+    """The sizes that a rehearsal collects, where there is one."""
+    return _rehearsed.get()
+
+
 def iterations(most: int) -> Iterator[int]:
-    """0, 1, ... of a solver's loop, as far as it goes: each is told."""
-    for turn in range(most):
+    """0, 1, ... of a solver's loop, as far as it goes: each is told. One, where it is rehearsed."""
+    for turn in range(most if rehearsed() is None else min(most, 1)):
         watcher().note(iterations=1)
         yield turn
 

@@ -21,8 +21,8 @@ BATCHES = (1, 64)  # images whose latency is recorded
 SLACK = 0.05  # what method and control may differ by
 SAID = {"multiply-adds": "multiply_adds", "bytes": "file_bytes"}
 COMPARED = {**{name: name for name in ("steps", "iterations", "images", "labelled", "validation", "evaluations")}, **SAID}
-DIFFERS = re.compile(r"Differs: *([^\n]*)")
-PART = re.compile(r"(?P<quantity>[\w-]+) x(?P<factor>[\d.]+|inf) \((?P<reason>.+)\)")
+DIFFERS = re.compile(r"Differs: *((?:.|\n(?! *\n))*)")  # to the end of the paragraph
+PART = re.compile(r"(?P<quantities>[\w-]+(?:, [\w-]+)*) x(?P<factor>[\d.]+|inf) \((?P<reason>.+)\)")
 
 
 def controls(method: ModuleType) -> list[str]:
@@ -94,13 +94,14 @@ def factors(method: Mapping[str, float], control: Mapping[str, float]) -> dict[s
 
 def unfair(docstring: str | None, method: Mapping[str, float], control: Mapping[str, float]) -> list[str]:
     """What of a control's ledger and cost differs from the method's and is not said in its docstring, or is said and is not so."""
-    said, faults = {}, []
-    for part in (part.strip() for line in DIFFERS.findall(docstring or "") for part in line.rstrip(". ").split(";")):
+    said, faults = dict[str, float](), list[str]()
+    for part in (part.strip() for text in DIFFERS.findall(docstring or "") for part in " ".join(text.split()).rstrip(".").split(";")):
         match = PART.fullmatch(part)
-        if match is None or match["quantity"] not in COMPARED:
+        quantities = match["quantities"].split(", ") if match else []
+        if match is None or not set(quantities) <= set(COMPARED):
             faults.append(f"`Differs: {part}` is not understood; write `Differs: steps x2 (why)`, of {', '.join(COMPARED)}")
         else:
-            said[match["quantity"]] = float(match["factor"])
+            said |= dict.fromkeys(quantities, float(match["factor"]))
     found = factors(method, control)
     if unsaid := [f"{name} x{factor:.3g}" for name, factor in found.items() if name not in said]:
         cure = f"give it as much, or say `Differs: {' (why); '.join(unsaid)} (why)` in its docstring"

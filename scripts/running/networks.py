@@ -19,7 +19,7 @@ from catalog import Record
 from methods.kit import export as exporting
 from methods.kit.measure import Stats, measure
 from methods.kit.task import Split, Task
-from methods.kit.train import rehearsal
+from methods.kit.watch import rehearsal
 from methods.kit.zoo import CLASSES, ZOO, Animal
 from scripts.evidence.networks import FAILS, REFUSED, WORKS, Tried
 

@@ -20,7 +20,7 @@ from methods.kit.changes import changes, grouped, noted
 from methods.kit.measure import counted, multiply_adds, weight_bits
 from methods.kit.nets import count
 from methods.kit.task import Split, Task
-from methods.kit.train import rehearsal
+from methods.kit.watch import rehearsal
 from scripts.running.plans import Plan, PlanError
 
 IMAGES = (8, 8, 8)  # of train, validation and test

@@ -11,7 +11,8 @@ from torch import nn
 from methods.kit import export, nets
 from methods.kit.changes import changes, grouped
 from methods.kit.nets import count
-from methods.kit.train import fit, minimise, rehearsal
+from methods.kit.train import fit, minimise
+from methods.kit.watch import iterations, rehearsal
 from methods.kit.zoo import CLASSES, ZOO, LeNet
 from tests.helpers import noise
 
@@ -63,6 +64,8 @@ def test_in_rehearsal_nothing_is_trained() -> None:
     with rehearsal() as sizes:
         fit(model, noise(2))
         minimise(lambda step: weight.sum(), [weight], 3, 0.1)
+        assert list(iterations(3)) == [0]
+    assert list(iterations(3)) == [0, 1, 2]
     assert sizes == [count(model)]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert weight.tolist() == [1, 1]

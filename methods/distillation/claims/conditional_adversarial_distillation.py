@@ -19,7 +19,7 @@ from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
 from methods.kit.task import Split, Task, classes_of
-from methods.kit.testing import largest, toy_task
+from methods.kit.testing import toy_task
 from methods.kit.train import fit, schedule
 
 
@@ -144,12 +144,12 @@ def claim_turns_by_hand(lab: Lab) -> list[float]:
     return errors
 
 
-def claim_same_schedule(lab: Lab) -> float:
+def claim_same_schedule(lab: Lab) -> list[float]:
     """Largest difference of a discriminator's rate, over its initial one, from the student's; infinite where that is not smaller.
 
     As it takes nothing for real, the bias of that answer has a slope of a half, and where it has moved tells the rate.
     """
-    worst = 0.0 if method.Config().judge_lr < method.Config().lr else float("inf")
+    found = [0.0 if method.Config().judge_lr < method.Config().lr else float("inf")]
     for total in (1, 7, 40):
         teacher, learner = (nn.Sequential(nn.Flatten(), nn.Linear(192, 3)) for _ in range(2))
         judge, places = nn.Linear(3, 5), list[float]()
@@ -160,9 +160,9 @@ def claim_same_schedule(lab: Lab) -> float:
         for step, place in enumerate(places[2::4], 1):  # the student's turn, in which it answers twice again
             slope = 5e-4 * before - 0.5
             speed = 0.9 * speed + slope
-            worst = largest(worst, abs((before - place) / (slope + 0.9 * speed) - schedule(step, total)))
+            found.append(abs((before - place) / (slope + 0.9 * speed) - schedule(step, total)))
             before = place
-    return worst
+    return found
 
 
 @torch.no_grad()
@@ -176,7 +176,7 @@ def claim_equal_logits_leave_chance(lab: Lab) -> list[float]:
         head.bias[-2:] = torch.tensor([tilt, -tilt])
         judge[-1] = head
         guesses.append(float(method.origin(judge(t), judge(t))))
-    return [abs(largest(*guesses) - 2 * math.log(0.5)), float(method.distance(t, t))]
+    return [abs(float(np.max(guesses)) - 2 * math.log(0.5)), float(method.distance(t, t))]
 
 
 @torch.no_grad()
@@ -194,7 +194,7 @@ def claim_swapped_classes_cost_category_alone(lab: Lab) -> float:
 
 
 @torch.no_grad()
-def claim_noise_is_dropout(lab: Lab) -> float:
+def claim_noise_is_dropout(lab: Lab) -> list[float]:
     """Largest distance from 0.3 of the share of zeros that each block's second convolution gets in training beyond the ReLU's.
 
     Infinite if two answers agree in training or differ afterwards, or if a student without dropout is let in.
@@ -206,15 +206,15 @@ def claim_noise_is_dropout(lab: Lab) -> float:
         block.second.register_forward_pre_hook(lambda layer, inputs: shares.append(float((inputs[0][seen.pop() > 0] == 0).float().mean())))
     x = torch.randn(64, 3, 16, 16)
     noisy = [network.train()(x) for _ in range(2)]
-    share, blocks = largest(*(abs(share - 0.3) for share in shares)), len(shares) // 2
+    found = [abs(share - 0.3) for share in shares]
     calm = [network.eval()(x) for _ in range(2)]
-    good = blocks == 3 and not torch.equal(*noisy) and torch.equal(*calm)
+    good = len(found) == 2 * 3 and not torch.equal(*noisy) and torch.equal(*calm)
     try:
         with torch.enable_grad():
             method.distil(nets.resnet(8, 3), nets.resnet(8, 3), task, method.Config())
     except ValueError:
-        return share if good else float("inf")
-    return float("inf")
+        return found if good else [float("inf")]
+    return [float("inf")]
 
 
 def claim_teacher_stays_still(lab: Lab) -> float:

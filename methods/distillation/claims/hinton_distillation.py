@@ -15,7 +15,7 @@ from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.layers import disturbed
 from methods.kit.task import Split, Task
-from methods.kit.testing import toy_task
+from methods.kit.testing import relative_error, toy_task
 
 
 def _logits(classes: int = 10, count: int = 32) -> tuple[Tensor, Tensor]:
@@ -54,7 +54,7 @@ def claim_high_temperature_matches_logits(lab: Lab) -> float:
     """Largest difference, relative to the largest entry, from (z - v) / N at T = 1000 (Eq. 4 times T^2)."""
     z, v = _logits()
     limit = (z - v).detach() / z.shape[1]
-    return float((_gradient(z, v, 1000.0) - limit).abs().max() / limit.abs().max())
+    return relative_error(_gradient(z, v, 1000.0), limit)
 
 
 def claim_t2_keeps_gradient_scale(lab: Lab) -> list[float]:

@@ -20,7 +20,7 @@ from methods.kit.layers import disturbed
 from methods.kit.measure import weight_bits
 from methods.kit.pack import pack
 from methods.kit.task import Split, Task
-from methods.kit.testing import largest, toy_task
+from methods.kit.testing import convolutions, relative_error, toy_task
 
 
 def claim_nearest_level_by_enumeration(lab: Lab) -> list[float]:
@@ -53,18 +53,17 @@ def _oracle(weight: Tensor, config: method.Config) -> np.ndarray:
     return np.concatenate(found).reshape(weight.shape)
 
 
-def claim_buckets_hold_two_to_the_bits(lab: Lab) -> float:
+def claim_buckets_hold_two_to_the_bits(lab: Lab) -> list[float]:
     """How many values a bucket holds beyond its layer's number of points, or a layer on uniform levels lacks of 2^bits."""
-    wrong = 0
+    found = list[float]()
     for algorithm, bits in (("projected", 2), ("points", 2), ("projected", 3)):
         teacher, learner, task = _toy()
         small = method.distil(learner, teacher, task, method.Config(algorithm, bits=bits, bucket=64, gradient_batches=1))
         for layer in (layer for layer in small.modules() if isinstance(layer, method.LookUp)):
             whole = layer.weight.numel() // 64 * 64
-            held = [len(row.unique()) for row in layer.float_weight().flatten()[:whole].view(-1, 64)]
-            wrong += max(0, max(held) - layer.weight_points.numel())
-            wrong += abs(max(held) - 2**bits) if algorithm == "projected" else 0
-    return wrong
+            most = max(len(row.unique()) for row in layer.float_weight().flatten()[:whole].view(-1, 64))
+            found += [most - layer.weight_points.numel(), 2**bits - most if algorithm == "projected" else 0]
+    return found
 
 
 def _net(seed: int = 0) -> nn.Module:
@@ -124,7 +123,7 @@ def claim_point_gradient_is_scaled_sum(lab: Lab) -> list[float]:
         wanted[name] = sums
     method.learned(learner, points, task, config, criterion)
     moved = {name: (start[name] - p.detach()) / (NESTEROV * config.points_lr) for name, p in points.items()}
-    return [float((moved[name] - wanted[name]).abs().max() / wanted[name].abs().max()) for name in points]
+    return [relative_error(moved[name], wanted[name]) for name in points]
 
 
 def claim_only_points_move(lab: Lab) -> float:
@@ -143,10 +142,10 @@ def claim_only_points_move(lab: Lab) -> float:
     return wrong + sum(not p.requires_grad for p in learner.parameters())
 
 
-def claim_points_follow_gradients(lab: Lab) -> float:
+def claim_points_follow_gradients(lab: Lab) -> list[float]:
     """Largest difference of the first points from numpy's percentiles, infinite where their numbers are not shared by gradient norms."""
     learner, task = _net(), replace(_step(), steps=8, batch=4)
-    config, gradients, worst = method.Config(bits=3, bucket=16, gradient_batches=3), copy.deepcopy(learner), 0.0
+    config, gradients, found = method.Config(bits=3, bucket=16, gradient_batches=3), copy.deepcopy(learner), list[float]()
     for x, y in islice(task.batches(), 3):
         F.cross_entropy(gradients(x), y).backward()
     norms = {name: float(layer.weight.grad.square().sum() ** 0.5) for name, layer in method.quantizable(gradients).items()}
@@ -154,16 +153,16 @@ def claim_points_follow_gradients(lab: Lab) -> float:
     if sum(map(len, points.values())) != 8 * 3 or sorted(norms, key=norms.__getitem__) != sorted(
         points, key=lambda name: len(points[name])
     ):
-        return float("inf")
+        return [float("inf")]
     share = {name: 4 + 12 * norm / sum(norms.values()) for name, norm in norms.items()}
     for name, p in points.items():
         w = learner.get_submodule(name).weight.detach().numpy().reshape(-1)
         runs = [w[i : i + 16] for i in range(0, len(w), 16)]
         scaled = np.concatenate([(run - run.min()) / (run.max() - run.min()) for run in runs])
-        worst = largest(worst, float(abs(p.detach().numpy() - np.percentile(scaled, np.linspace(0, 100, len(p)))).max()))
-        worst = largest(worst, float("inf") if abs(len(p) - share[name]) > 1 else 0.0)
+        found.append(float(abs(p.detach().numpy() - np.percentile(scaled, np.linspace(0, 100, len(p)))).max()))
+        found.append(float("inf") if abs(len(p) - share[name]) > 1 else 0.0)
     kept = [method.shared_out(norms, 4) for norms in ([1.0, 1.0, 1.0], [5.0, 1.0, 1.0], [1e-9, 1.0, 1.0])]
-    return worst if kept == [[4, 4, 4], [6, 3, 3], [2, 5, 5]] else float("inf")
+    return found if kept == [[4, 4, 4], [6, 3, 3], [2, 5, 5]] else [float("inf")]
 
 
 def claim_loss_mixes_teacher_and_labels(lab: Lab) -> list[float]:
@@ -230,18 +229,12 @@ def claim_student_follows_teacher(lab: Lab) -> list[float]:
 def claim_stored_layer_runs_like_its_layer(lab: Lab) -> list[float]:
     """Largest relative difference of the outputs of stored layers from those of plain layers with the same numbers."""
     torch.manual_seed(0)
-    found, config = list[float](), method.Config(bits=3, bucket=10)
-    for layer, x in (
-        (nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), torch.randn(2, 4, 9, 9)),
-        (nn.Conv2d(4, 6, (2, 3), padding="same", dilation=2, bias=False), torch.randn(2, 4, 9, 9)),
-        (nn.Conv2d(4, 6, 3, padding=(2, 1), padding_mode="reflect"), torch.randn(2, 4, 9, 9)),
-        (nn.Linear(9, 5), torch.randn(2, 4, 9)),
-    ):
+    found, config, x = list[float](), method.Config(bits=3, bucket=10), torch.randn(2, 4, 9, 9)
+    for layer in (*convolutions(4, 6), nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), nn.Linear(9, 5)):
         plain = copy.deepcopy(layer)
         plain.weight.data = method.quantized(layer.weight, config)
         stored = method.shipped(nn.Sequential(layer), {"0": method.uniform(8, layer.weight)}, config)
-        with torch.no_grad():
-            found.append(float((stored(x) - plain(x)).abs().max() / plain(x).abs().max()))
+        found.append(relative_error(stored(x), plain(x)))
     return found
 
 
@@ -266,7 +259,7 @@ def claim_file_is_smaller(lab: Lab) -> float:
     return lab.after.file_bytes / lab.before.file_bytes
 
 
-def claim_learned_points_help(lab: Lab) -> float:
+def claim_learned_points_help(lab: Lab) -> list[float]:
     """Accuracy beyond the better of two naive choices: points that stay at the quantiles where they begin, and uniform levels."""
 
     def score(points_lr: float) -> float:
@@ -274,7 +267,8 @@ def claim_learned_points_help(lab: Lab) -> float:
         config = replace(lab.config, algorithm="points", points_lr=points_lr)
         return lab.score(method.compress(copy.deepcopy(lab.reference), lab.task, config))
 
-    return score(lab.config.points_lr) - max(score(0.0), lab.control("afterwards").accuracy)
+    learned = score(lab.config.points_lr)
+    return [learned - naive for naive in (score(0.0), lab.control("afterwards").accuracy)]
 
 
 def claim_teacher_helps_from_the_start(lab: Lab) -> float:

@@ -35,7 +35,7 @@ ODD = method.Config(gamma=1.5, beta=0.3, alpha=0.2, theta=1.2)
 
 def claim_loss_is_the_operators(lab: Lab) -> list[float]:
     """Largest relative difference from the authors' formula by scipy, also where the teacher sees hardly any object."""
-    worst = []
+    found = list[float]()
     for config, shift in ((method.Config(), 0.0), (ODD, 0.0), (ODD, -6.0)):
         x, v, counted = _scores(shift)
         z, q = x.detach().numpy(), expit(v.numpy())
@@ -43,9 +43,9 @@ def claim_loss_is_the_operators(lab: Lab) -> list[float]:
         kl = rel_entr(q, expit(z)) + rel_entr(1 - q, expit(-z))
         cross = -config.alpha * q * log_expit(z) - (1 - config.alpha) * (1 - q) * log_expit(-z)
         each = (1 - np.exp(-(kl + config.beta * h))) ** config.gamma * cross
-        oracle = each[counted.numpy()].sum() / max(1.0, float((q**config.theta).sum()))
-        worst.append(abs(method.adaptive_loss(x, v, counted, config).item() / oracle - 1))
-    return list(worst)
+        oracle = each[counted.numpy()].sum() / np.maximum(1.0, (q**config.theta).sum())
+        found.append(abs(method.adaptive_loss(x, v, counted, config).item() / oracle - 1))
+    return found
 
 
 def claim_mimicking_costs_nothing(lab: Lab) -> float:
@@ -73,7 +73,7 @@ def claim_plain_at_gamma_zero(lab: Lab) -> float:
     every = torch.ones(2, 7, dtype=torch.bool)
     z, t = (torch.stack([part, torch.zeros_like(part)], 3).flatten(0, 2) for part in (x, v))
     q = expit(v.numpy())
-    oracle = (soft_loss(z, t, 1.0).item() * len(z) + (entr(q) + entr(1 - q)).sum()) / 2 / max(1.0, float((q**1.8).sum()))
+    oracle = (soft_loss(z, t, 1.0).item() * len(z) + (entr(q) + entr(1 - q)).sum()) / 2 / np.maximum(1.0, (q**1.8).sum())
     return float(abs(method.adaptive_loss(x, v, every, method.Config(gamma=0.0)).item() - oracle))
 
 

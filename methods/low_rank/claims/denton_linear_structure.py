@@ -26,7 +26,7 @@ from methods.kit.layers import (
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import count
 from methods.kit.task import Task
-from methods.kit.testing import images_only, largest, won_back
+from methods.kit.testing import convolutions, images_only, relative_error, won_back
 from methods.low_rank import denton_linear_structure as method
 
 
@@ -111,14 +111,14 @@ def claim_least_response_error(lab: Lab) -> list[float]:
         nn.init.dirac_(model[0].weight)  # hands the images on
         chain = method.approximated(model, "1", images_only(images), config)
         x, y = patches(layer, seen).flatten(0, 1).numpy(), layer(seen).flatten(2).transpose(1, 2).flatten(0, 1).numpy()
-        best = np.inf
+        best = list[float]()
         for _ in range(3):
             b = chance.standard_normal((3, 10))
             for _ in range(30):
                 a = np.linalg.lstsq(x, y @ np.linalg.pinv(b), rcond=None)[0]
                 b = np.linalg.lstsq(x @ a, y, rcond=None)[0]
-            best = min(best, float(np.linalg.norm(y - x @ a @ b)))
-        ratios.append(float((chain(seen) - layer(seen)).norm()) / best)
+            best.append(float(np.linalg.norm(y - x @ a @ b)))
+        ratios.append(float((chain(seen) - layer(seen)).norm() / np.min(best)))
     return list(ratios)
 
 
@@ -146,10 +146,11 @@ def least_distance(rows: Any, left: list[int], size: int) -> float:
     """The least sum of squared distances from clusters' lines, of all ways to cut these rows into clusters of this size."""
     ways = combinations(left[1:], size - 1) if left else ()
     rest = ((others, [k for k in left[1:] if k not in others]) for others in ways)
-    return min((dropped(rows[[left[0], *others]], 1) + least_distance(rows, after, size) for others, after in rest), default=0.0)
+    found = [dropped(rows[[left[0], *others]], 1) + least_distance(rows, after, size) for others, after in rest]
+    return float(np.min(found)) if left else 0.0
 
 
-def claim_clusters_by_enumeration(lab: Lab) -> float:
+def claim_clusters_by_enumeration(lab: Lab) -> list[float]:
     """Largest ratio of the squared distance from the clusters' lines to that of the best of all partitions into equal clusters."""
 
     def ratio(rows: Any, members: Tensor, clusters: int) -> float:
@@ -164,16 +165,16 @@ def claim_clusters_by_enumeration(lab: Lab) -> float:
     metric, scale = product_metric(layer)
     weighty, chance = (scale * layer.weight).detach().numpy(), np.random.default_rng(0)
     into, out = clusters_of(method.biclustered(layer, metric, method.Config(inputs=2, outputs=3)), 2, 3)
-    worst = max(ratio(weighty.swapaxes(0, 1).reshape(6, -1), into, 2), ratio(weighty.reshape(6, -1), out, 3))
+    found = [ratio(weighty.swapaxes(0, 1).reshape(6, -1), into, 2), ratio(weighty.reshape(6, -1), out, 3)]
     colours: Any = method.monochromatic(layer, method.frobenius(layer), method.Config(colours=3))
     first = np.linalg.svd(layer.weight.detach().flatten(2).numpy())[0][:, :, 0]
-    worst = largest(worst, ratio(first, colours[-1].order.argsort().view(3, -1), 3))
+    found.append(ratio(first, colours[-1].order.argsort().view(3, -1), 3))
     for number, clusters, width, uneven in ((8, 2, 3, 0), (6, 3, 2, 0), (9, 3, 20, 0), (4, 4, 2, 0), (8, 2, 3, 1), (9, 3, 5, 1)):
         planted = np.minimum(np.arange(number) % (clusters + uneven), clusters - 1)
         centres = chance.standard_normal((clusters, width))[chance.permutation(planted)]
         rows = centres * chance.choice([-2, -1, 1, 2], (number, 1)) + 0.2 * chance.standard_normal((number, width))
-        worst = largest(worst, ratio(rows, method.clustered(torch.from_numpy(rows), clusters), clusters))
-    return worst
+        found.append(ratio(rows, method.clustered(torch.from_numpy(rows), clusters), clusters))
+    return found
 
 
 @torch.no_grad()
@@ -196,49 +197,38 @@ def claim_outer_products_as_good_as_parafac(lab: Lab) -> list[float]:
     return list(ratios)
 
 
-LAYERS: list[dict[str, Any]] = [
-    {"kernel_size": 3, "stride": (2, 1), "padding": (1, 2)},
-    {"kernel_size": (3, 5), "padding": 2, "dilation": (1, 2), "bias": False},
-    {"kernel_size": (2, 3), "padding": "same", "padding_mode": "circular"},
-    {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
-]
-
-
-def largest_difference(layer: nn.Conv2d, build: Callable[..., nn.Module], config: method.Config, images: Tensor) -> float:
-    """Of the outputs, relative to the largest, under each metric on these images."""
-    model, wanted, worst = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(3)), layer(images).detach(), 0.0
+def differences(layer: nn.Conv2d, build: Callable[..., nn.Module], config: method.Config, images: Tensor) -> list[float]:
+    """Largest difference of the outputs, relative to the largest, under each metric on these images."""
+    model = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(3))
     model(images)
-    for metric in method.METRICS.values():
-        chain = build(layer, metric(layer, model, images_only(images), config), config)
-        worst = largest(worst, float((chain(images).detach() - wanted).abs().max() / wanted.abs().max()))
-    return worst
+    chains = [build(layer, metric(layer, model, images_only(images), config), config) for metric in method.METRICS.values()]
+    return [relative_error(chain(images), layer(images)) for chain in chains]
 
 
 def claim_monochromatic_filters_reproduced(lab: Lab) -> list[float]:
     """Largest difference of the outputs, relative to the largest output, where clusters of filters really share colours."""
     torch.manual_seed(0)
     found = list[float]()
-    for settings in LAYERS:
-        layer = nn.Conv2d(3, 12, **settings)
+    for layer in convolutions(3, 12):
         colours = torch.randn(4, 3)[torch.randperm(12) % 4]
         layer.weight.data = torch.einsum("fc,fij->fcij", colours, torch.randn_like(layer.weight[:, 0]))
-        found.append(largest_difference(layer, method.monochromatic, method.Config(colours=5, images=6, wrong=1), torch.randn(6, 3, 9, 10)))
+        found += differences(layer, method.monochromatic, method.Config(colours=5, images=6, wrong=1), torch.randn(6, 3, 9, 10))
     return found
 
 
 @torch.no_grad()
-def claim_filters_keep_their_first_triple(lab: Lab) -> float:
+def claim_filters_keep_their_first_triple(lab: Lab) -> list[float]:
     """Largest distance of filters' norms to their first singular values, or of a shared colour to the line nearest to its filters'."""
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 12, (3, 2), bias=False).double()
     chain: Any = method.monochromatic(layer, method.frobenius(layer), method.Config(colours=3))
     kernel, (u, s, _) = kernel_of(chain, layer), np.linalg.svd(layer.weight.flatten(2).numpy(), full_matrices=False)
     if (kernel * layer.weight).flatten(1).sum(1).min() <= 0:  # turned the other way
-        return math.inf
-    worst = float(np.abs(kernel.flatten(1).norm(dim=1).numpy() / s[:, 0] - 1).max())
+        return [math.inf]
+    found = [float(np.abs(kernel.flatten(1).norm(dim=1).numpy() / s[:, 0] - 1).max())]
     for members, colour in zip(chain[-1].order.argsort().view(3, -1), F.normalize(chain[0].weight.flatten(1)), strict=True):
-        worst = largest(worst, 1 - abs(float(np.linalg.svd(u[members, :, 0])[2][0] @ colour.numpy())))
-    return worst
+        found.append(1 - abs(float(np.linalg.svd(u[members, :, 0])[2][0] @ colour.numpy())))
+    return found
 
 
 def claim_blocks_of_low_rank_reproduced(lab: Lab) -> list[float]:
@@ -246,16 +236,13 @@ def claim_blocks_of_low_rank_reproduced(lab: Lab) -> list[float]:
     torch.manual_seed(0)
     found, images = list[float](), torch.randn(6, 6, 9, 10)
     hidden = images * torch.tensor([1, 1, 0, 1, 1, 1])[:, None, None]  # a channel that never shows
-    for settings in LAYERS:
-        layer = nn.Conv2d(6, 8, **settings)
-        found.append(largest_difference(layer, method.biclustered, method.Config(inputs=5, outputs=5, k1=1, k2=1, images=6), hidden))
+    for layer in convolutions():
+        found += differences(layer, method.biclustered, method.Config(inputs=5, outputs=5, k1=1, k2=1, images=6), hidden)
         f, c, p = torch.randn(3, 8), torch.randn(2, 6), torch.randn(3, 2, *layer.kernel_size)
         into, out = torch.randperm(6) % 2, torch.randperm(8) % 2
         layer.weight.data = torch.einsum("f,c,fcij->fcij", f[0], c[0], p[out][:, into])
         for block in method.BLOCKS:
-            found.append(
-                largest_difference(layer, method.biclustered, method.Config(block=block, k1=0.1, k2=0.1, terms=1, images=6), images)
-            )
+            found += differences(layer, method.biclustered, method.Config(block=block, k1=0.1, k2=0.1, terms=1, images=6), images)
     return found
 
 

@@ -19,6 +19,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import Layer
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Split, Task
+from methods.kit.testing import convolutions, relative_error
 from methods.low_rank import musco as method
 from methods.low_rank.kim_tucker import Ranks, decomposed, tucker2
 
@@ -29,8 +30,8 @@ def claim_weakened_rank_formula(lab: Lab) -> list[float]:
     """Most by which a rank is off: at the authors' points, and in exact arithmetic wherever a rank may move."""
     wrong = [abs(method.weakened(rank, extreme, method.Config(w, floor=floor)) - found) for rank, extreme, w, floor, found in POINTS]
     for w, rank in product(("0.3", "0.7", "0.9"), range(22, 130, 9)):
-        exact = {extreme: math.floor(rank - Fraction(w) * (rank - extreme)) for extreme in range(1, rank + 1)}
-        wrong += [abs(method.weakened(rank, extreme, method.Config(float(w))) - max(21, found)) for extreme, found in exact.items()]
+        exact = {extreme: max(21, math.floor(rank - Fraction(w) * (rank - extreme))) for extreme in range(1, rank + 1)}
+        wrong += [abs(method.weakened(rank, extreme, method.Config(float(w))) - found) for extreme, found in exact.items()]
     stay = [(rank, extreme) for rank in range(1, 22) for extreme in range(rank + 1)] + [(rank, 0) for rank in range(22, 99)]
     return [*wrong, *(abs(method.weakened(rank, extreme, method.Config()) - rank) for rank, extreme in stay)]
 
@@ -102,16 +103,10 @@ def claim_ranks_fall_and_stop(lab: Lab) -> float:
 def trained_chains() -> list[tuple[nn.Sequential, Tensor]]:
     """Decomposed layers after some training: no factor is orthogonal any more. Each with what comes in."""
     torch.manual_seed(0)
-    layers: list[tuple[Layer, Ranks]] = [
-        (nn.Conv2d(9, 12, 3, stride=(2, 1), padding=1), (7, 8)),
-        (nn.Conv2d(9, 8, (3, 2), dilation=2, padding="same", padding_mode="reflect", bias=False), (8, 7)),
-        (nn.Conv2d(9, 12, 3, padding=2, padding_mode="circular"), (None, 8)),
-        (nn.Conv2d(9, 10, 1, stride=2, bias=False), (None, 7)),
-        (nn.Linear(9, 11), (None, 8)),
-    ]
+    layers: list[tuple[Layer, int | None]] = [*product(convolutions(9, 12), (7, None)), (nn.Linear(9, 11), None)]
     chains = []
-    for layer, ranks in layers:
-        chain = tucker2(layer.double(), ranks)
+    for layer, r3 in layers:
+        chain = tucker2(layer.double(), (r3, 8))
         for part in chain:
             part.weight.add_(0.3 * torch.randn_like(part.weight))
         chains.append((chain, torch.randn(2, 9, *(() if isinstance(layer, nn.Linear) else (8, 9))).double()))
@@ -128,7 +123,7 @@ def claim_melting_keeps_function(lab: Lab) -> list[float]:
             ranks = ranks if reduce else (None, ranks[1])
             again, apart = method.decompose(chain, ranks), nn.Sequential(*reduce, tucker2(inner, ranks), expand)
             wanted = chain(x) if ranks[1] == r4 else apart(x)
-            found += [float((again(x) - wanted).abs().max() / wanted.abs().max()), abs(len(again) - len(chain))]
+            found += [relative_error(again(x), wanted), abs(len(again) - len(chain))]
     return found
 
 

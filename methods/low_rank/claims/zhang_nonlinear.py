@@ -20,24 +20,24 @@ from methods.kit.layers import (
 )  # fmt: skip
 from methods.kit.measure import multiply_adds
 from methods.kit.nets import Residual, conv_bn
-from methods.kit.testing import images_only, largest
+from methods.kit.testing import convolutions, images_only, relative_error
 from methods.low_rank import zhang_nonlinear as method
 from methods.low_rank.jaderberg_low_rank import scheme2
 
 
 @torch.no_grad()
-def claim_symmetric_linear_is_pca(lab: Lab) -> float:
+def claim_symmetric_linear_is_pca(lab: Lab) -> list[float]:
     """Largest difference from the responses that NumPy's singular vectors restore, of the largest, and from their energies."""
     torch.manual_seed(0)
     y = torch.randn(300, 12).double() @ torch.randn(12, 12).double() + 3
     mean = y.numpy().mean(0)
     u, spectrum, axes = np.linalg.svd(y.numpy() - mean, full_matrices=False)  # scores and axes of the PCA
-    worst = float(np.abs(method.energies(y).numpy() / spectrum**2 - 1).max())
+    found = [float(np.abs(method.energies(y).numpy() / spectrum**2 - 1).max())]
     for rank in (1, 5, 11):
         p, q, b = method.approximation(y, y, rank, [])
         restored = (u * spectrum)[:, :rank] @ axes[:rank] + mean
-        worst = largest(worst, float(np.abs((y @ q.T @ p.T + b).numpy() - restored).max() / y.abs().max()))
-    return worst
+        found.append(float(np.abs((y @ q.T @ p.T + b).numpy() - restored).max() / y.abs().max()))
+    return found
 
 
 def claim_regression_is_optimal(lab: Lab) -> list[float]:
@@ -109,21 +109,16 @@ def claim_full_rank_reproduces_layer(lab: Lab) -> list[float]:
     """Largest difference of the outputs, relative to the largest output."""
     torch.manual_seed(0)
     found, images = list[float](), torch.randn(60, 6, 9, 10)
-    cases = [
-        (nn.Conv2d(6, 8, 3, stride=(1, 2), padding=(2, 1)), 8, 0),
-        (nn.Conv2d(6, 7, (3, 2), dilation=(1, 2), padding=2, padding_mode="circular", bias=False), 7, 14),
-        (nn.Conv2d(6, 5, 3, stride=(2, 1), padding="valid"), 5, 15),
-        (nn.Conv2d(6, 9, 1, stride=2), 6, 0),
-        (nn.Conv2d(6, 8, 3, padding="same").double(), 8, 18),
-    ]
-    cases[0][0].weight.data[1:3] = cases[0][0].weight.data[:1]  # not of full rank
-    for layer, rank, maps in cases:
-        x = images.to(layer.weight)
-        chain = scheme2(layer, maps) if maps else nn.Sequential(layer)
+    layers = convolutions()
+    layers[0].weight[1:3] = layers[0].weight[:1]  # not of full rank
+    layers[2].double()
+    for layer, spatial in itertools.product(layers, (False, True)):
+        x, rank = images.to(layer.weight), min(layer.weight.flatten(1).shape)
+        chain = scheme2(layer, 99) if spatial else nn.Sequential(layer)
         chain = method.thinned(
             chain, method.approximation(method.sampled(chain(x), 20, 0), method.sampled(layer(x), 20, 0), rank, [0.01, 1])
         )
-        found.append(float((chain(x) - layer(x)).abs().max() / layer(x).abs().max()))
+        found.append(relative_error(chain(x), layer(x)))
     return found
 
 
@@ -179,8 +174,8 @@ def claim_greedy_ranks_nearly_best(lab: Lab) -> list[float]:
 
         spent = cost(ranks := method.select(spectra, unit, whole, speedup := float(chance.uniform(1.2, 4))).values())
         best = max(energy(other) for other in itertools.product(range(1, 8), repeat=3) if cost(other) <= spent)
-        budget = sum(whole.values()) / speedup
-        found.append(energy(ranks) / best * (spent <= budget < spent + max(unit.values())))
+        budget, dearest = sum(whole.values()) / speedup, max(unit.values())
+        found.append(energy(ranks) / best * (spent <= budget < spent + dearest))
     return found
 
 

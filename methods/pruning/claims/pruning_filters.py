@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.measure import multiply_adds
-from methods.kit.surgery import free_channels, widths
+from methods.kit.surgery import at_random, free_channels, widths
 from methods.kit.task import Split, Task
-from methods.kit.testing import toy_task, won_back
+from methods.kit.testing import relative_error, toy_task, won_back
 from methods.kit.train import fit
 from methods.pruning import pruning_filters as method
 
@@ -64,7 +64,7 @@ def claim_thin_equals_zeroed(lab: Lab) -> float:
     thin = method.thinned(model, x[:1], {"0.conv": 0.5, "2.first.conv": 0.5})
     zeroed = _without(model, {name: method.smallest(model.get_submodule(f"{name}.conv"), 0.5) for name in ("0", "2.first")})(x)
     same = widths(thin) == widths(model) | {"0.conv": 4, "2.first.conv": 6}
-    return float((thin(x) - zeroed).abs().max() / zeroed.abs().max()) if same else float("inf")
+    return relative_error(thin(x), zeroed) if same else float("inf")
 
 
 @torch.no_grad()
@@ -99,8 +99,23 @@ def claim_retrains_once(lab: Lab) -> float:
     task = toy_task(part, steps=6, batch=16)
     ours = method.compress(copy.deepcopy(model), task, method.Config(cut=0.4, sensitive=1.0, rate=0.05))
     theirs = fit(method.thinned(model, x[:1], dict.fromkeys(free_channels(model, x[:1])[0], 0.4)), task, lr=0.05)
-    with torch.no_grad():
-        return float((ours(x) - theirs(x)).abs().max() / theirs(x).abs().max())
+    return relative_error(ours(x), theirs(x))
+
+
+def claim_controls_cut_other_filters(lab: Lab) -> list[float]:
+    """How many layers, by control, lose other filters than numpy says, or more or fewer than the method."""
+    model, _ = _network()
+    task = toy_task(Split(torch.randn(32, 3, 8, 8), torch.arange(32) % 5), steps=1, batch=16)
+    like, wrong = method.thinned(model, task.train.images[:1], {"0.conv": 0.5, "2.first.conv": 0.25}), []
+    sums = {name: np.abs(model.get_submodule(name).weight.detach().numpy()).sum((1, 2, 3)) for name in ("0.conv", "2.first.conv")}
+    for control, sign in ((method.control_independent, 1), (method.control_largest, -1)):
+        small = control(copy.deepcopy(model), task, method.Config(rate=0.0), like)
+        stay = {name: sorted(np.argsort(-sign * each)[: widths(like)[name]]) for name, each in sums.items()}
+        wrong.append(widths(small) != widths(like))
+        wrong.append(not torch.equal(small.get_submodule("0.conv").weight, model.get_submodule("0.conv").weight[stay["0.conv"]]))
+        kernel = model.get_submodule("2.first.conv").weight[stay["2.first.conv"]]
+        wrong.append(not torch.equal(small.get_submodule("2.first.conv").weight, kernel))
+    return [float(each) for each in wrong]
 
 
 def claim_control_is_fair(lab: Lab) -> float:
@@ -111,10 +126,10 @@ def claim_control_is_fair(lab: Lab) -> float:
     for seed in range(3):
         task = toy_task(part, steps=4, batch=16, seed=seed)
         random = method.control_random(copy.deepcopy(model), task, method.Config(rate=0.05), like)
-        trained = fit(method.pruned_at_random(model, task, like, seed), task, lr=0.05)
+        trained = fit(method.pruned_like(model, task, like, at_random(seed)), task, lr=0.05)
         wrong += sum(width != widths(like)[name] for name, width in widths(random).items())
         wrong += any(not torch.equal(a, b) for a, b in zip(random.parameters(), trained.parameters(), strict=True))
-        kernels.append(method.pruned_at_random(model, task, like, seed).get_submodule("0.conv").weight.detach())
+        kernels.append(method.pruned_like(model, task, like, at_random(seed)).get_submodule("0.conv").weight.detach())
     return wrong + sum(torch.equal(a, b) for a, b in combinations(kernels, 2))
 
 
@@ -136,6 +151,20 @@ def claim_beats_random_filters_in_minutes(lab: Lab) -> float:
     return claim_beats_random_filters(lab)
 
 
+def claim_beats_largest_filters(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("largest").accuracy
+
+
+def claim_greedy_is_better(lab: Lab) -> float:
+    return lab.after.accuracy - lab.control("independent").accuracy
+
+
+def claim_half_of_every_layer(lab: Lab, rate: str) -> float:
+    """Accuracy beyond that of random filters where every layer loses half, after 150 steps at this rate."""
+    other = lab.at((method.Config(sensitive=1.0, rate=float(rate)), 150))
+    return other.after.accuracy - other.control("random").accuracy
+
+
 def claim_keeps_accuracy(lab: Lab) -> float:
     return lab.before.accuracy - lab.after.accuracy
 
@@ -152,7 +181,7 @@ def claim_smallest_hurt_least(lab: Lab) -> float:
     model, image, test, better = lab.reference, lab.task.train.first(1).images.to(lab.task.device), lab.held_out(500), []
     for name in free_channels(model, image)[0]:
         thin = method.thinned(model, image, {name: lab.config.cut})
-        draws = [lab.task.score(method.pruned_at_random(model, lab.task, thin, seed), test) for seed in range(3)]
+        draws = [lab.task.score(method.pruned_like(model, lab.task, thin, at_random(seed)), test) for seed in range(3)]
         better.append(lab.task.score(thin, test) > sum(draws) / len(draws))
     return sum(better) / len(better)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.kit import nets, quant
 from methods.kit.lab import Lab
-from methods.kit.testing import images_only, largest
+from methods.kit.testing import images_only
 from methods.quantization import adaround as method
 
 
@@ -83,16 +83,16 @@ def claim_rectified_sigmoid(lab: Lab) -> list[float]:
     return [abs(method.rectified_sigmoid(v, method.Config()).detach().numpy() - h(at)).max(), abs(v.grad.numpy() - slope).max()]
 
 
-def claim_penalty(lab: Lab) -> float:
+def claim_penalty(lab: Lab) -> list[float]:
     """Largest error of the penalty, 0 for a decided variable and 1 for one on the fence, and of its gradient."""
     up = torch.linspace(0.01, 0.99, 21, dtype=torch.float64, requires_grad=True)
-    worst = abs(float(method.undecided(torch.tensor([0.0, 1.0, 0.5, 0.5]), 2.0)) - 2)
+    found = [abs(float(method.undecided(torch.tensor([0.0, 1.0, 0.5, 0.5]), 2.0)) - 2)]
     for beta in (2.0, 7.5, 20.0):
         (slope,) = torch.autograd.grad(method.undecided(up, beta), up)
         for k, h in enumerate(up.tolist()):
             around = [1 - math.pow(abs(2 * (h + step) - 1), beta) for step in (-1e-6, 1e-6)]
-            worst = largest(worst, abs((around[1] - around[0]) / 2e-6 - float(slope[k])))
-    return worst
+            found.append(abs((around[1] - around[0]) / 2e-6 - float(slope[k])))
+    return found
 
 
 def claim_reconstruction_error(lab: Lab) -> list[float]:
@@ -132,7 +132,7 @@ def excess(layer: nn.Linear, place: quant.Place, scale: Tensor, weights: list[Te
     ways = (torch.tensor(way).reshape(down.shape) for way in itertools.product((0.0, 1.0), repeat=down.numel()))
     tried = weights + [scale * (down + way).clamp(-2, 1) for way in ways]
     errors = [float((place.activation(place.inputs @ w.T + layer.bias) - place.target).square().sum()) for w in tried]
-    return [error - min(errors) for error in errors[: len(weights)]]
+    return [error - float(np.min(errors)) for error in errors[: len(weights)]]
 
 
 @torch.no_grad()

@@ -115,7 +115,7 @@ def claim_absorption_changes_nothing(lab: Lab) -> float:
 
 def clipped_moment(beta: float, gamma: float, power: int) -> float:
     """E[relu(z)^power] by numerical integration."""
-    return float(quad(lambda z: z**power * normal.pdf(z, beta, gamma), 0, max(0, beta) + 12 * gamma, epsabs=1e-12, limit=200)[0])
+    return float(quad(lambda z: z**power * normal.pdf(z, beta, gamma), 0, np.maximum(0, beta) + 12 * gamma, epsabs=1e-12, limit=200)[0])
 
 
 def claim_clipped_normal(lab: Lab) -> list[float]:
