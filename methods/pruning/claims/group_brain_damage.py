@@ -218,6 +218,10 @@ def claim_controls(lab: Lab) -> float:
     plain = method.compress(model, task, replace(CONFIG, penalty=0.0))
     wrong += any(not torch.equal(a, b) for a, b in zip(plain.parameters(), made["unpenalised"].parameters(), strict=True))
     taps = {who: _taps(network) for who, network in made.items()}
+    chance = torch.Generator().manual_seed(task.seed)
+    for name, found_here in taps["random"].items():  # drawn once, not anew at every step
+        drawn = torch.rand(_layer(model, name).weight.shape[1:], generator=chance).flatten()
+        wrong += sorted(drawn.argsort(descending=True)[: len(found_here)].tolist()) != found_here.tolist()
     for who, found_taps in taps.items():
         wrong += found_taps.keys() != taps["method"].keys()
         wrong += sum(len(found_taps[name]) != len(other) for name, other in taps["method"].items())
