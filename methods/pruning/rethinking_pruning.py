@@ -13,8 +13,8 @@ methods of this catalogue, on a small VGG; unstructured pruning and lottery tick
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -26,9 +26,9 @@ from methods.kit.task import Task, on_copies
 from methods.kit.train import fit
 from methods.pruning import network_slimming, pruning_filters
 
-PRUNERS: dict[str, tuple[ModuleType, Any]] = {  # half of the channels, so that more than half of the multiply-adds go
-    "network_slimming": (network_slimming, network_slimming.Config(penalty=1e-3, cut=0.5)),
-    "pruning_filters": (pruning_filters, pruning_filters.Config(cut=0.5, sensitive=1.0, rate=1e-2)),
+PRUNERS: dict[str, tuple[Callable[..., nn.Module], Any]] = {  # half of the channels, so that more than half of the multiply-adds go
+    "network_slimming": (network_slimming.compress, network_slimming.Config(penalty=1e-3, cut=0.5)),
+    "pruning_filters": (pruning_filters.compress, pruning_filters.Config(cut=0.5, sensitive=1.0, rate=1e-2)),
 }
 
 PLAN: nets.Plan = [16, "pool", 64, "pool", 64, 64, "pool", 64, 64]  # VGG so small that minutes train it
@@ -53,9 +53,8 @@ def reference(task: Task) -> nn.Module:
 
 def pruned(model: nn.Module, task: Task, config: Config) -> nn.Module:
     """Weights inherited: the pruning method, its fine-tuning included."""
-    method, settings = PRUNERS[config.pruner]
-    small: nn.Module = method.compress(model, task.with_steps(max(1, round(config.tuned * task.steps))), settings)
-    return small
+    prune, settings = PRUNERS[config.pruner]
+    return prune(model, task.with_steps(max(1, round(config.tuned * task.steps))), settings)
 
 
 def stretch(model: nn.Module, small: nn.Module, task: Task, config: Config) -> float:

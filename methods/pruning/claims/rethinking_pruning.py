@@ -72,7 +72,7 @@ def claim_fine_tuned_as_published(lab: Lab) -> list[float]:
     found = []
     for name, (pruner, settings) in method.PRUNERS.items():
         ours = method.control_finetuned(model, task, method.Config(pruner=name), model)
-        theirs = pruner.compress(model, task.with_steps(2), settings)
+        theirs = pruner(model, task.with_steps(2), settings)
         pairs = zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
         found += [float((a.double() - b.double()).abs().max()) if a.shape == b.shape else math.inf for a, b in pairs]
     return found
