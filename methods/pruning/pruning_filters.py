@@ -105,26 +105,20 @@ def smallest_stay(name: str, layer: nn.Conv2d) -> list[int]:
 
 @on_copies
 def control_random(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
-    """Random filters of the same layers, as many, and the same training (§4.4).
-
-    Differs: images, labelled x0.113 (which layers lose how much is what the method found); validation, evaluations x0 (the same).
-    """
+    """Random filters of the same layers, as many, and the same training (§4.4)."""
+    shares(model, task, config)  # as many tries; `like` tells what they found
     return fit(pruned_like(model, task, like, at_random(task.seed)), task, lr=config.rate)
 
 
 @on_copies
 def control_largest(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
-    """The largest filters go (Figure 8).
-
-    Differs: images, labelled x0.113 (which layers lose how much is what the method found); validation, evaluations x0 (the same).
-    """
+    """The largest filters go (Figure 8)."""
+    shares(model, task, config)  # as many tries; `like` tells what they found
     return fit(pruned_like(model, task, like, smallest_stay), task, lr=config.rate)
 
 
 @on_copies
 def control_independent(model: nn.Module, task: Task, config: Config, like: nn.Module) -> nn.Module:
-    """The smallest filters, each layer's by itself: kernels that went with an earlier layer's filters still count (§3.3).
-
-    Differs: images, labelled x0.113 (which layers lose how much is what the method found); validation, evaluations x0 (the same).
-    """
+    """The smallest filters, each layer's by itself: kernels that went with an earlier layer's filters still count (§3.3)."""
+    shares(model, task, config)  # as many tries; `like` tells what they found
     return fit(pruned_like(model, task, like, by_l1_norm), task, lr=config.rate)

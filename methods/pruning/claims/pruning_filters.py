@@ -109,7 +109,7 @@ def claim_controls_cut_other_filters(lab: Lab) -> list[float]:
     like, wrong = method.thinned(model, task.train.images[:1], {"0.conv": 0.5, "2.first.conv": 0.25}), []
     sums = {name: np.abs(model.get_submodule(name).weight.detach().numpy()).sum((1, 2, 3)) for name in ("0.conv", "2.first.conv")}
     for control, sign in ((method.control_independent, 1), (method.control_largest, -1)):
-        small = control(copy.deepcopy(model), task, method.Config(rate=0.0), like)
+        small = control(copy.deepcopy(model), task, method.Config(sensitive=1.0, rate=0.0), like)
         stay = {name: sorted(np.argsort(-sign * each)[: widths(like)[name]]) for name, each in sums.items()}
         wrong.append(widths(small) != widths(like))
         wrong.append(not torch.equal(small.get_submodule("0.conv").weight, model.get_submodule("0.conv").weight[stay["0.conv"]]))
@@ -125,7 +125,7 @@ def claim_control_is_fair(lab: Lab) -> float:
     kernels, wrong, like = [], 0, method.thinned(model, part.images[:1], {"0.conv": 0.5, "2.first.conv": 0.25})
     for seed in range(3):
         task = toy_task(part, steps=4, batch=16, seed=seed)
-        random = method.control_random(copy.deepcopy(model), task, method.Config(rate=0.05), like)
+        random = method.control_random(copy.deepcopy(model), task, method.Config(sensitive=1.0, rate=0.05), like)
         trained = fit(method.pruned_like(model, task, like, at_random(seed)), task, lr=0.05)
         wrong += sum(width != widths(like)[name] for name, width in widths(random).items())
         wrong += any(not torch.equal(a, b) for a, b in zip(random.parameters(), trained.parameters(), strict=True))
