@@ -27,7 +27,7 @@ def highlighted(lines: str) -> str:
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
 
-    return str(highlight(lines, PythonLexer(), HtmlFormatter(wrapcode=True))).strip()
+    return f'<pre class="highlight"><code>{str(highlight(lines, PythonLexer(), HtmlFormatter(nowrap=True))).rstrip()}</code></pre>'
 
 
 def shared(claimed: Program | None) -> str:

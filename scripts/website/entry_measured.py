@@ -171,9 +171,7 @@ def _claim(name: str, claim: Claim, source: Source | None, measured: Measured, *
             paper = [plain(bound.paper)] if printed else []
             cells = [" · ".join(filter(None, where)), *paper, ours, bound_text(bound), verdict_mark(finding) + because]
             lines.append("<tr>" + "".join(f"<td>{text}</td>" for text in cells) + "</tr>")
-    head = f'<th scope="rowgroup" colspan="{5 if printed else 4}">{escape(claim.says)} <small>{" · ".join(place)}</small></th>'
-    if measured_by := entry_code.of_claim(source, name):
-        lines.append(f'<tr><td colspan="{5 if printed else 4}">{measured_by}</td></tr>')
+    head = f'<th scope="rowgroup" colspan="{5 if printed else 4}">{escape(claim.says)} <small>{" · ".join(place)}</small>{entry_code.of_claim(source, name)}</th>'
     return f'<tbody id="claim-{name}"><tr>{head}</tr>\n' + "\n".join(lines) + "</tbody>"
 
 
@@ -187,14 +185,15 @@ def numbers(facts: Facts, record: Record, source: Source | None, measured: Measu
         command = code(f"smallprint smoke {record.id} --record")
         return section(title, "numbers", told, f'<p class="sp-empty">Not measured yet: {command} writes the numbers that stand here.</p>')
     shown = [condition for condition in measured.conditions if condition.data != "standin"] or measured.conditions
-    tables = (_condition(measured, condition, explained=not place) for place, condition in enumerate(shown))
+    tables = [_condition(measured, condition, explained=not place) for place, condition in enumerate(shown)]
+    tables[1:1] = [entry_ledger.table(measured, shown[0])]  # of the condition before it
     others = ", ".join(
         inside(condition_name(condition), path_of(record), f"comparisons/measured.md#{anchor(condition)}")
         for condition in measured.conditions
         if condition not in shown  # drawn shapes, which are no evidence of what the method does to photographs
     )
     beside = f"Elsewhere: {others}." if others else ""
-    return section(title, "numbers", told, _among(facts, record, measured), *tables, entry_ledger.table(measured, shown[0]), beside)
+    return section(title, "numbers", told, _among(facts, record, measured), *tables, beside)
 
 
 def _condition(measured: Measured, condition: Condition, *, explained: bool) -> str:

@@ -462,7 +462,7 @@ def test_an_entry_page_says_what_is_known(facts: Facts) -> None:
         assert said in page or safe.escape(said) in page, said
     line = SLIM_PY.splitlines().index("def thin(scales): ...") + 1
     assert f'href="#__codelineno-source-{line}"' in page
-    assert '<summary>Code</summary><div class="highlight"><pre><span></span><code><span class="k">def</span>' in page
+    assert '<summary>Code</summary><pre class="highlight"><code><span class="k">def</span>' in page
     assert "What its claims share, and what they import</summary>\n\n```python\n" in page
     assert "<mi>γ</mi>" in page
     assert f'Computed by <code>thin</code></summary>\n\n```{{ .python #equation-1-code linenums="{line}" }}\ndef thin' in page
