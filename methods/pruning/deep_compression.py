@@ -6,15 +6,6 @@ are left are Huffman coded. The savings of the three stages multiply, and the fi
 
 Algorithms: pruning with retraining (§2), k-means with trained centroids (§3), relative indices and Huffman codes in a file (§4).
 
-The file, `.dc`, little endian: `DC01`, u32 CRC-32 of all behind the next number, u32 how many bytes those are, u16 tensors. A
-tensor: u8 length of its name, the name, its numpy type in 3 letters (`<f4`), u8 dimensions, u32 each, u8 kind. Kind 0: the
-numbers. Kind 1: u16 centroids, the centroids in the tensor's type, u32 entries, then two streams with a symbol for each entry: first
-codes (0 a filler zero, i the i-th centroid, counted from 1), then gaps less one (from an entry's place in row order to the next
-one's; the first counts from the place before the tensor). Places without an entry are zero. A stream: u16 symbols, u8 the length
-of each one's code (0: does not occur), u32 bytes, the bytes, filled from their highest bit on. Codes are canonical:
-in the order of length, then symbol, each is the one before plus one, with zeros appended to its length. What torch keeps in the
-network's state, biases and batch norms included, is in the file, a shared tensor once; batch norm's count of batches is not.
-
 Departures: one factor times the deviation of its weights is the threshold of each layer, where the paper chooses a share for
 each by hand; the gaps run through the whole layer, as in the authors' decoder, not row by row; centroids without weights are left
 out; only centroids learn in the last training, while batch norm's statistics go on; layers that share a weight stay as they are.
@@ -329,7 +320,17 @@ def packed(name: str, tensor: Tensor) -> bytes:
 
 
 def pack(model: nn.Module) -> bytes:
-    """The network's state as a `.dc` file."""
+    """The network's state as a `.dc` file.
+
+    Little endian: `DC01`, u32 CRC-32 of all behind the next number, u32 how many bytes those are, u16 tensors. A tensor: u8 length of
+    its name, the name, its numpy type in 3 letters (`<f4`), u8 dimensions, u32 each, u8 kind. Kind 0: the numbers. Kind 1: u16
+    centroids, the centroids in the tensor's type, u32 entries, then two streams with a symbol for each entry: first codes (0 a filler
+    zero, i the i-th centroid, counted from 1), then gaps less one (from an entry's place in row order to the next one's; the first
+    counts from the place before the tensor). Places without an entry are zero. A stream: u16 symbols, u8 the length of each one's code
+    (0: does not occur), u32 bytes, the bytes, filled from their highest bit on. Codes are canonical: in the order of length, then
+    symbol, each is the one before plus one, with zeros appended to its length. What torch keeps in the network's state, biases and
+    batch norms included, is in the file, a shared tensor once; batch norm's count of batches is not.
+    """
     tensors = [packed(name, value) for name, value in stored(model).items()]
     body = struct.pack("<H", len(tensors)) + b"".join(tensors)
     return HEAD.pack(MAGIC, zlib.crc32(body), len(body)) + body
