@@ -171,7 +171,7 @@ def _claim(name: str, claim: Claim, source: Source | None, measured: Measured, *
             paper = [plain(bound.paper)] if printed else []
             cells = [" · ".join(filter(None, where)), *paper, ours, bound_text(bound), verdict_mark(finding) + because]
             lines.append("<tr>" + "".join(f"<td>{text}</td>" for text in cells) + "</tr>")
-    told = f'{escape(claim.says)} <small>{" · ".join(place)}</small>{entry_code.of_claim(source, name)}'
+    told = f"{escape(claim.says)} <small>{' · '.join(place)}</small>{entry_code.of_claim(source, name)}"
     head = f'<th scope="rowgroup" colspan="{5 if printed else 4}">{told}</th>'
     return f'<tbody id="claim-{name}"><tr>{head}</tr>\n' + "\n".join(lines) + "</tbody>"
 
