@@ -5,7 +5,8 @@ depths, and the network is trained with their losses, one stage after the other.
 they read: the one with the largest gradient of reconstruction error and classifier's loss together joins, the weights of those that
 have joined are trained a little, and so on, until there are enough or the loss hardly falls any more.
 
-Departures: of several layers that read a channel the gradients count together; several channels may join at a time; the last layer's
+Departures: of several layers that read a channel the gradients count together; several channels may join at a time, each, as in the
+authors' code, with the weights that it had; those that have joined take plain gradient steps, without momentum; the last layer's
 channels are chosen, too, by the dense layer that reads them; each stage's classifier starts from random weights, and the last stage
 has none but the network's own. Filters that a shortcut ties to other layers keep their number, as in the paper. Training is the kit's
 (Nesterov momentum, weight decay 5e-4, one cosine a stage). In a smoke run few images and many channels at a time.
