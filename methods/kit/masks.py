@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -69,9 +69,3 @@ def fit_masked(model: nn.Module, task: Task, masks: Masks, **settings: Any) -> n
             then(progress)
 
     return fit(mask(model, masks), task, after_step=hold, **settings)
-
-
-def share_of(masks: Iterable[Tensor]) -> float:
-    """The share of all weights that stay."""
-    stays = list(masks)
-    return float(sum(int(part.sum()) for part in stays) / sum(part.numel() for part in stays))

@@ -19,7 +19,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch_pruning.dependency import index_mapping
 
-from methods.kit.layers import excluded, plain, runs
+from methods.kit.layers import excluded, name_the_kept, plain, runs
 from methods.kit.layout import copied, sharing
 from methods.kit.proof import (
     CONVOLUTION,
@@ -32,6 +32,7 @@ from methods.kit.proof import (
     tensors,
     trial,
 )
+from methods.kit.task import Task
 
 Order = Callable[[str, nn.Conv2d], Sequence[int]]  # a layer's channels, all of them, those that stay first
 
@@ -404,3 +405,16 @@ def in_multiples(channels: Mapping[str, Sequence[int]], wide: Mapping[str, int],
     """
     stay = {name: min(wide[name], -(-(wide[name] - len(gone)) // multiple) * multiple) for name, gone in channels.items()}
     return {name: list(gone)[: wide[name] - stay[name]] for name, gone in channels.items()}
+
+
+def widths_left(model: nn.Module, task: Task, keep: Callable[[float, int], int], needs: str) -> dict[str, int]:
+    """How many channels stay of each layer that loses some, in the order in which layers run; why others lose none is in the log.
+
+    Asked are layers whose channels are read by sums: `keep(depth, channels)`, the depth from 0 at the first of them to below 1 at
+    the last; one at least stays, and multiples where the task wants them. Raises ValueError, beginning with `needs`, if none does.
+    """
+    layers, kept = read_by_sums(model, task.train.first(1).images.to(task.device), task.exclude)
+    wanted = {name: range(wide - max(1, keep(place / len(layers), wide))) for place, (name, wide) in enumerate(layers.items())}
+    found = {name: layers[name] - len(cut) for name, cut in in_multiples(wanted, layers, task.multiple).items() if cut}
+    name_the_kept(needs, found, kept | {name: f"all {wide} channels stay" for name, wide in layers.items() if name not in found})
+    return found

@@ -5,7 +5,8 @@ depths, and the network is trained with their losses, one stage after the other.
 they read: the one with the largest gradient of reconstruction error and classifier's loss together joins, the weights of those that
 have joined are trained a little, and so on, until there are enough or the loss hardly falls any more.
 
-Departures: of several layers that read a channel the gradients count together; several channels may join at a time; the last layer's
+Departures: of several layers that read a channel the gradients count together; several channels may join at a time, each, as in the
+authors' code, with the weights that it had; those that have joined take plain gradient steps, without momentum; the last layer's
 channels are chosen, too, by the dense layer that reads them; each stage's classifier starts from random weights, and the last stage
 has none but the network's own. Filters that a shortcut ties to other layers keep their number, as in the paper. Training is the kit's
 (Nesterov momentum, weight decay 5e-4, one cosine a stage). In a smoke run few images and many channels at a time.
@@ -24,9 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.kit import nets
-from methods.kit.layers import chunks, name_the_kept, runs
+from methods.kit.layers import chunks, runs
 from methods.kit.layout import copied
-from methods.kit.surgery import in_multiples, narrower, read_by_sums, readers, remove_channels
+from methods.kit.surgery import narrower, readers, remove_channels, widths_left
 from methods.kit.task import Task, classes_of, on_copies
 from methods.kit.train import fit
 from methods.kit.watch import iterations
@@ -81,13 +82,9 @@ def heard(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]
 
 
 def goal(model: nn.Module, task: Task, config: Config) -> dict[str, int]:
-    """How many channels stay of each layer that loses some, in the order in which they run; the others are named in the log."""
-    layers, kept = read_by_sums(model, task.train.first(1).images.to(task.device), task.exclude)
-    cuts = in_multiples({name: range(wide - math.ceil(config.kept * wide)) for name, wide in layers.items()}, layers, task.multiple)
-    left = {name: layers[name] - len(cut) for name, cut in cuts.items() if cut}
-    kept |= {name: f"all {wide} channels stay" for name, wide in layers.items() if name not in left}
-    name_the_kept("discrimination-aware pruning needs a convolution whose channels another one or a dense layer reads", left, kept)
-    return left
+    """How many channels go on being read, of each layer that loses some."""
+    needs = "discrimination-aware pruning needs a convolution whose channels another one or a dense layer reads"
+    return widths_left(model, task, lambda depth, wide: math.ceil(config.kept * wide), needs)
 
 
 def stages(model: nn.Module, image: Tensor, left: Mapping[str, int], heads: int) -> list[tuple[str, list[str]]]:

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from methods.kit import nets
-from methods.kit.layers import Layer, chunks, name_the_kept, patches_at
+from methods.kit.layers import Layer, chunks, patches_at
 from methods.kit.layout import copied, evaluating
-from methods.kit.surgery import by_l1_norm, first_ones, in_multiples, narrower, norm_after, read_by_sums, readers, remove_channels
+from methods.kit.surgery import by_l1_norm, first_ones, narrower, norm_after, readers, remove_channels, widths_left
 from methods.kit.task import Task, on_copies
 from methods.kit.train import fit
 
@@ -64,14 +64,12 @@ FIVE_TIMES: nets.Plan = [24, 22, "pool", 41, 51, "pool", 108, 89, 111, "pool", 1
 
 
 def goal(model: nn.Module, task: Task, config: Config) -> dict[str, int]:
-    """How many channels stay of what each layer makes, in the order in which layers run; shallow ones keep less (§4.1.2)."""
-    layers, kept = read_by_sums(model, task.train.first(1).images.to(task.device), task.exclude)
-    shares = [config.kept * (1 if place < config.shallow * len(layers) else config.deeper) for place in range(len(layers))]
-    wanted = {name: range(wide - max(1, round(share * wide))) for share, (name, wide) in zip(shares, layers.items(), strict=True)}
-    left = {name: layers[name] - len(cut) for name, cut in in_multiples(wanted, layers, task.multiple).items() if cut}
-    kept |= {name: f"all {wide} channels stay" for name, wide in layers.items() if name not in left}
-    name_the_kept("channel pruning needs a convolution whose channels another one or a dense layer reads", left, kept)
-    return left
+    """How many channels stay of what each layer makes; shallow ones keep less (§4.1.2)."""
+
+    def keep(depth: float, wide: int) -> int:
+        return round(config.kept * (1 if depth < config.shallow else config.deeper) * wide)
+
+    return widths_left(model, task, keep, "channel pruning needs a convolution whose channels another one or a dense layer reads")
 
 
 class Enough(Exception):

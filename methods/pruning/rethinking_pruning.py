@@ -24,11 +24,25 @@ from methods.kit.layers import fresh
 from methods.kit.measure import multiply_adds
 from methods.kit.task import Task, on_copies
 from methods.kit.train import fit
-from methods.pruning import network_slimming, pruning_filters
+from methods.pruning import (
+    discrimination_aware_pruning,
+    lasso_channel_pruning,
+    network_slimming,
+    pruning_filters,
+    soft_filter_pruning,
+    thinet,
+)
 
-PRUNERS: dict[str, tuple[Callable[..., nn.Module], Any]] = {  # half of the channels, so that more than half of the multiply-adds go
+PRUNERS: dict[str, tuple[Callable[..., nn.Module], Any]] = {  # about half of the channels, so that more than half of the multiply-adds go
     "network_slimming": (network_slimming.compress, network_slimming.Config(penalty=1e-3, cut=0.5)),
     "pruning_filters": (pruning_filters.compress, pruning_filters.Config(cut=0.5, sensitive=1.0, rate=1e-2)),
+    "thinet": (thinet.compress, thinet.Config(images=512, rate=1e-2)),
+    "lasso_channel_pruning": (lasso_channel_pruning.compress, lasso_channel_pruning.Config(kept=0.4, images=512, rate=1e-2)),
+    "soft_filter_pruning": (soft_filter_pruning.compress, soft_filter_pruning.Config(cut=0.5, rounds=4)),
+    "discrimination_aware_pruning": (
+        discrimination_aware_pruning.compress,
+        discrimination_aware_pruning.Config(images=64, joins=8, rate=1e-2),
+    ),
 }
 
 PLAN: nets.Plan = [16, "pool", 64, "pool", 64, 64, "pool", 64, 64]  # VGG so small that minutes train it

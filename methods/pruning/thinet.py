@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from methods.kit import nets
-from methods.kit.layers import Layer, chunks, entering, name_the_kept, patches_at
-from methods.kit.surgery import at_random, by_l1_norm, in_multiples, narrower, read_by_sums, readers, remove_channels
+from methods.kit.layers import Layer, chunks, entering, patches_at
+from methods.kit.surgery import at_random, by_l1_norm, narrower, readers, remove_channels, widths_left
 from methods.kit.task import Task, on_copies
 from methods.kit.train import fit
 
@@ -66,13 +66,9 @@ TINY = [16, 16, "pool", 32, 32, "pool", *[64] * 3, "pool", *[128] * 3, "pool", 1
 
 
 def goal(model: nn.Module, task: Task, config: Config) -> dict[str, int]:
-    """How many filters stay of each layer that loses some, in the order in which they run; the others are named in the log."""
-    layers, kept = read_by_sums(model, task.train.first(1).images.to(task.device), task.exclude)
-    cuts = in_multiples({name: range(wide - max(1, int(config.kept * wide))) for name, wide in layers.items()}, layers, task.multiple)
-    left = {name: layers[name] - len(cut) for name, cut in cuts.items() if cut}
-    kept |= {name: f"all {wide} filters stay" for name, wide in layers.items() if name not in left}
-    name_the_kept("ThiNet needs a convolution whose channels another one or a dense layer reads", left, kept)
-    return left
+    """How many filters stay of each layer that loses some."""
+    needs = "ThiNet needs a convolution whose channels another one or a dense layer reads"
+    return widths_left(model, task, lambda depth, wide: int(config.kept * wide), needs)
 
 
 def contributions(layer: Layer, whose: Tensor, x: Tensor, places: int, seed: int) -> Tensor:

@@ -31,7 +31,6 @@ def test_shares_are_of_each_layer_or_of_all() -> None:
     every = masks.of_all(SCORES, 0.5)
     assert every["a"].tolist() == [[True, True], [True, False]]
     assert every["b"].tolist() == [True, False]  # under the threshold, but no layer is cut through
-    assert masks.share_of(every.values()) == pytest.approx(4 / 6)
 
 
 def test_what_is_gone_stays_gone_while_the_others_learn() -> None:

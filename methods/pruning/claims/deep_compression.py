@@ -11,8 +11,7 @@ import warnings
 import zlib
 from collections import Counter
 from dataclasses import replace
-from types import ModuleType, SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.masks import fit_masked, of_all
-from methods.kit.task import Split, Task
+from methods.kit.task import Split
 from methods.kit.testing import odd_network, odd_task, toy_task, trace
 from methods.pruning import deep_compression as method
 
@@ -364,14 +363,8 @@ def claim_controls(lab: Lab) -> list[float]:
     model, task = odd_network(), odd_task(8)
     made, wrong = {"method": method.compress(model, task, config)}, 0
     for name, stages in CONTROLS.items():
-        found: list[nn.Module] = []
-
-        def build(model: nn.Module, task: Task, config: Any, name: str = name, found: list[nn.Module] = found) -> nn.Module:
-            found.append(getattr(method, f"control_{name}")(model, task, config, made["method"]))
-            return found[0]
-
-        wrong += trace(cast(ModuleType, SimpleNamespace(compress=build)), model, task, config) != stages
-        made[name] = found[0]
+        wrong += trace(method, model, task, config, name) != stages
+        made[name] = getattr(method, f"control_{name}")(model, task, config, made["method"])
     clustered = copy.deepcopy(made["unshared"])
     masks = {name: layer.weight != 0 for name, layer in clustered.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
     method.set_weights(clustered, method.share_weights(clustered, masks, config))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from statistics import median
-from types import ModuleType, SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import entering, patches
 from methods.kit.measure import multiply_adds, one_thread
 from methods.kit.task import Split, Task
-from methods.kit.testing import odd_network, odd_task, toy_task, trace
+from methods.kit.testing import odd_network, odd_task, relative_error, toy_task, trace
 from methods.pruning import group_brain_damage as method
 
 LAYERS: list[tuple[int, int, Any, dict[str, Any]]] = [
@@ -44,7 +43,7 @@ def claim_thinned_equals_masked(lab: Lab) -> list[float]:
         stays[0] = False  # a whole map
         thin = method.ThinConv2d(layer, stays)
         layer.weight.mul_(stays)
-        found.append(float((thin(x) - layer(x)).abs().max() / layer(x).abs().max()))
+        found.append(relative_error(thin(x), layer(x)))
         found.append(float(abs(thin.weight.numel() - int(stays.sum()) * outputs)))
     return found
 
@@ -198,7 +197,7 @@ def claim_pattern_is_fixed(lab: Lab) -> list[float]:
     method.fit(model, task, penalised, share=0.5, after_step=zero)
     method.fit(model, task, share=0.5, after_step=hold)
     with torch.no_grad():
-        return [float((small(x) - model(x)).abs().max() / model(x).abs().max())]
+        return [relative_error(small(x), model(x))]
 
 
 def claim_controls(lab: Lab) -> float:
@@ -206,14 +205,8 @@ def claim_controls(lab: Lab) -> float:
     model, task, wrong = odd_network(), odd_task(8), 0
     made = {"method": method.compress(model, task, CONFIG)}
     for name in ("unpenalised", "random"):
-        found: list[nn.Module] = []
-
-        def build(model: nn.Module, task: Task, config: Any, name: str = name, found: list[nn.Module] = found) -> nn.Module:
-            found.append(getattr(method, f"control_{name}")(model, task, config, made["method"]))
-            return found[0]
-
-        wrong += trace(cast(ModuleType, SimpleNamespace(compress=build)), model, task, CONFIG) != STAGES
-        made[name] = found[0]
+        wrong += trace(method, model, task, CONFIG, name) != STAGES
+        made[name] = getattr(method, f"control_{name}")(model, task, CONFIG, made["method"])
     made["other seed"] = method.control_random(model, replace(task, seed=1), CONFIG, made["method"])
     plain = method.compress(model, task, replace(CONFIG, penalty=0.0))
     wrong += any(not torch.equal(a, b) for a, b in zip(plain.parameters(), made["unpenalised"].parameters(), strict=True))

@@ -17,7 +17,7 @@ from methods.kit import nets
 from methods.kit.lab import Lab
 from methods.kit.measure import multiply_adds
 from methods.kit.surgery import by_l1_norm, first_ones, narrower, norm_after, readers, widths
-from methods.kit.testing import odd_network, odd_task, trace
+from methods.kit.testing import odd_network, odd_task, relative_error, trace
 from methods.kit.watch import rehearsal
 from methods.pruning import lasso_channel_pruning as method
 
@@ -91,7 +91,7 @@ def claim_regression_of_contributions(lab: Lab) -> list[float]:
         z = torch.stack([answer(whose == channel).flatten() for channel in range(4)], 1)
         aim = (wanted - _flat(layer(torch.zeros_like(x))) - answer(whose < 0)).flatten()
         for found, truth in zip(method.regression(layer, whose, samples), (z.T @ z, z.T @ aim), strict=True):
-            errors.append(float((found - truth).abs().max() / truth.abs().max()))
+            errors.append(relative_error(found, truth))
     return errors
 
 
@@ -165,7 +165,7 @@ def claim_makes_up_for_the_shortcut(lab: Lab) -> float:
     lack = (whole(x) - small(x)).flatten(1) / method.scale(small[1].bn).flatten()  # type: ignore[arg-type]
     wanted = 5 * F.pad(small[0](x), [1] * 4).flatten(1).T @ lack
     found = method.statistics(small, whole, {"1.conv": "1.bn"}, x, 5, 0)["1.conv"][1]
-    return float((found - wanted).abs().max() / wanted.abs().max())
+    return relative_error(found, wanted)
 
 
 @torch.no_grad()
@@ -184,7 +184,7 @@ def claim_answers_at_the_places_of_inputs(lab: Lab) -> list[float]:
         nn.init.normal_(small[0].weight)  # type: ignore[arg-type]
         products, lack = method.statistics(small, whole, {"0": "0"}, x.double(), 20, 0)["0"]
         wanted = products @ (layer.weight.flatten(1) - small[0].weight.flatten(1)).T  # type: ignore[union-attr, operator]
-        found.append(float((lack - wanted).abs().max() / wanted.abs().max()))
+        found.append(relative_error(lack, wanted))
     return found
 
 
@@ -220,7 +220,7 @@ def claim_each_makes_up_for_those_before(lab: Lab) -> list[float]:
             layer.weight.copy_(torch.from_numpy(new).T.reshape(layer.weight.shape))
     wanted, seen = now(images), small(images)
     wrong = [widths(small)[name] != count for name, count in {"0.conv": 10, "1.first.conv": 16, "2.conv": 17}.items()]
-    return [float((wanted - seen).abs().max() / wanted.abs().max()), float(sum(wrong))]
+    return [relative_error(seen, wanted), float(sum(wrong))]
 
 
 STAGES = [  # §3.2: the network as it is now beside the original one, layer after layer; the first is read by two

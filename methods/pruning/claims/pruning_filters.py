@@ -14,7 +14,7 @@ from methods.kit.lab import Lab
 from methods.kit.measure import multiply_adds
 from methods.kit.surgery import at_random, free_channels, widths
 from methods.kit.task import Split, Task
-from methods.kit.testing import relative_error, toy_task, won_back
+from methods.kit.testing import odd_network, odd_task, relative_error, toy_task, trace, won_back
 from methods.kit.train import fit
 from methods.pruning import pruning_filters as method
 
@@ -131,6 +131,20 @@ def claim_control_is_fair(lab: Lab) -> float:
         wrong += any(not torch.equal(a, b) for a, b in zip(random.parameters(), trained.parameters(), strict=True))
         kernels.append(method.pruned_like(model, task, like, at_random(seed)).get_submodule("0.conv").weight.detach())
     return wrong + sum(torch.equal(a, b) for a, b in combinations(kernels, 2))
+
+
+STAGES = [
+    "scores the given network on 20 images of validation, eval mode",
+    "scores a candidate on 20 images of validation, eval mode (3 times)",
+    "trains the returned network on 48 images of train, train mode, rate 0.02, 3 steps",
+]
+LARGE = method.Config(cut=0.5, sensitive=0.99, rate=0.02)
+
+
+def claim_stages(lab: Lab) -> list[float]:
+    """Whether a trace differs from the paper's: score the network and each layer's cut, cut all, retrain once; a control's likewise."""
+    controls = ("", "random", "largest", "independent")
+    return [float(trace(method, odd_network(), odd_task(), LARGE, control) != STAGES) for control in controls]
 
 
 def claim_parameters(lab: Lab, variant: str) -> float:

@@ -67,7 +67,7 @@ def claim_new_weights_are_drawn(lab: Lab) -> list[float]:
 
 
 def claim_fine_tuned_as_published(lab: Lab) -> list[float]:
-    """Largest difference of the fine-tuned network from what the pruning method returns by itself in a quarter of the steps."""
+    """Largest difference of the fine-tuned network from what each pruning method returns by itself in a quarter of the steps."""
     model, task = odd_network(), odd_task(8)
     found = []
     for name, (pruner, settings) in method.PRUNERS.items():

@@ -15,7 +15,7 @@ from methods.kit.lab import Lab
 from methods.kit.layers import chunks, entering
 from methods.kit.measure import multiply_adds
 from methods.kit.surgery import at_random, by_l1_norm, narrower, readers, widths
-from methods.kit.testing import odd_network, odd_task, trace
+from methods.kit.testing import odd_network, odd_task, relative_error, trace
 from methods.kit.watch import rehearsal
 from methods.pruning import thinet as method
 
@@ -126,7 +126,7 @@ def claim_thin_equals_scaled(lab: Lab) -> float:
             weight = whole.get_submodule(reader).weight
             weight.mul_(torch.from_numpy(factor).to(weight).view(1, -1, *[1] * (weight.ndim - 2)))
     wrong = any(widths(thin)[name] != count for name, count in stays.items())
-    return float((thin(images) - whole(images)).abs().max() / whole(images).abs().max()) + wrong
+    return relative_error(thin(images), whole(images)) + wrong
 
 
 STAGES = [  # §3.1: a layer is chosen from by what reads it, here two layers, then cut and trained; then the next one
