@@ -184,7 +184,8 @@ def run(
                     found += [] if v.error else [(v.subject, "value", v.value)]
             found += fairness.ledgers(lab)
             if tier == "smoke" and seed == seeds[0]:
-                wrong, named = fairness.weighed(record.id, fairness.faults(root, lab), owed(root).get(record.id, set()))
+                due = owed(root).get(record.id, set())
+                wrong, named = fairness.weighed(record.id, fairness.faults(root, lab), due, lab.task.name)
                 report.faults, report.notes = [*report.faults, *wrong], [*report.notes, *named]
             if trace:
                 report.traces.update({subject: lab.trace(subject) for subject in ("reference", "method", *fairness.controls(method))})

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from scripts.evidence.owed import owed
-from scripts.running.fairness import factors, unfair
+from scripts.running.fairness import factors, unfair, weighed
 from tests.toys import checkout, smallprint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,6 +111,13 @@ def test_the_list_names_standing_methods_alone() -> None:
     known = {path.stem for path in (ROOT / "methods").glob("*/*.py")}
     assert set(owed(ROOT)) <= known
     assert set(yaml.safe_load((ROOT / "catalog/owed.yaml").read_text())) == set(owed(ROOT))
+
+
+def test_what_is_owed_is_paid_where_everybody_sees_it() -> None:
+    assert weighed("one", [], {"ledger"}, "cifar10-jpeg75") == ([], [])
+    assert weighed("one", [], {"ledger"}, "standin")[0]
+    assert weighed("one", ["fault"], {"ledger"}, "cifar10-jpeg75") == ([], ["owed: fault"])
+    assert weighed("one", ["fault"], set(), "cifar10-jpeg75") == (["fault"], [])
 
 
 def test_what_differs_is_found() -> None:
